@@ -1,0 +1,130 @@
+"""The difference of one sample's loss between a shift by +s and by -s, without ever subtracting two losses.
+
+With y = softmax(a2) of the unperturbed net, q = y_t / (y_t + DELTA), r = 1 - q = DELTA / (y_t + DELTA) and logits that move
+by d_k, put S = sum_{k != t} y_k expm1(d_k - d_t). Then y_t becomes y_t / (1 + S), and the loss changes by
+-log1p(-q S / (1 + S)). Joined in one logarithm, loss(+s) - loss(-s) is
+
+    D(s) = log1p( q (S(+) - S(-)) / ((1 + S(-)) (1 + r S(+))) ).
+
+The sum leaves out k = t: summed over all k it would cancel wherever y_t is near 1.
+
+* A weight W1[i, j] shifts the input of hidden unit j by s = h x[b, i]. With z = sigmoid(a1), w = sigmoid(-a1) and
+  e = expm1(-s) the unit's output moves up by -z w e / (1 + w e) and down by -z w e / (1 + z e); the logits follow by
+  d_k = dz W2[j, k].
+* A weight W2[j, k] shifts logit k itself, by s = h z1[b, j]: S(+-) = y_k expm1(+-s) for k != t, and
+  S(+-) = (sum_{k != t} y_k) expm1(-+s) for k = t.
+* A bias is a weight whose input is 1.
+
+While every |dz V| is small, V = W2[j, k] - W2[j, t], expm1 is a polynomial and S = sum_n dz^n M_n with the power sums
+M_n[b, j] = sum_k y_k V^n / n!, shared by all shifts of a unit. reference/collocation.py says how many terms are exact to
+rounding; where none are, the exponentials are taken themselves.
+"""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from reference.collocation import Plan
+from reference.functions import DELTA, sigmoid, softmax
+from reference.two_layer_net import Params
+
+
+class Unperturbed(NamedTuple):
+    """What the differences need to know of the unperturbed net, sample by sample."""
+
+    a1: np.ndarray  # (B, H)
+    z1: np.ndarray  # (B, H), sigmoid(a1)
+    w1: np.ndarray  # (B, H), sigmoid(-a1): 1 - z1 without cancellation
+    q: np.ndarray  # (B, 1)
+    r: np.ndarray  # (B, 1), 1 - q without cancellation
+    y: np.ndarray  # (B, O), for the right class the sum of the others
+    right: np.ndarray  # (B, O) bool, one-hot
+    loss: np.ndarray  # (B, 1), of each sample
+    margin: np.ndarray  # (B, O), a2 - a2[t]
+    sums: np.ndarray  # (B, n, H): the power sums M_n, or with no terms V itself (B, O, H)
+
+    def take(self, samples: np.ndarray) -> Self:
+        """Return the same for `samples`, in their order."""
+        return type(self)(*(field[samples] for field in self))
+
+
+def unperturbed(params: Params, x: np.ndarray, labels: np.ndarray, terms: int) -> Unperturbed:
+    """Run the forward pass once. `terms` is n, the number of power sums; 0 asks for V itself."""
+    a1 = x @ params.W1 + params.b1
+    z1 = sigmoid(a1)
+    a2 = z1 @ params.W2 + params.b2
+    y = softmax(a2)
+    right = labels[:, None] == np.arange(len(params.b2))
+    y_t = y[right][:, None]
+    others = np.where(right, 0, y)
+    V = params.W2.T - params.W2.T[labels][:, None]  # (B, O, H)
+    return Unperturbed(
+        a1=a1,
+        z1=z1,
+        w1=sigmoid(-a1),
+        q=y_t / (y_t + DELTA),
+        r=DELTA / (y_t + DELTA),
+        y=np.where(right, others.sum(axis=1, keepdims=True), y),
+        right=right,
+        loss=-np.log(y_t + DELTA),
+        margin=a2 - a2[right][:, None],
+        sums=_power_sums(others, V, terms) if terms else V,
+    )
+
+
+def _power_sums(others: np.ndarray, V: np.ndarray, terms: int) -> np.ndarray:
+    sums = np.empty((len(V), terms, V.shape[2]), V.dtype)
+    product = others[:, :, None]
+    for n in range(terms):
+        product = product * (V / (n + 1))
+        product.sum(axis=1, out=sums[:, n])
+    return sums
+
+
+def hidden_difference(net: Unperturbed, s: np.ndarray, needs: Plan) -> np.ndarray:
+    """Return D(s) for the shift s >= 0 of each hidden unit's input; s broadcasts against (B, H), and so does the result."""
+    e = np.expm1(-s)
+    if needs.small_shifts:
+        slope = -net.z1 * net.w1 * e
+        up, down = slope / (1 + net.w1 * e), slope / (1 + net.z1 * e)
+    else:  # the denominators would cancel
+        up, down = -sigmoid(net.a1 + s) * net.w1 * e, -net.z1 * sigmoid(s - net.a1) * e
+    return _by_power_sums(net, up, down) if needs.terms else _by_exponentials(net, up, down)
+
+
+def _by_power_sums(net: Unperturbed, up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    above, below = _polynomial(net.sums, up), _polynomial(net.sums, -down)
+    return np.log1p(net.q * (above - below) / ((1 + below) * (1 + net.r * above)))
+
+
+def _polynomial(sums: np.ndarray, dz: np.ndarray) -> np.ndarray:
+    """Return S = sum_n M_n dz^n by Horner's rule."""
+    total = sums[:, -1] * dz
+    for n in range(sums.shape[1] - 2, -1, -1):
+        total = (total + sums[:, n]) * dz
+    return total
+
+
+def _by_exponentials(net: Unperturbed, up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Return D(s) for moves of any size.
+
+    With A(+-) = sum_k exp(a2_k - a2_t + dz(+-) V), D is the signed log1p(|A(+) - A(-)| / (A(lesser) (1 + DELTA A(greater)))).
+    The terms of A(+) - A(-) are exp(larger exponent) (-expm1(-|difference of the exponents|)). Exponents are capped where
+    y_t would be lost beside DELTA by far, so that nothing overflows.
+    """
+    V, margin = net.sums, net.margin[:, :, None]  # (B, O, H), (B, O, 1)
+    cap = np.log(np.finfo(V.dtype).max) - np.log(V.shape[1]) - 1
+    above = np.minimum(margin + up[..., None, :] * V, cap)
+    below = np.minimum(margin - down[..., None, :] * V, cap)
+    apart = (up + down)[..., None, :] * V
+    change = (-np.sign(apart) * np.exp(np.maximum(above, below)) * np.expm1(-np.abs(apart))).sum(axis=-2)
+    plus, minus = np.exp(above).sum(axis=-2), np.exp(below).sum(axis=-2)
+    lesser, greater = np.minimum(plus, minus), np.maximum(plus, minus)
+    return np.sign(change) * np.log1p(np.abs(change) / lesser / (1 + DELTA * greater))
+
+
+def output_difference(net: Unperturbed, s: np.ndarray) -> np.ndarray:
+    """Return D(s) for the shift s >= 0 of each logit; s broadcasts against (B, O), and so does the result."""
+    e, f = np.expm1(s), np.expm1(-s)
+    above, below = np.where(net.right, f, e), np.where(net.right, e, f)
+    return np.log1p(net.q * net.y * (above - below) / ((1 + net.y * below) * (1 + net.r * net.y * above)))

@@ -1,0 +1,35 @@
+"""The chapter's three functions, in the forms that no finite input can overflow."""
+
+import numpy as np
+
+DELTA = 1e-7
+"""What the book adds inside the logarithm of the loss, so that a probability of 0 costs 16.118 and not infinity."""
+
+
+def sigmoid(a: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-a)), elementwise, to a few roundings *relative* to the result, also where it is tiny.
+
+    Only exp(-|a|), which lies in (0, 1], is ever taken.
+    """
+    tail = np.exp(-np.abs(a))
+    return np.where(a >= 0, 1, tail) / (1 + tail)
+
+
+def softmax(a: np.ndarray) -> np.ndarray:
+    """Return exp(a) / sum(exp(a)) along the last axis; subtracting the maximum first leaves the value as it is."""
+    exponentials = np.exp(a - a.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def cross_entropy_error(y: np.ndarray, t: np.ndarray) -> np.floating:
+    """Return -mean(log(y[b, t_b] + DELTA)) over the samples b.
+
+    Parameters
+    ----------
+    y : (..., B, O) float array
+        Probabilities. Leading axes are kept: one loss for each.
+    t : (B,) int array
+        The right class of each sample.
+    """
+    right = y[..., np.arange(len(t)), t]  # (..., B)
+    return -np.log(right + DELTA).mean(axis=-1)

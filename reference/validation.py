@@ -1,0 +1,184 @@
+"""The rules that arguments must keep, each broken rule one sentence with the value; shared by all ports.
+
+Arrays are looked at by what NumPy, JAX and PyTorch have in common (`shape`, `dtype`, `device`, operators), so one rule
+serves all of them, and a large array stays on the device it is on.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Sizes = dict[str, float]
+"""max(|array|) of W1, b1, W2, b2 and x, by name."""
+Entries = tuple[np.ndarray, ...]
+"""Flat indices of entries of W1, b1, W2 and b2."""
+DTYPES = ("float64", "float32")
+MEMORY = 256 * 2**20
+"""Bytes that one gradient may use for its work unless told otherwise."""
+
+
+def dtype_name(array: Any) -> str:
+    """Return 'float32' for an array of NumPy, JAX or PyTorch that holds float32, and so on."""
+    return str(array.dtype).removeprefix("torch.")
+
+
+def unit_roundoff(dtype: str) -> float:
+    """Return u = eps / 2, the largest relative error of one rounding to `dtype`."""
+    return float(np.finfo(dtype).eps) / 2
+
+
+def check_dtype(dtype: str) -> str:
+    """Return `dtype` if it is one that the project computes in."""
+    if dtype not in DTYPES:
+        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    return dtype
+
+
+def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], float]) -> Sizes:
+    """Raise ValueError unless `params` and `x` are one net and a batch for it.
+
+    Parameters
+    ----------
+    params : Params
+        Shapes (I, H), (H,), (H, O), (O,).
+    x : (B, I) array, B >= 1
+    array_type : type
+        The array type of the backend.
+    largest : callable
+        The backend's max(|array|), NaN if there is a NaN.
+
+    Returns
+    -------
+    Sizes
+        The largest size of a number in each.
+    """
+    named = {**dict(zip(("W1", "b1", "W2", "b2"), params, strict=True)), "x": x}
+    for name, array in named.items():
+        _check_array(name, array, array_type)
+    _check_shapes({name: tuple(array.shape) for name, array in named.items()})
+    for name, array in named.items():
+        _check_like_w1(name, array, named["W1"])
+    sizes = {name: largest(array) for name, array in named.items()}
+    for name, size in sizes.items():
+        if not size < math.inf:  # NaN compares false
+            raise ValueError(f"`{name}` must be finite, but holds {size}.")
+    return sizes
+
+
+def _check_array(name: str, array: Any, array_type: type) -> None:
+    if not isinstance(array, array_type):
+        wanted, got = (f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in (array_type, type(array)))
+        raise ValueError(f"`{name}` must be a {wanted} (the port's from_numpy makes one), got {got}.")
+    if dtype_name(array) not in DTYPES:
+        raise ValueError(f"`{name}` must be float32 or float64, got {dtype_name(array)}.")
+
+
+def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
+    for name, axes in {"W1": 2, "b1": 1, "W2": 2, "b2": 1, "x": 2}.items():
+        if len(shapes[name]) != axes or 0 in shapes[name]:
+            raise ValueError(f"`{name}` must have {axes} axes, none of them empty, got shape {shapes[name]}.")
+    (inputs, hidden), (_, outputs) = shapes["W1"], shapes["W2"]
+    expected = {"b1": (hidden,), "W2": (hidden, outputs), "b2": (outputs,), "x": (shapes["x"][0], inputs)}
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise ValueError(
+                f"`{name}` must have shape {shape} to fit W1 {shapes['W1']} and W2 {shapes['W2']}, got {shapes[name]}."
+            )
+
+
+def _check_like_w1(name: str, array: Any, w1: Any) -> None:
+    if array.dtype != w1.dtype:
+        raise ValueError(
+            f"`{name}` must have the dtype of W1 ({dtype_name(w1)}), got {dtype_name(array)}: mixed dtypes are refused, "
+            "since the backends promote them differently."
+        )
+    if array.device != w1.device:
+        raise ValueError(f"`{name}` must be on the device of W1 ({w1.device}), got {array.device}.")
+
+
+def check_labels(t: Any, samples: int, classes: int) -> np.ndarray:
+    """Return the labels as class indices.
+
+    Parameters
+    ----------
+    t : (B,) or (B, O) array, of any backend, on the host
+        Class indices, or one-hot rows.
+    samples, classes : int
+        B and O.
+
+    Returns
+    -------
+    (B,) int64 array
+    """
+    t = np.asarray(t)
+    if t.shape not in ((samples,), (samples, classes)):
+        raise ValueError(f"`t` must have shape ({samples},) or ({samples}, {classes}), got {t.shape}.")
+    if t.dtype.kind not in "biuf" or not np.isfinite(t).all():
+        raise ValueError(f"`t` must hold class numbers or one-hot rows, got {t.dtype} with a value that is neither.")
+    if t.ndim == 2:
+        return _one_hot_labels(t)
+    wrong = np.flatnonzero((t < 0) | (t >= classes) | (t != np.floor(t)))
+    if len(wrong):
+        raise ValueError(f"`t` must hold whole class numbers from 0 to {classes - 1}, got {t[wrong[0]]} at {wrong[0]}.")
+    return t.astype(np.int64)
+
+
+def _one_hot_labels(t: np.ndarray) -> np.ndarray:
+    wrong = np.flatnonzero(((t != 0) & (t != 1)).any(axis=1) | (t.sum(axis=1) != 1))
+    if len(wrong):
+        raise ValueError(f"`t` must hold one-hot rows (a single 1 among 0s), got {t[wrong[0]]} at {wrong[0]}.")
+    return t.argmax(axis=1)
+
+
+def check_step(h: float) -> float:
+    """Return the step as a float: above 0, and at most 1 (beyond that it measures no slope)."""
+    if isinstance(h, bool) or not isinstance(h, (int, float, np.floating)) or not 0 < h <= 1:
+        raise ValueError(f"`h` must be above 0 and at most 1, got {h!r}.")
+    return float(h)
+
+
+def check_step_moves(h: float, sizes: Sizes, dtype: str) -> None:
+    """Raise ValueError if `h` is so small that p + h = p may hold for the largest parameter p."""
+    name, size = max(((name, sizes[name]) for name in ("W1", "b1", "W2", "b2")), key=lambda item: item[1])
+    spacing = float(np.spacing(np.asarray(size, dtype)))
+    if h <= spacing / 2:
+        raise ValueError(
+            f"`h` must be above {spacing / 2:.3g}, half the spacing of {dtype} at the largest parameter ({size:.6g} in "
+            f"`{name}`), so that p + h is not p, got {h!r}."
+        )
+
+
+def check_memory(memory: float) -> int:
+    """Return the memory budget in bytes."""
+    if not (isinstance(memory, (int, float)) and 0 < memory < math.inf):
+        raise ValueError(f"`memory` must be a positive number of bytes, got {memory!r}.")
+    return int(memory)
+
+
+def check_entries(params: Any, entries: Any) -> Entries:
+    """Return the flat indices to differentiate, one int64 array for each member of `params`; None asks for all."""
+    if entries is None:
+        return tuple(np.arange(math.prod(p.shape)).reshape(p.shape) for p in params)
+    checked = []
+    for name, p, at in zip(("W1", "b1", "W2", "b2"), params, entries, strict=True):
+        at, size = np.asarray(at), math.prod(p.shape)
+        if at.size and (at.dtype.kind not in "iu" or at.min() < 0 or at.max() >= size):
+            raise ValueError(f"`entries` must be whole numbers from 0 to {size - 1} for `{name}`, got {at}.")
+        checked.append(at.astype(np.int64))
+    return tuple(checked)
+
+
+def check_batches(batches: Any, samples: int) -> np.ndarray:
+    """Return the (K, B) sample indices of K mini-batches as int64, each of them within the data."""
+    batches = np.asarray(batches)
+    if batches.ndim != 2 or batches.dtype.kind not in "iu" or 0 in batches.shape:
+        raise ValueError(
+            f"`batches` must be a non-empty (K, B) array of whole numbers, got {batches.dtype} {batches.shape}."
+        )
+    if batches.min() < 0 or batches.max() >= samples:
+        raise ValueError(
+            f"`batches` must hold sample indices from 0 to {samples - 1}, got {batches.min()} to {batches.max()}."
+        )
+    return batches.astype(np.int64)

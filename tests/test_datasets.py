@@ -1,0 +1,381 @@
+"""Every source yields the same kind of data set, or one sentence that says why not."""
+
+import gzip
+import hashlib
+import io
+import logging
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+
+from reference import datasets
+from reference.datasets import NAMES, DataError, load, load_mnist
+
+FILES = [
+    f"{part}-ubyte.gz" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+]
+X = np.arange(8 * 4 * 3, dtype=np.uint8).reshape(8, 4, 3)
+X[0, 0, 0] = 255
+T = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
+
+
+CONTENTS = {file: gzip.compress(idx(a)) for file, a in zip(FILES, (X[:5], T[:5], X[5:], T[5:]), strict=True)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for file, content in CONTENTS.items():
+        (tmp_path / file).write_bytes(content)
+    return tmp_path
+
+
+def assert_well_formed(data, dtype="float64"):
+    for x, t in ((data.x_train, data.t_train), (data.x_test, data.t_test)):
+        assert x.dtype == dtype
+        assert x.ndim == 2
+        assert x.flags.c_contiguous
+        assert (x.min(), x.max()) == (0, 1)
+        assert t.dtype == np.int64
+        assert t.shape == x.shape[:1]
+        assert set(t) <= set(range(10))
+    assert data.x_train.shape[1] == data.x_test.shape[1]
+
+
+# --- digits
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_digits_are_the_real_ones(dtype):
+    data = load("digits", dtype=dtype)
+    assert_well_formed(data, dtype)
+    assert (data.x_train.shape, data.x_test.shape) == ((1437, 64), (360, 64))
+    labels = np.concatenate([data.t_train, data.t_test])
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    assert 16 * (data.x_train.sum(dtype="float64") + data.x_test.sum(dtype="float64")) == 561718
+    assert (16 * data.x_train[0, :8]).tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+
+
+def test_digits_name_their_authors_and_licence():
+    folder = Path(datasets.__file__).parent
+    assert (folder / "digits.npz").stat().st_size < 50_000
+    for text in (datasets.__doc__, (folder / "digits.LICENSE.md").read_text(encoding="utf-8")):
+        for word in ("Alpaydin", "Kaynak", "10.24432/C50P49", "CC BY 4.0"):
+            assert word in text
+
+
+# --- random
+
+
+def test_random_is_drawn_from_its_seed_alone():
+    np.random.seed(1)
+    before = np.random.get_state()[1].copy()
+    first = load("random", seed=3)
+    np.testing.assert_array_equal(before, np.random.get_state()[1])
+    np.random.seed(2)
+    for a, b in zip(first, load("random", seed=3), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first.x_train, load("random", seed=4).x_train)
+
+
+def test_random_is_well_formed_and_the_same_in_float32():
+    double, single = load("random"), load("random", dtype="float32")
+    assert_well_formed(double)
+    assert_well_formed(single, "float32")
+    assert (double.x_train.shape, double.x_test.shape) == ((1000, 64), (200, 64))
+    np.testing.assert_array_equal(double.x_train.astype("float32"), single.x_train)
+    assert min(np.bincount(double.t_train, minlength=10)) > 50
+
+
+def test_random_can_be_learnt():
+    data = load("random")
+    centres = np.stack([data.x_train[data.t_train == k].mean(axis=0) for k in range(10)])  # (10, 64)
+    nearest = np.linalg.norm(data.x_test[:, None] - centres, axis=2).argmin(axis=1)
+    assert np.mean(nearest == data.t_test) > 0.98
+
+
+# --- names and paths
+
+
+@pytest.mark.parametrize("source", ["", "nope", "MNIST", "no/such/folder", "\0", "x" * 5000, Path("digits")])
+def test_an_unknown_source_is_one_sentence(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load(source)
+    rule = f"`source` must be {', '.join(NAMES)} or the path of a folder or npz file, got {str(source)!r}."
+    assert str(caught.value) == rule
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "double", "nonsense", ""])
+def test_other_dtypes_are_refused(dtype):
+    with pytest.raises(DataError, match=f"^`dtype` must be float32 or float64, got '{dtype}'.$"):
+        load("random", dtype=dtype)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(DataError, match=r"^`seed` must not be negative, got -1\.$"):
+        load("random", seed=-1)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_folder_is_scaled_from_255(folder, dtype, kind):
+    data = load(kind(folder), dtype=dtype)
+    np.testing.assert_array_equal(data.x_train, X[:5].reshape(5, 12).astype(dtype) / np.dtype(dtype).type(255))
+    np.testing.assert_array_equal(data.x_test, X[5:].reshape(3, 12).astype(dtype) / np.dtype(dtype).type(255))
+    np.testing.assert_array_equal(data.t_train, T[:5])
+    np.testing.assert_array_equal(data.t_test, T[5:])
+    assert data.x_train.dtype == dtype
+    assert data.x_train.flags.c_contiguous
+    assert data.t_train.dtype == np.int64
+
+
+def test_a_keras_file_is_the_same_set_as_a_folder(folder):
+    np.savez(folder / "mnist.npz", x_train=X[:5], y_train=T[:5], x_test=X[5:], y_test=T[5:])
+    for a, b in zip(load(folder / "mnist.npz"), load(folder), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_home_folder_is_expanded(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    assert load(f"~/{folder.name}").x_train.shape == (5, 12)
+
+
+def test_a_name_comes_before_a_folder_of_that_name(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    folder.rename(folder.parent / "digits")
+    assert load("digits").x_train.shape == (1437, 64)
+    assert load("./digits").x_train.shape == (5, 12)
+
+
+# --- the book's function
+
+
+def test_load_mnist_normalizes_and_flattens_as_the_book_does(folder):
+    (x_train, t_train), (x_test, t_test) = load_mnist(source=folder)
+    assert x_train.dtype == np.float32
+    np.testing.assert_array_equal(x_train, X[:5].reshape(5, 12) / np.float32(255))
+    np.testing.assert_array_equal(t_train, T[:5])
+    assert (x_test.shape, t_test.tolist()) == ((3, 12), T[5:].tolist())
+
+
+def test_load_mnist_leaves_pixels_as_they_are(folder):
+    (x_train, _), (x_test, _) = load_mnist(normalize=False, flatten=False, source=folder)
+    assert x_train.dtype == np.uint8
+    np.testing.assert_array_equal(x_train, X[:5, None])
+    np.testing.assert_array_equal(x_test, X[5:, None])
+    assert load_mnist(flatten=False, source=folder)[0][0].shape == (5, 1, 4, 3)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_load_mnist_gives_one_hot_labels(folder, normalize):
+    (x, t), (_, t_test) = load_mnist(normalize, one_hot_label=True, source=folder)
+    assert t.shape == (5, 10)
+    assert t.dtype == x.dtype
+    np.testing.assert_array_equal(t.sum(axis=1), np.ones(5))
+    np.testing.assert_array_equal(t.argmax(axis=1), T[:5])
+    np.testing.assert_array_equal(t_test.argmax(axis=1), T[5:])
+
+
+def test_load_mnist_takes_digits_by_their_own_scale():
+    (x, _), _ = load_mnist(source="digits")
+    np.testing.assert_array_equal(x, load("digits", dtype="float32").x_train)
+    assert load_mnist(flatten=False, source="digits")[1][0].shape == (360, 1, 8, 8)
+
+
+def test_load_mnist_has_no_random_pixels():
+    with pytest.raises(DataError, match="must be digits, mnist"):
+        load_mnist(source="random")
+
+
+# --- downloads
+
+
+class Mirrors:
+    """Stands in for `pooch.retrieve`: hosts in `broken` raise what they map to, the others serve CONTENTS."""
+
+    def __init__(self, broken=()):
+        self.broken = dict(broken)
+        self.calls = []
+
+    def __call__(self, url, known_hash, fname, path, progressbar):
+        self.calls.append((url, known_hash, Path(path), progressbar, pooch.get_logger().level))
+        for host, error in self.broken.items():
+            if host in url:
+                raise error
+        Path(path).mkdir(parents=True, exist_ok=True)
+        (Path(path) / fname).write_bytes(CONTENTS[fname])
+        return str(Path(path) / fname)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FDNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_each_file_is_fetched_from_the_first_mirror_into_the_cache(name, cache, monkeypatch):
+    mirrors = Mirrors()
+    monkeypatch.setattr(pooch, "retrieve", mirrors)
+    assert load(name).x_train.shape == (5, 12)
+    first = datasets._MIRRORS[name][0]
+    assert [call[0] for call in mirrors.calls] == [first + file for file in FILES]
+    assert [call[1] for call in mirrors.calls] == [f"md5:{md5}" for md5 in datasets._MD5[name]]
+    assert {call[2] for call in mirrors.calls} == {cache / name}
+    assert {str(p.relative_to(cache)) for p in cache.rglob("*.gz")} == {os.path.join(name, file) for file in FILES}
+
+
+@pytest.mark.parametrize("error", [ConnectionError("down"), ValueError("hash")])
+def test_the_second_mirror_stands_in_for_the_first(error, cache, monkeypatch):
+    mirrors = Mirrors({"ossci": error})
+    monkeypatch.setattr(pooch, "retrieve", mirrors)
+    (x_train, _), _ = load_mnist()
+    assert x_train.shape == (5, 12)
+    hosts = ["ossci" if "ossci" in call[0] else "cvdf" for call in mirrors.calls]
+    assert hosts == ["ossci", "cvdf"] * 4
+
+
+def test_no_mirror_is_one_sentence_with_a_way_out(cache, monkeypatch):
+    last = ValueError("hash")
+    monkeypatch.setattr(pooch, "retrieve", Mirrors({"fashion-mnist.s3": TimeoutError(), "zalandoresearch": last}))
+    with pytest.raises(DataError) as caught:
+        load("fashion-mnist")
+    assert str(caught.value) == (
+        f"fashion-mnist could not be downloaded to {cache / 'fashion-mnist'}, got no train-images-idx3-ubyte.gz from "
+        "fashion-mnist.s3-website.eu-central-1.amazonaws.com (TimeoutError) or raw.githubusercontent.com "
+        "(wrong checksum); `--data PATH` takes a local folder."
+    )
+    assert caught.value.__cause__ is last
+
+
+def test_the_cache_is_poochs_own_unless_told(tmp_path, monkeypatch):
+    monkeypatch.delenv("FDNET_CACHE", raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "os" / project)
+    mirrors = Mirrors()
+    monkeypatch.setattr(pooch, "retrieve", mirrors)
+    load("mnist")
+    assert {call[2] for call in mirrors.calls} == {tmp_path / "os" / "fdnet" / "mnist"}
+
+
+@pytest.mark.parametrize("broken", [{}, {"amazonaws": OSError(), "googleapis": OSError()}])
+def test_poochs_logger_is_quiet_only_meanwhile(broken, cache, monkeypatch):
+    logger = pooch.get_logger()
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    mirrors = Mirrors(broken)
+    monkeypatch.setattr(pooch, "retrieve", mirrors)
+    try:
+        load("mnist")
+    except DataError:
+        assert broken
+    assert {call[4] for call in mirrors.calls} == {logging.WARNING}
+    assert logger.level == logging.DEBUG
+
+
+def serve(contents, fetched):
+    """Return a stand-in for pooch's downloader that drives a progress bar as pooch does."""
+
+    def choose(url, progressbar=False):
+        def download(url, output_file, pooch):
+            content = contents[url.rsplit("/", 1)[1]]
+            fetched.append(url)
+            Path(output_file).write_bytes(content)
+            if progressbar:
+                progressbar.total = len(content)
+                progressbar.update(len(content))
+                progressbar.reset()
+                progressbar.update(progressbar.total)
+                progressbar.close()
+
+        return download
+
+    return choose
+
+
+@pytest.fixture
+def served(cache, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(pooch.core, "choose_downloader", serve(CONTENTS, fetched))
+    monkeypatch.setitem(datasets._MD5, "mnist", tuple(hashlib.md5(CONTENTS[file]).hexdigest() for file in FILES))
+    return fetched
+
+
+def test_what_is_cached_and_sound_is_not_fetched_again(served, cache):
+    load("mnist")
+    load("mnist")
+    assert len(served) == 4
+    (cache / "mnist" / FILES[1]).write_bytes(b"damaged")
+    load("mnist")
+    assert [url.rsplit("/", 1)[1] for url in served[4:]] == [FILES[1]]
+
+
+def test_a_file_of_another_hash_is_not_kept(served, cache, monkeypatch):
+    monkeypatch.setattr(pooch.core, "choose_downloader", serve(dict.fromkeys(FILES, b"<html>"), served))
+    with pytest.raises(DataError, match=r"\(wrong checksum\) or storage.googleapis.com \(wrong checksum\)"):
+        load("mnist")
+    assert len(served) == 2
+    assert not any(cache.rglob("*.gz"))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_only(served, cache, monkeypatch, capsys):
+    load("mnist")
+    assert capsys.readouterr() == ("", "")
+    for file in cache.rglob("*.gz"):
+        file.unlink()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    load("mnist")
+    shown = sys.stderr.getvalue()
+    assert all(file in shown for file in FILES)
+    assert capsys.readouterr().out == ""
+
+
+def test_no_progress_is_shown_for_what_is_cached(served, monkeypatch):
+    load("mnist")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    load("mnist")
+    assert not any(file in sys.stderr.getvalue() for file in FILES)
+
+
+def test_without_pooch_a_local_folder_is_offered(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(
+        DataError, match="mnist must be downloaded by pooch, got .*; `--data PATH` takes a local folder"
+    ):
+        load("mnist")
+
+
+def test_nothing_but_numpy_is_imported_until_a_download():
+    code = "import sys; from reference.datasets import load; load('digits'); print(*{'pooch', 'rich'} & {*sys.modules})"
+    root = Path(datasets.__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
+
+
+# --- the real thing
+
+
+@pytest.mark.skipif(not os.environ.get("FDNET_MNIST"), reason="FDNET_MNIST names no folder that holds the real MNIST")
+def test_the_real_mnist():
+    data = load(os.environ["FDNET_MNIST"], dtype="float32")
+    assert_well_formed(data, "float32")
+    assert (data.x_train.shape, data.x_test.shape) == ((60000, 784), (10000, 784))
+    assert np.bincount(data.t_train).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(data.t_test).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert data.x_train.mean(dtype="float64") == pytest.approx(0.1306604762738429)
+    assert np.mean(data.x_train == 0) == pytest.approx(0.81, abs=0.005)
