@@ -4,7 +4,6 @@
 differences without subtracting losses (reference/difference.py), from only what a perturbation reaches.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np

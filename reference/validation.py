@@ -36,6 +36,15 @@ def check_dtype(dtype: str) -> str:
     return dtype
 
 
+def check_device(device: str, devices: tuple[str, ...]) -> str:
+    """Return `device` if it is one of `devices`; "auto" stands for the first of them."""
+    if device == "auto":
+        return devices[0]
+    if device not in devices:
+        raise ValueError(f"`device` must be auto or one of {', '.join(devices)} here, got {device!r}.")
+    return device
+
+
 def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], float]) -> Sizes:
     """Raise ValueError unless `params` and `x` are one net and a batch for it.
 

@@ -214,6 +214,7 @@ BAD_NPZ = {
     "no arrays": (npz({}), "must hold the arrays x_train, y_train, x_test, y_test, got no x_train, y_train, x_test"),
     "a missing array": (npz({k: NPZ[k] for k in list(NPZ)[:3]}), "got no y_test"),
     "floats": (npz(NPZ | {"x_train": X[:5] / 255}), r"\[x_train\] must be uint8, got float64"),
+    "wide pixels": (npz(NPZ | {"x_test": X[5:].astype("<i8")}), r"\[x_test\] must be uint8, got int64"),
     "float labels": (npz(NPZ | {"y_test": T[5:] / 1}), r"\[y_test\] must be integers, got float64"),
     "flat images": (npz(NPZ | {"x_test": X[5:].reshape(3, 12)}), r"\[x_test\] must be 3-dimensional, got .* \(3, 12\)"),
     "one-hot labels": (npz(NPZ | {"y_train": np.eye(10)[T[:5]]}), r"\[y_train\] must be 1-dimensional, got"),
@@ -228,6 +229,7 @@ BAD_NPZ = {
     "a boundless claim": (with_member(npy("|u1", "(999999999, 999999999, 9)", b"")), "must hold at most"),
     "a negative size": (with_member(npy("|u1", "(-5, -4, 3)", bytes(60))), "must not be empty, got the shape"),
     "no header": (with_member(b"\x93NUMPY\x01\x00\xff\xff"), "must be a readable npz file, got ValueError"),
+    "an endless header": (with_member(npy("|u1", "(5, 4, 3)" + " " * 10000, bytes(60))), "got ValueError: Header info"),
     "an unknown version": (with_member(npy("|u1", "(5, 4, 3)", bytes(60), b"\x09\x09")), "got KeyError"),
 }
 

@@ -1,0 +1,73 @@
+"""The backends. Importing this package imports no framework; `load` does, for the one that is asked for."""
+
+import importlib
+import importlib.util
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from ports.protocol import Port, PortError, check_port
+
+BUILT_IN = ("numpy", "torch", "jax")
+"""From the simplest to the one that compiles: the order of every table, and how a tie is broken."""
+
+
+class NotRunError(RuntimeError):
+    """A backend can't be used here; the message is the reason."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the backends: those built in, then those of installed packages (entry points `fdnet.ports`)."""
+    installed = sorted(entry.name for entry in entry_points(group="fdnet.ports"))
+    return (*BUILT_IN, *(name for name in installed if name not in BUILT_IN))
+
+
+def load(name: str) -> Port:
+    """Return the port of that name.
+
+    Parameters
+    ----------
+    name : str
+        One of `names()`, the path of a Python file (`path/to/file.py`), or the dotted name of a module.
+
+    Raises
+    ------
+    NotRunError
+        If its framework is not installed or does not work here.
+    PortError
+        If there is no such port, or it lacks something that a port must have. PortError is a ValueError.
+    """
+    if name in BUILT_IN:
+        return check_port(_import(f"ports.{name}_port"))
+    for entry in entry_points(group="fdnet.ports", name=name):
+        return check_port(_import(entry.module))
+    if name.endswith(".py"):
+        return check_port(_import_file(Path(name)))
+    if "." in name or importlib.util.find_spec(name) is not None:
+        return check_port(_import(name))
+    raise PortError(f"A backend must be one of {', '.join(names())}, a module or a .py file, got {name!r}.")
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # Only an absent framework is a reason not to run. A port that can't find a part of itself is broken.
+        if error.name is None or error.name.split(".")[0] in {"ports", "reference"}:
+            raise
+        raise NotRunError(f"{error.name} is not installed.") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise PortError(f"A port's file must exist, got {str(path)!r}.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise NotRunError(f"{error.name} is not installed.") from error
+    return module
