@@ -30,7 +30,7 @@ the n that is taken. |v| <= tanh(S/4) V, since sigmoid changes by at most tanh(s
 
 import math
 import warnings
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,8 @@ class Plan(NamedTuple):
         m of the two layers; 0 where no m up to MAX_NODES is enough.
     terms : int
         n, the terms of expm1 in the power sums; 0 where the exponentials themselves must be taken.
+    shift_terms : int
+        The terms that expm1 of a shift itself takes; 0 where there is no such number.
     small_shifts : bool
         Whether no input of a hidden unit shifts by more than 1.
     """
@@ -59,6 +61,7 @@ class Plan(NamedTuple):
     hidden_nodes: int
     output_nodes: int
     terms: int
+    shift_terms: int
     small_shifts: bool
 
     @property
@@ -76,10 +79,9 @@ def reach(h: float, largest_input: float) -> float:
     return h * max(1.0, largest_input)
 
 
-def plan(h: float, largest_input: float, W2: np.ndarray) -> Plan:
-    """Return the plan for step `h`, inputs of at most `largest_input` in size, and the weights W2 (H, O) in their dtype."""
-    spread = float(np.ptp(W2, axis=1).max())
-    return _plan(h, reach(h, largest_input), _round_up(spread), unit_roundoff(str(W2.dtype)))
+def plan(h: float, largest_input: float, spread: float, dtype: str) -> Plan:
+    """Return the plan for step `h`, inputs of at most `largest_input` in size, and weights W2 of spread V."""
+    return _plan(h, reach(h, largest_input), _round_up(spread), unit_roundoff(dtype))
 
 
 def warn_of_structured(h: float, largest_input: float) -> None:
@@ -117,7 +119,7 @@ def _round_up(spread: float) -> float:
     return 2.0 ** (math.ceil(2 * math.log2(max(spread, 1.0))) / 2)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _plan(h: float, shift: float, spread: float, unit: float) -> Plan:
     radii = np.linspace(0, math.pi, 500)[1:-1]
     width = np.cos(radii / 2) ** 2
@@ -126,6 +128,7 @@ def _plan(h: float, shift: float, spread: float, unit: float) -> Plan:
         hidden_nodes=_nodes_needed(shift, radii, hidden_growth, 4 * unit),
         output_nodes=_nodes_needed(h, radii, _softmax_growth(radii), 4 * unit),
         terms=_terms_needed(math.tanh(shift / 4) * spread, unit) if shift <= 1 else 0,
+        shift_terms=_terms_needed(shift, unit),
         small_shifts=shift <= 1,
     )
 

@@ -11,8 +11,8 @@ The sum leaves out k = t: summed over all k it would cancel wherever y_t is near
 * A weight W1[i, j] shifts the input of hidden unit j by s = h x[b, i]. With z = sigmoid(a1), w = sigmoid(-a1) and
   e = expm1(-s) the unit's output moves up by -z w e / (1 + w e) and down by -z w e / (1 + z e); the logits follow by
   d_k = dz W2[j, k].
-* A weight W2[j, k] shifts logit k itself, by s = h z1[b, j]: S(+-) = y_k expm1(+-s) for k != t, and
-  S(+-) = (sum_{k != t} y_k) expm1(-+s) for k = t.
+* A weight W2[j, k] shifts logit k itself, by s = h z1[b, j]: S(+-) = y_k expm1(+-s) for k != t. For k = t it is
+  (sum_{k != t} y_k) expm1(-+s): the same with the sum of the others in place of y_k and, D being odd, the sign turned.
 * A bias is a weight whose input is 1.
 
 While every |dz V| is small, V = W2[j, k] - W2[j, t], expm1 is a polynomial and S = sum_n dz^n M_n with the power sums
@@ -20,6 +20,7 @@ M_n[b, j] = sum_k y_k V^n / n!, shared by all shifts of a unit. reference/colloc
 rounding; where none are, the exponentials are taken themselves.
 """
 
+import math
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -38,7 +39,7 @@ class Unperturbed(NamedTuple):
     q: np.ndarray  # (B, 1)
     r: np.ndarray  # (B, 1), 1 - q without cancellation
     y: np.ndarray  # (B, O), for the right class the sum of the others
-    right: np.ndarray  # (B, O) bool, one-hot
+    sign: np.ndarray  # (B, O), -1 for the right class and 1 for the others
     loss: np.ndarray  # (B, 1), of each sample
     margin: np.ndarray  # (B, O), a2 - a2[t]
     sums: np.ndarray  # (B, n, H): the power sums M_n, or with no terms V itself (B, O, H)
@@ -65,7 +66,7 @@ def unperturbed(params: Params, x: np.ndarray, labels: np.ndarray, terms: int) -
         q=y_t / (y_t + DELTA),
         r=DELTA / (y_t + DELTA),
         y=np.where(right, others.sum(axis=1, keepdims=True), y),
-        right=right,
+        sign=np.where(right, -1, 1).astype(y.dtype),
         loss=-np.log(y_t + DELTA),
         margin=a2 - a2[right][:, None],
         sums=_power_sums(others, V, terms) if terms else V,
@@ -113,7 +114,7 @@ def _by_exponentials(net: Unperturbed, up: np.ndarray, down: np.ndarray) -> np.n
     y_t would be lost beside DELTA by far, so that nothing overflows.
     """
     V, margin = net.sums, net.margin[:, :, None]  # (B, O, H), (B, O, 1)
-    cap = np.log(np.finfo(V.dtype).max) - np.log(V.shape[1]) - 1
+    cap = math.log(np.finfo(V.dtype).max) - math.log(V.shape[1]) - 1
     above = np.minimum(margin + up[..., None, :] * V, cap)
     below = np.minimum(margin - down[..., None, :] * V, cap)
     apart = (up + down)[..., None, :] * V
@@ -126,5 +127,4 @@ def _by_exponentials(net: Unperturbed, up: np.ndarray, down: np.ndarray) -> np.n
 def output_difference(net: Unperturbed, s: np.ndarray) -> np.ndarray:
     """Return D(s) for the shift s >= 0 of each logit; s broadcasts against (B, O), and so does the result."""
     e, f = np.expm1(s), np.expm1(-s)
-    above, below = np.where(net.right, f, e), np.where(net.right, e, f)
-    return np.log1p(net.q * net.y * (above - below) / ((1 + net.y * below) * (1 + net.r * net.y * above)))
+    return net.sign * np.log1p(net.q * net.y * (e - f) / ((1 + net.y * f) * (1 + net.r * net.y * e)))

@@ -145,7 +145,7 @@ def structured_step(
     params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, largest_input: float
 ) -> tuple[np.floating, Params]:
     """Return the loss and the gradient of `structured`, unchecked."""
-    needs = plan(h, largest_input, params.W2)
+    needs = _plan(params, h, largest_input)
     total, loss = Params(*map(np.zeros_like, params)), np.zeros((), x.dtype)
     unit_bytes = x.itemsize * (8 + 8 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes * len(params.b1)))))
@@ -190,7 +190,7 @@ def collocated_step(
     params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, largest_input: float
 ) -> tuple[np.floating, Params]:
     """Return the loss and the gradient of `collocated`, unchecked."""
-    needs = plan(h, largest_input, params.W2)
+    needs = _plan(params, h, largest_input)
     if not needs.collocates:
         warn_of_structured(h, largest_input)
         return structured_step(params, x, labels, h, memory, largest_input)
@@ -251,6 +251,10 @@ def _row_bytes(params: Params, needs: Plan) -> int:
     exponentials = 0 if needs.terms else 8 * outputs * needs.hidden_nodes
     units = (needs.terms + 3 * outputs + 8 * needs.hidden_nodes + exponentials) * hidden
     return params.W1.itemsize * (2 * needs.hidden_nodes * inputs + units + 10 * needs.output_nodes * outputs)
+
+
+def _plan(params: Params, h: float, largest_input: float) -> Plan:
+    return plan(h, largest_input, float(np.ptp(params.W2, axis=1).max()), str(params.W2.dtype))
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

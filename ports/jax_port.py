@@ -1,0 +1,508 @@
+"""The net in JAX: everything jitted, no autograd; the reference's functions in the reference's order.
+
+Arrays keep the dtype that they have, float64 included: each function runs with 64-bit types enabled for its own duration,
+whatever the caller's setting. Matrix products are asked for in full precision, which matters on accelerators alone.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from reference.collocation import Plan, chebyshev_transform, plan, positive_nodes, reach, warn_of_structured
+from reference.functions import DELTA
+from reference.two_layer_net import Params
+from reference.validation import (
+    MEMORY,
+    Entries,
+    Sizes,
+    check_batches,
+    check_device,
+    check_dtype,
+    check_entries,
+    check_labels,
+    check_memory,
+    check_net,
+    check_step,
+    check_step_moves,
+)
+
+PAIRS = 512
+"""Pairs of sample and pixel that `structured` works on at a time."""
+
+_with_x64 = jax.enable_x64(True)
+_matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
+
+@_with_x64
+def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> Array:
+    """Return a copy of `array` on a device of `devices()`."""
+    name = check_device(device, devices())
+    platform, _, index = name.partition(":")
+    copy = np.array(array, dtype=check_dtype(dtype))  # device_put may alias what it is given
+    return jax.device_put(copy, jax.devices(platform)[int(index or 0)])
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Return a copy of `array`."""
+    return np.array(array)
+
+
+def devices() -> tuple[str, ...]:
+    """Return the devices that can be used here, the default one first: "cpu", "gpu", "gpu:1", ..."""
+    platforms = dict.fromkeys((jax.default_backend(), "cpu"))
+    found = [(platform, n) for platform in platforms for n, _ in enumerate(jax.devices(platform))]
+    return tuple(platform if n == 0 else f"{platform}:{n}" for platform, n in found)
+
+
+def synchronize(result: Any) -> Any:
+    """Return `result` when it has been computed."""
+    return jax.block_until_ready(result)
+
+
+@_with_x64
+def predict(params: Params, x: Array) -> Array:
+    """Return the class probabilities of each sample, (B, O)."""
+    check_net(params, x, Array, _largest)
+    return _predict(params, x)
+
+
+@_with_x64
+def loss(params: Params, x: Array, t: Any) -> Array:
+    """Return the mean cross entropy of the batch."""
+    return _loss(params, x, _checked(params, x, t)[0])
+
+
+@_with_x64
+def accuracy(params: Params, x: Array, t: Any) -> Array:
+    """Return the share of samples whose most probable class is the right one."""
+    return _accuracy(params, x, _checked(params, x, t)[0])
+
+
+@_with_x64
+def gradient(params: Params, x: Array, t: Any) -> Params:
+    """Return the derivative of the loss in closed form: the yardstick, not a way to train."""
+    return _closed_form(params, x, _checked(params, x, t)[0])[1]
+
+
+@_with_x64
+def loop(
+    params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY, entries: Params | None = None
+) -> Params:
+    """Return the central differences one parameter at a time: two full forward passes each, in one compiled loop."""
+    labels, sizes = _checked(params, x, t, h, memory)
+    check_step_moves(h, sizes, str(x.dtype))
+    return _perturbed(params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), memory=0)
+
+
+@_with_x64
+def batched(
+    params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY, entries: Params | None = None
+) -> Params:
+    """Return what `loop` returns, from full forward passes of many perturbed nets at a time, in chunks that fit `memory`."""
+    labels, sizes = _checked(params, x, t, h, memory)
+    check_step_moves(h, sizes, str(x.dtype))
+    return _perturbed(params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), int(memory))
+
+
+@_with_x64
+def structured(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
+    """Return what `loop` returns, to a few roundings: only what a perturbation reaches, and without cancellation."""
+    labels, sizes = _checked(params, x, t, h, memory)
+    needs = plan(h, sizes["x"], _spread(params), str(x.dtype))
+    return _structured(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
+
+
+@_with_x64
+def collocated(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
+    """Return what `structured` returns, from differences at a few nodes and one matrix product for each."""
+    labels, sizes = _checked(params, x, t, h, memory)
+    needs = plan(h, sizes["x"], _spread(params), str(x.dtype))
+    if not needs.collocates:
+        warn_of_structured(h, sizes["x"])
+    return _collocated(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
+
+
+GRADIENTS: dict[str, Callable[..., Params]] = {
+    "loop": loop,
+    "batched": batched,
+    "structured": structured,
+    "collocated": collocated,
+}
+"""The strategies by name."""
+
+
+@_with_x64
+def train_steps(
+    params: Params,
+    x: Array,
+    t: Any,
+    batches: np.ndarray,
+    *,
+    gradient: Callable[..., Params],
+    learning_rate: float,
+    h: float = 1e-4,
+    memory: float = MEMORY,
+) -> tuple[Params, Array]:
+    """Take K steps of gradient descent in one compiled scan; see `reference.training.train_steps`.
+
+    How many nodes and terms are needed depends on the weights, and they move. The scan reports the largest spread that it
+    met; where the plan did not cover it, the steps are taken again with one that does.
+    """
+    labels, sizes = _checked(params, x, t, h, memory)
+    batches = jax.device_put(check_batches(batches, len(x)), x.device)
+    rate, spread = jnp.asarray(learning_rate, x.dtype), _spread(params)
+    while True:
+        needs = plan(h, sizes["x"], spread, str(x.dtype))
+        trained, losses, spreads = _scan(
+            params, x, labels, batches, rate, _shifts(h, sizes, x), gradient=gradient, memory=int(memory), needs=needs
+        )
+        spread = float(spreads.max())
+        if not math.isfinite(spread) or needs.covers(plan(h, sizes["x"], spread, str(x.dtype))):
+            return trained, losses
+
+
+def _largest(array: Array) -> float:
+    return float(_max_abs(array))
+
+
+@jax.jit
+def _max_abs(array: Array) -> Array:
+    return jnp.abs(array).max()
+
+
+def _spread(params: Params) -> float:
+    return float(_row_spread(params.W2))
+
+
+@jax.jit
+def _row_spread(W2: Array) -> Array:
+    return (W2.max(axis=1) - W2.min(axis=1)).max()
+
+
+class Shifts(NamedTuple):
+    """The sizes of the shifts, as scalars of the net's dtype."""
+
+    h: Array
+    reach: Array  # S
+    scale: Array  # h / S
+
+
+def _shifts(h: float, sizes: Sizes, x: Array) -> Shifts:
+    largest_shift = reach(h, sizes["x"])
+    return Shifts(*(jnp.asarray(value, x.dtype) for value in (h, largest_shift, h / largest_shift)))
+
+
+def _checked(params: Params, x: Array, t: Any, h: float = 1e-4, memory: float = MEMORY) -> tuple[Array, Sizes]:
+    check_step(h)
+    check_memory(memory)
+    sizes = check_net(params, x, Array, _largest)
+    return jax.device_put(check_labels(t, len(x), len(params.b2)), x.device), sizes
+
+
+def _sigmoid(a: Array) -> Array:
+    tail = jnp.exp(-jnp.abs(a))
+    return jnp.where(a >= 0, 1, tail) / (1 + tail)
+
+
+def _logits(params: Params, x: Array) -> Array:
+    return _matmul(_sigmoid(_matmul(x, params.W1) + params.b1), params.W2) + params.b2
+
+
+@jax.jit
+def _predict(params: Params, x: Array) -> Array:
+    return jax.nn.softmax(_logits(params, x))
+
+
+@jax.jit
+def _loss(params: Params, x: Array, labels: Array) -> Array:
+    y_t = jnp.take_along_axis(_predict(params, x), labels[:, None], axis=1)
+    return -jnp.log(y_t + DELTA).mean()
+
+
+@jax.jit
+def _accuracy(params: Params, x: Array, labels: Array) -> Array:
+    return (_logits(params, x).argmax(axis=1) == labels).mean()
+
+
+@jax.jit
+def _closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params]:
+    a1 = _matmul(x, params.W1) + params.b1  # (B, H)
+    z1 = _sigmoid(a1)
+    y = jax.nn.softmax(_matmul(z1, params.W2) + params.b2)  # (B, O)
+    right = labels[:, None] == jnp.arange(len(params.b2))
+    y_t = jnp.where(right, y, 0).sum(axis=1, keepdims=True)
+    others = jnp.where(right, 0, y)
+    delta2 = jnp.where(right, -others.sum(axis=1, keepdims=True), y) * (y_t / (y_t + DELTA) / len(x))
+    delta1 = _matmul(delta2, params.W2.T) * z1 * _sigmoid(-a1)  # (B, H)
+    derivative = Params(_matmul(x.T, delta1), delta1.sum(axis=0), _matmul(z1.T, delta2), delta2.sum(axis=0))
+    return -jnp.log(y_t + DELTA).mean(), derivative
+
+
+def _perturbed(
+    params: Params, x: Array, labels: Array, h: Array, entries: Entries, memory: int
+) -> Params:
+    """Return the differences at the flat indices `entries`, as many at a time as `memory` holds, at least one."""
+    sizes = (max(1, memory // _perturbed_bytes(params, member, len(x))) for member in range(4))
+    return Params(*(_member(params, x, labels, h, entries[m], member=m, size=size) for m, size in enumerate(sizes)))
+
+
+@partial(jax.jit, static_argnames=("member", "size"))
+def _member(params: Params, x: Array, labels: Array, h: Array, at: Array, *, member: int, size: int) -> Array:
+    p = params[member]
+
+    def loss_at(entry: Array, step: Array) -> Array:
+        moved = p.ravel().at[entry].add(step).reshape(p.shape)
+        return _loss(params._replace(**{Params._fields[member]: moved}), x, labels)
+
+    def difference(entry: Array) -> Array:
+        return (loss_at(entry, h) - loss_at(entry, -h)) / (2 * h)
+
+    return lax.map(difference, at.ravel(), batch_size=size if size > 1 else None).reshape(at.shape)
+
+
+def _perturbed_bytes(params: Params, member: int, samples: int) -> int:
+    hidden, outputs = params.W2.shape
+    units = hidden + outputs if member < 2 else outputs
+    return int((3 * params[member].size + 5 * samples * units) * params.W1.itemsize)
+
+
+class Unperturbed(NamedTuple):
+    """What the differences need to know of the unperturbed net, sample by sample."""
+
+    a1: Array  # (B, H)
+    z1: Array  # (B, H), sigmoid(a1)
+    w1: Array  # (B, H), sigmoid(-a1): 1 - z1 without cancellation
+    q: Array  # (B, 1)
+    r: Array  # (B, 1), 1 - q without cancellation
+    y: Array  # (B, O), for the right class the sum of the others
+    sign: Array  # (B, O), -1 for the right class and 1 for the others
+    loss: Array  # (B, 1), of each sample
+    margin: Array  # (B, O), a2 - a2[t]
+    sums: Array  # (B, n, H): the power sums M_n, or with no terms V itself (B, O, H)
+
+    def take(self, samples: Array) -> "Unperturbed":
+        """Return the same for `samples`, in their order."""
+        return Unperturbed(*(field[samples] for field in self))
+
+
+
+def _unperturbed(params: Params, x: Array, labels: Array, terms: int) -> Unperturbed:
+    a1 = _matmul(x, params.W1) + params.b1
+    z1 = _sigmoid(a1)
+    a2 = _matmul(z1, params.W2) + params.b2
+    y = jax.nn.softmax(a2)
+    right = labels[:, None] == jnp.arange(len(params.b2))
+    y_t = jnp.where(right, y, 0).sum(axis=1, keepdims=True)
+    others = jnp.where(right, 0, y)
+    V = params.W2.T - params.W2.T[labels][:, None]  # (B, O, H)
+    return Unperturbed(
+        a1=a1,
+        z1=z1,
+        w1=_sigmoid(-a1),
+        q=y_t / (y_t + DELTA),
+        r=DELTA / (y_t + DELTA),
+        y=jnp.where(right, others.sum(axis=1, keepdims=True), y),
+        sign=jnp.where(right, -1, 1).astype(y.dtype),
+        loss=-jnp.log(y_t + DELTA),
+        margin=a2 - jnp.where(right, a2, 0).sum(axis=1, keepdims=True),
+        sums=_power_sums(others, V, terms) if terms else V,
+    )
+
+
+def _power_sums(others: Array, V: Array, terms: int) -> Array:
+    sums, product = [], others[:, :, None]
+    for n in range(terms):
+        product = product * (V / (n + 1))
+        sums.append(product.sum(axis=1))
+    return jnp.stack(sums, axis=1)
+
+
+def _hidden_difference(net: Unperturbed, s: Array, needs: Plan) -> Array:
+    """Return D(s) for the shift s >= 0 of each hidden unit's input; s broadcasts against (B, H), and so does the result."""
+    e = _expm1(-s, needs.shift_terms)
+    if needs.small_shifts:
+        slope = -net.z1 * net.w1 * e
+        up, down = slope / (1 + net.w1 * e), slope / (1 + net.z1 * e)
+    else:  # the denominators would cancel
+        up, down = -_sigmoid(net.a1 + s) * net.w1 * e, -net.z1 * _sigmoid(s - net.a1) * e
+    return _by_power_sums(net, up, down) if needs.terms else _by_exponentials(net, up, down)
+
+
+def _by_power_sums(net: Unperturbed, up: Array, down: Array) -> Array:
+    above, below = _polynomial(net.sums, up), _polynomial(net.sums, -down)
+    return jnp.log1p(net.q * (above - below) / ((1 + below) * (1 + net.r * above)))
+
+
+def _polynomial(sums: Array, dz: Array) -> Array:
+    """Return S = sum_n M_n dz^n by Horner's rule."""
+    total = sums[:, -1] * dz
+    for n in range(sums.shape[1] - 2, -1, -1):
+        total = (total + sums[:, n]) * dz
+    return total
+
+
+def _by_exponentials(net: Unperturbed, up: Array, down: Array) -> Array:
+    """Return D(s) for moves of any size; `reference.difference` derives it."""
+    V, margin = net.sums, net.margin[:, :, None]  # (B, O, H), (B, O, 1)
+    cap = math.log(np.finfo(V.dtype).max) - math.log(V.shape[1]) - 1
+    above = jnp.minimum(margin + up[..., None, :] * V, cap)
+    below = jnp.minimum(margin - down[..., None, :] * V, cap)
+    apart = (up + down)[..., None, :] * V
+    change = (-jnp.sign(apart) * jnp.exp(jnp.maximum(above, below)) * jnp.expm1(-jnp.abs(apart))).sum(axis=-2)
+    plus, minus = jnp.exp(above).sum(axis=-2), jnp.exp(below).sum(axis=-2)
+    lesser, greater = jnp.minimum(plus, minus), jnp.maximum(plus, minus)
+    return jnp.sign(change) * jnp.log1p(jnp.abs(change) / lesser / (1 + DELTA * greater))
+
+
+def _output_difference(net: Unperturbed, s: Array, needs: Plan) -> Array:
+    """Return D(s) for the shift s >= 0 of each logit; s broadcasts against (B, O), and so does the result."""
+    e, f = _expm1(s, needs.shift_terms), _expm1(-s, needs.shift_terms)
+    return net.sign * jnp.log1p(net.q * net.y * (e - f) / ((1 + net.y * f) * (1 + net.r * net.y * e)))
+
+
+def _expm1(v: Array, terms: int) -> Array:
+    """Return exp(v) - 1. XLA's own is off by up to 5 roundings (measured on the CPU), the series by little more than one."""
+    if terms == 0:
+        return jnp.expm1(v)
+    total = jnp.ones_like(v)
+    for n in range(terms, 1, -1):
+        total = 1 + v / n * total
+    return v * total
+
+
+@partial(jax.jit, static_argnames=("memory", "needs"))
+def _structured(
+    params: Params, x: Array, labels: Array, shifts: Shifts, memory: int, needs: Plan
+) -> tuple[Array, Params]:
+    """Return the loss and the gradient."""
+    unit_bytes = x.itemsize * (8 + 8 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
+    pairs = max(1, min(PAIRS, memory // (unit_bytes * len(params.b1))))
+    total, loss = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), x.dtype)
+    for rows in _slices(len(x), memory // (unit_bytes * params.W2.size)):
+        net = _unperturbed(params, x[rows], labels[rows], needs.terms)
+        sums = Params(
+            W1=_sum_by_pixel(net, x[rows], shifts.h, needs, pairs),
+            b1=_hidden_difference(net, shifts.h, needs).sum(axis=0),
+            W2=_output_difference(net, shifts.h * net.z1.T[:, :, None], needs).sum(axis=1),  # (H, b, O)
+            b2=_output_difference(net, shifts.h, needs).sum(axis=0),
+        )
+        total, loss = jax.tree.map(jnp.add, total, sums), loss + net.loss.sum()
+    return loss / len(x), jax.tree.map(lambda g: g / (2 * shifts.h * len(x)), total)
+
+
+def _sum_by_pixel(net: Unperturbed, x: Array, h: Array, needs: Plan, size: int) -> Array:
+    """Return the differences of W1 (I, H), from the pairs of pixel and sample that are not 0 alone.
+
+    How many there are is known on the device only: the loop over chunks of pairs ends there, and shapes stay the same.
+    """
+    padded = -(-x.size // size) * size
+    pixel, sample = jnp.nonzero(x.T, size=padded)
+    count = jnp.count_nonzero(x)
+
+    def add_chunk(n: Array, total: Array) -> Array:
+        i = lax.dynamic_slice(pixel, (n * size,), (size,))
+        b = lax.dynamic_slice(sample, (n * size,), (size,))
+        value = jnp.where(n * size + jnp.arange(size) < count, x[b, i], 0)[:, None]  # the last chunk's padding is 0
+        differences = jnp.sign(value) * _hidden_difference(net.take(b), h * jnp.abs(value), needs)  # (P, H)
+        return total.at[i].add(differences)
+
+    return lax.fori_loop(0, -(-count // size), add_chunk, jnp.zeros((x.shape[1], net.z1.shape[1]), x.dtype))
+
+
+@partial(jax.jit, static_argnames=("memory", "needs"))
+def _collocated(
+    params: Params, x: Array, labels: Array, shifts: Shifts, memory: int, needs: Plan
+) -> tuple[Array, Params]:
+    """Return the loss and the gradient."""
+    if not needs.collocates:
+        return _structured(params, x, labels, shifts, memory, needs)
+    total, loss = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), x.dtype)
+    for rows in _slices(len(x), memory // _row_bytes(params, needs)):
+        net = _unperturbed(params, x[rows], labels[rows], needs.terms)
+        total = jax.tree.map(jnp.add, total, _collocated_sums(net, x[rows], shifts, needs))
+        loss = loss + net.loss.sum()
+    return loss / len(x), jax.tree.map(lambda g: g / (2 * shifts.h * len(x)), total)
+
+
+def _collocated_sums(net: Unperturbed, x: Array, shifts: Shifts, needs: Plan) -> Params:
+    """Return the differences at all inputs, summed over the samples."""
+    hidden_nodes = shifts.reach * positive_nodes(needs.hidden_nodes).astype(x.dtype)[:, None, None]
+    output_nodes = shifts.h * positive_nodes(needs.output_nodes).astype(x.dtype)[:, None, None]
+    W1, b1 = _interpolate(x * shifts.scale, shifts.scale, _hidden_difference(net, hidden_nodes, needs))
+    W2, b2 = _interpolate(net.z1, jnp.ones((), x.dtype), _output_difference(net, output_nodes, needs))
+    return Params(W1, b1, W2, b2)
+
+
+def _interpolate(inputs: Array, bias_input: Array, values: Array) -> tuple[Array, Array]:
+    """Sum the interpolated differences over the samples; see the reference for the shapes."""
+    count = len(values)
+    transform = chebyshev_transform(count).astype(values.dtype)
+    coefficients = jnp.tensordot(transform, values, axes=1, precision=lax.Precision.HIGHEST)  # (m, B, H)
+    basis = _odd_chebyshev(inputs, count)  # (m, B, I)
+    weights = jnp.einsum("mbi,mbh->ih", basis, coefficients, precision=lax.Precision.HIGHEST)
+    bias = _matmul(_odd_chebyshev(bias_input, count), coefficients.sum(axis=1))
+    return weights, bias
+
+
+def _odd_chebyshev(v: Array, count: int) -> Array:
+    """Return T_1(v), T_3(v), ... by T_{n+2} = 2 T_2 T_n - T_{n-2}; (count, ...)."""
+    basis, twice_t2 = [v, v], 4 * v * v - 2  # T_{-1} = T_1
+    while len(basis) <= count:
+        basis.append(twice_t2 * basis[-1] - basis[-2])
+    return jnp.stack(basis[1:])
+
+
+def _row_bytes(params: Params, needs: Plan) -> int:
+    """Return the bytes that one sample takes in `collocated`."""
+    (inputs, hidden), outputs = params.W1.shape, len(params.b2)
+    exponentials = 0 if needs.terms else 8 * outputs * needs.hidden_nodes
+    units = (needs.terms + 3 * outputs + 8 * needs.hidden_nodes + exponentials) * hidden
+    return int(params.W1.itemsize * (2 * needs.hidden_nodes * inputs + units + 10 * needs.output_nodes * outputs))
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    """Cut range(length) into slices of `size`, the last one shorter where it must be."""
+    size = max(1, size)
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
+
+
+@partial(jax.jit, static_argnames=("gradient", "memory", "needs"))
+def _scan(
+    params: Params,
+    x: Array,
+    labels: Array,
+    batches: Array,
+    rate: Array,
+    shifts: Shifts,
+    *,
+    gradient: Callable[..., Params],
+    memory: int,
+    needs: Plan,
+) -> tuple[Params, Array, Array]:
+    """Return the net after all steps, and for each step the loss and the spread of W2 before it."""
+    loss_and_gradient = _loss_and(gradient, shifts, memory, needs)
+
+    def step(params: Params, batch: Array) -> tuple[Params, tuple[Array, Array]]:
+        loss, slope = loss_and_gradient(params, x[batch], labels[batch])
+        return jax.tree.map(lambda p, g: p - rate * g, params, slope), (loss, _row_spread(params.W2))
+
+    trained, (losses, spreads) = lax.scan(step, params, batches)
+    return trained, losses, spreads
+
+
+def _loss_and(
+    gradient: Callable[..., Params], shifts: Shifts, memory: int, needs: Plan
+) -> Callable[[Params, Array, Array], tuple[Array, Params]]:
+    """Return the function of (params, x, labels) that gives the loss and that gradient from one forward pass."""
+    if gradient in (structured, collocated):
+        inner = _structured if gradient is structured else _collocated
+        return lambda *net: inner(*net, shifts, memory, needs)
+    if gradient in (loop, batched):
+        return lambda *net: (_loss(*net), _perturbed(*net, shifts.h, check_entries(net[0], None), memory if gradient is batched else 0))
+    return _closed_form
