@@ -227,7 +227,7 @@ def _loss(params: Params, x: Array, labels: Array) -> Array:
 
 @jax.jit
 def _accuracy(params: Params, x: Array, labels: Array) -> Array:
-    return (_logits(params, x).argmax(axis=1) == labels).mean()
+    return (_logits(params, x).argmax(axis=1) == labels).astype(x.dtype).mean()  # the mean of bools would be float32
 
 
 @jax.jit
@@ -349,15 +349,19 @@ def _polynomial(sums: Array, dz: Array) -> Array:
 
 def _by_exponentials(net: Unperturbed, up: Array, down: Array) -> Array:
     """Return D(s) for moves of any size; `reference.difference` derives it."""
-    V, margin = net.sums, net.margin[:, :, None]  # (B, O, H), (B, O, 1)
+    V = net.sums  # (B, O, H)
     cap = math.log(np.finfo(V.dtype).max) - math.log(V.shape[1]) - 1
+    top = jnp.minimum(net.margin.max(axis=1), cap)[:, None]  # (B, 1), at least 0
+    margin = (net.margin - top)[:, :, None]  # (B, O, 1)
     above = jnp.minimum(margin + up[..., None, :] * V, cap)
     below = jnp.minimum(margin - down[..., None, :] * V, cap)
     apart = (up + down)[..., None, :] * V
-    change = (-jnp.sign(apart) * jnp.exp(jnp.maximum(above, below)) * jnp.expm1(-jnp.abs(apart))).sum(axis=-2)
+    terms = jnp.exp(jnp.maximum(above, below)) * jnp.expm1(-jnp.abs(apart))
+    change = -(jnp.sign(apart) * terms).sum(axis=-2)
     plus, minus = jnp.exp(above).sum(axis=-2), jnp.exp(below).sum(axis=-2)
     lesser, greater = jnp.minimum(plus, minus), jnp.maximum(plus, minus)
-    return jnp.sign(change) * jnp.log1p(jnp.abs(change) / lesser / (1 + DELTA * greater))
+    scale = DELTA * jnp.exp(top)
+    return jnp.sign(change) * jnp.log1p(jnp.abs(change) / (lesser * (1 + scale * greater)))
 
 
 def _output_difference(net: Unperturbed, s: Array, needs: Plan) -> Array:

@@ -45,10 +45,10 @@ class Port(Protocol):
         """Return the class probabilities (B, O)."""
 
     def loss(self, params: Params, x: Array, t: Array) -> Array:
-        """Return the mean cross entropy, a scalar."""
+        """Return the mean cross entropy, a scalar array of the dtype of `params`."""
 
     def accuracy(self, params: Params, x: Array, t: Array) -> Array:
-        """Return the share of samples predicted right, a scalar."""
+        """Return the share of samples predicted right, a scalar array of the dtype of `params`."""
 
     def gradient(self, params: Params, x: Array, t: Array) -> Params:
         """Return the closed-form derivative."""

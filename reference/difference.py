@@ -109,19 +109,24 @@ def _polynomial(sums: np.ndarray, dz: np.ndarray) -> np.ndarray:
 def _by_exponentials(net: Unperturbed, up: np.ndarray, down: np.ndarray) -> np.ndarray:
     """Return D(s) for moves of any size.
 
-    With A(+-) = sum_k exp(a2_k - a2_t + dz(+-) V), D is the signed log1p(|A(+) - A(-)| / (A(lesser) (1 + DELTA A(greater)))).
-    The terms of A(+) - A(-) are exp(larger exponent) (-expm1(-|difference of the exponents|)). Exponents are capped where
-    y_t would be lost beside DELTA by far, so that nothing overflows.
+    With A(+-) = sum_k exp(a2_k - a2_t + dz(+-) V), y_t becomes 1 / A and D is the signed
+    log1p(|A(+) - A(-)| / (A(lesser) (1 + DELTA A(greater)))). The terms of A(+) - A(-) are exp(the larger exponent) times
+    -expm1(-|difference of the exponents|). The largest exponent is taken out of both sums, and exponents are capped where
+    y_t has long been lost beside DELTA: nothing overflows.
     """
-    V, margin = net.sums, net.margin[:, :, None]  # (B, O, H), (B, O, 1)
+    V = net.sums  # (B, O, H)
     cap = math.log(np.finfo(V.dtype).max) - math.log(V.shape[1]) - 1
+    top = np.minimum(net.margin.max(axis=1), cap)[:, None]  # (B, 1), at least 0
+    margin = (net.margin - top)[:, :, None]  # (B, O, 1)
     above = np.minimum(margin + up[..., None, :] * V, cap)
     below = np.minimum(margin - down[..., None, :] * V, cap)
     apart = (up + down)[..., None, :] * V
-    change = (-np.sign(apart) * np.exp(np.maximum(above, below)) * np.expm1(-np.abs(apart))).sum(axis=-2)
+    terms = np.exp(np.maximum(above, below)) * np.expm1(-np.abs(apart))
+    change = -(np.sign(apart) * terms).sum(axis=-2)
     plus, minus = np.exp(above).sum(axis=-2), np.exp(below).sum(axis=-2)
     lesser, greater = np.minimum(plus, minus), np.maximum(plus, minus)
-    return np.sign(change) * np.log1p(np.abs(change) / lesser / (1 + DELTA * greater))
+    scale = DELTA * np.exp(top)
+    return np.sign(change) * np.log1p(np.abs(change) / (lesser * (1 + scale * greater)))
 
 
 def output_difference(net: Unperturbed, s: np.ndarray) -> np.ndarray:

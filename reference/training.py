@@ -11,7 +11,6 @@ from reference.two_layer_net import gradient as closed_form
 from reference.validation import (
     MEMORY,
     check_batches,
-    check_entries,
     check_labels,
     check_memory,
     check_net,

@@ -67,10 +67,10 @@ def loss(params: Params, x: np.ndarray, t: np.ndarray) -> np.floating:
     return loss_of_labels(params, x, labels)
 
 
-def accuracy(params: Params, x: np.ndarray, t: np.ndarray) -> float:
+def accuracy(params: Params, x: np.ndarray, t: np.ndarray) -> np.floating:
     """Return the share of samples whose most probable class is the right one."""
     labels = checked_labels(params, x, t)
-    return float((logits(params, x).argmax(axis=1) == labels).mean())
+    return (logits(params, x).argmax(axis=1) == labels).mean(dtype=x.dtype)
 
 
 def gradient(params: Params, x: np.ndarray, t: np.ndarray) -> Params:
