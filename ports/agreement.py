@@ -154,7 +154,8 @@ def gradient_bound(problem: Problem, dtype: str, strategy: str | None, h: float)
     growth = shift + 2 * (math.tanh(shift / 4) * spread + h)
     if strategy in ("loop", "batched") or growth > 100:
         return Params(*(np.full(p.shape, of_losses) for p in problem.params))
-    terms = (math.exp(growth) * _bound(e, dtype) for e in _term_errors(problem))
+    underflow = float(np.finfo(dtype).tiny) / DELTA * (1 + spread)  # of y_t, which y_t / (y_t + DELTA) magnifies
+    terms = (math.exp(growth) * _bound(e, dtype) + underflow for e in _term_errors(problem))
     return Params(*(np.minimum(bound, of_losses) for bound in terms))
 
 

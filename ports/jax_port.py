@@ -349,19 +349,23 @@ def _polynomial(sums: Array, dz: Array) -> Array:
 
 def _by_exponentials(net: Unperturbed, up: Array, down: Array) -> Array:
     """Return D(s) for moves of any size; `reference.difference` derives it."""
-    V = net.sums  # (B, O, H)
-    cap = math.log(np.finfo(V.dtype).max) - math.log(V.shape[1]) - 1
-    top = jnp.minimum(net.margin.max(axis=1), cap)[:, None]  # (B, 1), at least 0
-    margin = (net.margin - top)[:, :, None]  # (B, O, 1)
-    above = jnp.minimum(margin + up[..., None, :] * V, cap)
-    below = jnp.minimum(margin - down[..., None, :] * V, cap)
-    apart = (up + down)[..., None, :] * V
-    terms = jnp.exp(jnp.maximum(above, below)) * jnp.expm1(-jnp.abs(apart))
-    change = -(jnp.sign(apart) * terms).sum(axis=-2)
-    plus, minus = jnp.exp(above).sum(axis=-2), jnp.exp(below).sum(axis=-2)
-    lesser, greater = jnp.minimum(plus, minus), jnp.maximum(plus, minus)
-    scale = DELTA * jnp.exp(top)
-    return jnp.sign(change) * jnp.log1p(jnp.abs(change) / (lesser * (1 + scale * greater)))
+    V, margin = net.sums, net.margin[:, :, None]  # (B, O, H), (B, O, 1)
+    above, below = margin + up[..., None, :] * V, margin - down[..., None, :] * V
+    apart, larger = (up + down)[..., None, :] * V, jnp.maximum(above, below)
+    top = larger.max(axis=-2, keepdims=True)
+    change = -(jnp.sign(apart) * jnp.exp(larger - top) * jnp.expm1(-jnp.abs(apart))).sum(axis=-2)
+    (plus, plus_sum), (minus, minus_sum) = _scaled_sum(above), _scaled_sum(below)
+    rises = change > 0
+    lesser, lesser_log = jnp.where(rises, minus, plus), jnp.log(jnp.where(rises, minus_sum, plus_sum))
+    greater = jnp.where(rises, plus + jnp.log(plus_sum), minus + jnp.log(minus_sum))
+    exponent = (top[..., 0, :] - lesser) - lesser_log - jnp.logaddexp(math.log(DELTA) + greater, 0)
+    return jnp.sign(change) * jnp.log1p(jnp.abs(change) * jnp.exp(exponent))
+
+
+def _scaled_sum(exponents: Array) -> tuple[Array, Array]:
+    """Return (m, s) with sum_k exp(exponents) = exp(m) s."""
+    top = exponents.max(axis=-2, keepdims=True)
+    return top[..., 0, :], jnp.exp(exponents - top).sum(axis=-2)
 
 
 def _output_difference(net: Unperturbed, s: Array, needs: Plan) -> Array:

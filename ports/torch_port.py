@@ -5,6 +5,7 @@ is the idiom: large products laid out as `torch.nn.Linear` lays out its weights,
 updates in place. Small operations cost microseconds each whatever their size, so formulas are put with as few as will do.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce, wraps
@@ -252,7 +253,7 @@ def _perturbed_bytes(params: Params, member: int, samples: int) -> int:
 def structured(params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
     """Return what `loop` returns, to a few roundings: only what a perturbation reaches, and without cancellation."""
     labels, sizes = _checked(params, x, t, h, memory)
-    needs = plan(h, sizes["x"], to_numpy(params.W2))
+    needs = plan(h, sizes["x"], _spread(params.W2, params.W2), dtype_name(x))
     return _structured(h, memory, needs)(params, x, labels)[1]
 
 
@@ -287,7 +288,7 @@ def _add_by_pixel(total: Tensor, net: "Unperturbed", x: Tensor, h: float, needs:
 def collocated(params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
     """Return what `structured` returns, from differences at a few nodes and one product of the size of W1's gradient for each."""
     labels, sizes = _checked(params, x, t, h, memory)
-    needs = plan(h, sizes["x"], to_numpy(params.W2))
+    needs = plan(h, sizes["x"], _spread(params.W2, params.W2), dtype_name(x))
     if not needs.collocates:
         warn_of_structured(h, sizes["x"])
         return _structured(h, memory, needs)(params, x, labels)[1]
@@ -401,16 +402,13 @@ def train_steps(
     sizes = check_net(params, x, Tensor, _largest)
     labels = _labels(t, x, len(params.b2))
     chosen = torch.from_numpy(check_batches(batches, len(x))).to(x.device)
-    spread = np.ptp(to_numpy(params.W2), axis=1).max()
-    needs = plan(h, sizes["x"], np.array([[0, spread]]))
+    spread = _spread(params.W2, params.W2)
     while True:
+        needs = plan(h, sizes["x"], spread, dtype_name(x))
         step = _step(gradient, h, memory, needs, sizes["x"], x)
-        trained, losses, largest_spread = _descend(step, params, x, labels, chosen, learning_rate)
-        spread = max(spread, largest_spread)
-        needed = plan(h, sizes["x"], np.array([[0, spread]]))
-        if needs.covers(needed):
+        trained, losses, spread = _descend(step, params, x, labels, chosen, learning_rate)
+        if not math.isfinite(spread) or needs.covers(plan(h, sizes["x"], spread, dtype_name(x))):
             return trained, losses
-        needs = needed
 
 
 def _step(gradient_: Callable[..., Params], h: float, memory: float, needs: Plan, largest_input: float, x: Tensor) -> Step:
@@ -425,19 +423,22 @@ def _step(gradient_: Callable[..., Params], h: float, memory: float, needs: Plan
 
 def _descend(
     step: Step, initial: Params, x: Tensor, labels: Tensor, batches: Tensor, learning_rate: float
-) -> tuple[Params, Tensor, np.floating]:
+) -> tuple[Params, Tensor, float]:
     W1, b1, W2, b2 = initial
     params = Params(W1.T.clone(memory_format=torch.contiguous_format).T, b1.clone(), W2.clone(), b2.clone())
     highest, lowest = W2.clone(), W2.clone()
     losses = x.new_empty(len(batches))
     for k, (batch, right) in enumerate(zip(batches, labels[batches], strict=True)):
-        losses[k], slope = step(params, x[batch], right)
+        losses[k], slope = step(params, x.index_select(0, batch), right)
         for p, g in zip(params, slope, strict=True):
             p.sub_(g, alpha=learning_rate)
         torch.maximum(highest, params.W2, out=highest)
         torch.minimum(lowest, params.W2, out=lowest)
-    spread = (highest.amax(1) - lowest.amin(1)).max()
-    return params, losses, to_numpy(spread)[()]
+    return params, losses, _spread(highest, lowest)
+
+
+def _spread(highest: Tensor, lowest: Tensor) -> float:
+    return float((highest.amax(1) - lowest.amin(1)).max())
 
 
 class Unperturbed(NamedTuple):

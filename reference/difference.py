@@ -111,22 +111,25 @@ def _by_exponentials(net: Unperturbed, up: np.ndarray, down: np.ndarray) -> np.n
 
     With A(+-) = sum_k exp(a2_k - a2_t + dz(+-) V), y_t becomes 1 / A and D is the signed
     log1p(|A(+) - A(-)| / (A(lesser) (1 + DELTA A(greater)))). The terms of A(+) - A(-) are exp(the larger exponent) times
-    -expm1(-|difference of the exponents|). The largest exponent is taken out of both sums, and exponents are capped where
-    y_t has long been lost beside DELTA: nothing overflows.
+    -expm1(-|difference of the exponents|). Nothing overflows: from each sum its largest exponent is taken out.
     """
-    V = net.sums  # (B, O, H)
-    cap = math.log(np.finfo(V.dtype).max) - math.log(V.shape[1]) - 1
-    top = np.minimum(net.margin.max(axis=1), cap)[:, None]  # (B, 1), at least 0
-    margin = (net.margin - top)[:, :, None]  # (B, O, 1)
-    above = np.minimum(margin + up[..., None, :] * V, cap)
-    below = np.minimum(margin - down[..., None, :] * V, cap)
-    apart = (up + down)[..., None, :] * V
-    terms = np.exp(np.maximum(above, below)) * np.expm1(-np.abs(apart))
-    change = -(np.sign(apart) * terms).sum(axis=-2)
-    plus, minus = np.exp(above).sum(axis=-2), np.exp(below).sum(axis=-2)
-    lesser, greater = np.minimum(plus, minus), np.maximum(plus, minus)
-    scale = DELTA * np.exp(top)
-    return np.sign(change) * np.log1p(np.abs(change) / (lesser * (1 + scale * greater)))
+    V, margin = net.sums, net.margin[:, :, None]  # (B, O, H), (B, O, 1)
+    above, below = margin + up[..., None, :] * V, margin - down[..., None, :] * V
+    apart, larger = (up + down)[..., None, :] * V, np.maximum(above, below)
+    top = larger.max(axis=-2, keepdims=True)
+    change = -(np.sign(apart) * np.exp(larger - top) * np.expm1(-np.abs(apart))).sum(axis=-2)
+    (plus, plus_sum), (minus, minus_sum) = _scaled_sum(above), _scaled_sum(below)
+    rises = change > 0
+    lesser, lesser_log = np.where(rises, minus, plus), np.log(np.where(rises, minus_sum, plus_sum))
+    greater = np.where(rises, plus + np.log(plus_sum), minus + np.log(minus_sum))
+    exponent = (top[..., 0, :] - lesser) - lesser_log - np.logaddexp(math.log(DELTA) + greater, 0)
+    return np.sign(change) * np.log1p(np.abs(change) * np.exp(exponent))
+
+
+def _scaled_sum(exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (m, s) with sum_k exp(exponents) = exp(m) s."""
+    top = exponents.max(axis=-2, keepdims=True)
+    return top[..., 0, :], np.exp(exponents - top).sum(axis=-2)
 
 
 def output_difference(net: Unperturbed, s: np.ndarray) -> np.ndarray:
