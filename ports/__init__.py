@@ -7,14 +7,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from ports.protocol import Port, PortError, check_port
+from ports.protocol import NotRunError, Port, PortError, check_port
+
+__all__ = ["BUILT_IN", "NotRunError", "Port", "PortError", "load", "names"]
 
 BUILT_IN = ("numpy", "torch", "jax")
 """From the simplest to the one that compiles: the order of every table, and how a tie is broken."""
-
-
-class NotRunError(RuntimeError):
-    """A backend can't be used here; the message is the reason."""
 
 
 def names() -> tuple[str, ...]:

@@ -4,9 +4,10 @@ Arrays keep the dtype that they have, float64 included: each function runs with 
 whatever the caller's setting. Matrix products are asked for in full precision, which matters on accelerators alone.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ports.protocol import NotRunError
 from reference.collocation import Plan, chebyshev_transform, plan, positive_nodes, reach, warn_of_structured
 from reference.functions import DELTA
 from reference.two_layer_net import Params
@@ -30,11 +32,15 @@ from reference.validation import (
     check_net,
     check_step,
     check_step_moves,
+    unit_roundoff,
 )
 
 PAIRS = 512
 """Pairs of sample and pixel that `structured` works on at a time."""
+NETS = 64
+"""Perturbed nets that `batched` works on at a time, at most: more would only leave the cache."""
 
+_PLATFORMS = {"cuda": "gpu"}  # the name that PyTorch has too: JAX's
 _with_x64 = jax.enable_x64(True)
 _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
@@ -42,10 +48,9 @@ _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 @_with_x64
 def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> Array:
     """Return a copy of `array` on a device of `devices()`."""
-    name = check_device(device, devices())
-    platform, _, index = name.partition(":")
+    name, _, index = check_device(device, devices()).partition(":")
     copy = np.array(array, dtype=check_dtype(dtype))  # device_put may alias what it is given
-    return jax.device_put(copy, jax.devices(platform)[int(index or 0)])
+    return jax.device_put(copy, jax.devices(_PLATFORMS.get(name, name))[int(index or 0)])
 
 
 def to_numpy(array: Array) -> np.ndarray:
@@ -54,10 +59,11 @@ def to_numpy(array: Array) -> np.ndarray:
 
 
 def devices() -> tuple[str, ...]:
-    """Return the devices that can be used here, the default one first: "cpu", "gpu", "gpu:1", ..."""
+    """Return the devices that can be used here, the default one first: "cpu", "cuda", "cuda:1", ..."""
+    names = {platform: name for name, platform in _PLATFORMS.items()}
     platforms = dict.fromkeys((jax.default_backend(), "cpu"))
-    found = [(platform, n) for platform in platforms for n, _ in enumerate(jax.devices(platform))]
-    return tuple(platform if n == 0 else f"{platform}:{n}" for platform, n in found)
+    found = [(names.get(platform, platform), n) for platform in platforms for n, _ in enumerate(jax.devices(platform))]
+    return tuple(name if n == 0 else f"{name}:{n}" for name, n in found)
 
 
 def synchronize(result: Any) -> Any:
@@ -69,25 +75,25 @@ def synchronize(result: Any) -> Any:
 def predict(params: Params, x: Array) -> Array:
     """Return the class probabilities of each sample, (B, O)."""
     check_net(params, x, Array, _largest)
-    return _predict(params, x)
+    return _compiled(_predict)(params, x)
 
 
 @_with_x64
 def loss(params: Params, x: Array, t: Any) -> Array:
     """Return the mean cross entropy of the batch."""
-    return _loss(params, x, _checked(params, x, t)[0])
+    return _compiled(_loss)(params, x, _checked(params, x, t)[0])
 
 
 @_with_x64
 def accuracy(params: Params, x: Array, t: Any) -> Array:
     """Return the share of samples whose most probable class is the right one."""
-    return _accuracy(params, x, _checked(params, x, t)[0])
+    return _compiled(_accuracy)(params, x, _checked(params, x, t)[0])
 
 
 @_with_x64
 def gradient(params: Params, x: Array, t: Any) -> Params:
     """Return the derivative of the loss in closed form: the yardstick, not a way to train."""
-    return _closed_form(params, x, _checked(params, x, t)[0])[1]
+    return _compiled(_closed_form)(params, x, _checked(params, x, t)[0])[1]
 
 
 @_with_x64
@@ -97,7 +103,7 @@ def loop(
     """Return the central differences one parameter at a time: two full forward passes each, in one compiled loop."""
     labels, sizes = _checked(params, x, t, h, memory)
     check_step_moves(h, sizes, str(x.dtype))
-    return _perturbed(params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), memory=0)
+    return _compiled(_differences)(params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), 0)
 
 
 @_with_x64
@@ -107,7 +113,7 @@ def batched(
     """Return what `loop` returns, from full forward passes of many perturbed nets at a time, in chunks that fit `memory`."""
     labels, sizes = _checked(params, x, t, h, memory)
     check_step_moves(h, sizes, str(x.dtype))
-    return _perturbed(params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), int(memory))
+    return _compiled(_differences)(params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), int(memory))
 
 
 @_with_x64
@@ -115,7 +121,7 @@ def structured(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: flo
     """Return what `loop` returns, to a few roundings: only what a perturbation reaches, and without cancellation."""
     labels, sizes = _checked(params, x, t, h, memory)
     needs = plan(h, sizes["x"], _spread(params), str(x.dtype))
-    return _structured(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
+    return _compiled(_structured)(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
 
 
 @_with_x64
@@ -125,7 +131,7 @@ def collocated(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: flo
     needs = plan(h, sizes["x"], _spread(params), str(x.dtype))
     if not needs.collocates:
         warn_of_structured(h, sizes["x"])
-    return _collocated(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
+    return _compiled(_collocated)(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
 
 
 GRADIENTS: dict[str, Callable[..., Params]] = {
@@ -159,28 +165,62 @@ def train_steps(
     rate, spread = jnp.asarray(learning_rate, x.dtype), _spread(params)
     while True:
         needs = plan(h, sizes["x"], spread, str(x.dtype))
-        trained, losses, spreads = _scan(
-            params, x, labels, batches, rate, _shifts(h, sizes, x), gradient=gradient, memory=int(memory), needs=needs
+        trained, losses, spreads = _compiled(_scan)(
+            params, x, labels, batches, rate, _shifts(h, sizes, x), gradient, int(memory), needs
         )
         spread = float(spreads.max())
         if not math.isfinite(spread) or needs.covers(plan(h, sizes["x"], spread, str(x.dtype))):
             return trained, losses
 
 
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` compiled, with the arguments that shapes depend on static."""
+    static = {"gradient", "memory", "needs"} & set(inspect.signature(function).parameters)
+    return jax.jit(function, static_argnames=sorted(static), compiler_options=_compiler_options())
+
+
+@cache
+def _compiler_options() -> dict[str, str]:
+    """Return the options that keep XLA sound on the CPU, where it knows them.
+
+    With its YNN fusion, (expm1(d) - expm1(-d)).sum(0) is exactly 0 from 5,000 columns on: seen in jaxlib 0.10.2, 0.11.2 and
+    0.12.0; jax issue 39103.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    try:
+        jax.jit(jnp.negative, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:  # an XLA without that option
+        return {}
+    return options
+
+
+def _canary() -> None:
+    """Refuse a build of XLA that compiles the heart of this port wrongly."""
+    for dtype in ("float32", "float64"):
+        d = np.linspace(1e-6, 1e-4, 3 * 20_000).reshape(3, -1).astype(dtype)
+        got = np.asarray(_compiled(_canary_sum)(d), np.float64)
+        error = float(np.abs(got / (2 * np.sinh(d.astype(np.float64))).sum(axis=0) - 1).max())
+        if not error < 100 * unit_roundoff(dtype):
+            raise NotRunError(f"this build of jaxlib ({jax.lib.__version__}) miscompiles expm1: it is off by {error:.2g}.")
+
+
+def _canary_sum(d: Array) -> Array:
+    return (jnp.expm1(d) - jnp.expm1(-d)).sum(axis=0)
+
+
 def _largest(array: Array) -> float:
-    return float(_max_abs(array))
+    return float(_compiled(_max_abs)(array))
 
 
-@jax.jit
 def _max_abs(array: Array) -> Array:
     return jnp.abs(array).max()
 
 
 def _spread(params: Params) -> float:
-    return float(_row_spread(params.W2))
+    return float(_compiled(_row_spread)(params.W2))
 
 
-@jax.jit
 def _row_spread(W2: Array) -> Array:
     return (W2.max(axis=1) - W2.min(axis=1)).max()
 
@@ -214,23 +254,19 @@ def _logits(params: Params, x: Array) -> Array:
     return _matmul(_sigmoid(_matmul(x, params.W1) + params.b1), params.W2) + params.b2
 
 
-@jax.jit
 def _predict(params: Params, x: Array) -> Array:
     return jax.nn.softmax(_logits(params, x))
 
 
-@jax.jit
 def _loss(params: Params, x: Array, labels: Array) -> Array:
     y_t = jnp.take_along_axis(_predict(params, x), labels[:, None], axis=1)
     return -jnp.log(y_t + DELTA).mean()
 
 
-@jax.jit
 def _accuracy(params: Params, x: Array, labels: Array) -> Array:
     return (_logits(params, x).argmax(axis=1) == labels).astype(x.dtype).mean()  # the mean of bools would be float32
 
 
-@jax.jit
 def _closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params]:
     a1 = _matmul(x, params.W1) + params.b1  # (B, H)
     z1 = _sigmoid(a1)
@@ -244,29 +280,37 @@ def _closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params
     return -jnp.log(y_t + DELTA).mean(), derivative
 
 
-def _perturbed(
-    params: Params, x: Array, labels: Array, h: Array, entries: Entries, memory: int
-) -> Params:
-    """Return the differences at the flat indices `entries`, as many at a time as `memory` holds, at least one."""
-    sizes = (max(1, memory // _perturbed_bytes(params, member, len(x))) for member in range(4))
-    return Params(*(_member(params, x, labels, h, entries[m], member=m, size=size) for m, size in enumerate(sizes)))
+def _differences(params: Params, x: Array, labels: Array, h: Array, entries: Entries, memory: int) -> Params:
+    """Return the differences at the flat indices `entries`: of as many nets at a time as `memory` holds, at least one."""
+    sizes = (max(1, min(NETS, memory // _perturbed_bytes(params, m, len(x)))) for m in range(4))
+    return Params(*(_member_differences(params, m, entries[m], x, labels, h, size) for m, size in enumerate(sizes)))
 
 
-@partial(jax.jit, static_argnames=("member", "size"))
-def _member(params: Params, x: Array, labels: Array, h: Array, at: Array, *, member: int, size: int) -> Array:
-    p = params[member]
+def _member_differences(
+    params: Params, member: int, entries: Array, x: Array, labels: Array, h: Array, size: int
+) -> Array:
+    p, flat = params[member], entries.ravel()
+    axis = p.ndim - 1  # of the copies: last but one, so that vmap makes one large matrix product of theirs
+    axes = Params(*(axis if m == member else None for m in range(4)))
+    losses = jax.vmap(_loss, in_axes=(axes, None, None))
 
-    def loss_at(entry: Array, step: Array) -> Array:
-        moved = p.ravel().at[entry].add(step).reshape(p.shape)
-        return _loss(params._replace(**{Params._fields[member]: moved}), x, labels)
+    def differences(at: Array) -> Array:
+        *row, column = jnp.unravel_index(at, p.shape)
+        moved = (*row, jnp.arange(len(at)), column)
+        copies = jnp.broadcast_to(jnp.expand_dims(p, axis), (*p.shape[:-1], len(at), p.shape[-1]))
+        perturbed = (params._replace(**{Params._fields[member]: copies.at[moved].add(by)}) for by in (h, -h))
+        above, below = (losses(net, x, labels) for net in perturbed)  # (P,)
+        return (above - below) / (2 * h)
 
-    def difference(entry: Array) -> Array:
-        return (loss_at(entry, h) - loss_at(entry, -h)) / (2 * h)
-
-    return lax.map(difference, at.ravel(), batch_size=size if size > 1 else None).reshape(at.shape)
+    whole = flat.size // size * size
+    parts = [lax.map(differences, flat[:whole].reshape(-1, size)).ravel()] if whole else []
+    if whole < flat.size:
+        parts.append(differences(flat[whole:]))
+    return jnp.concatenate(parts).reshape(entries.shape) if parts else jnp.zeros(entries.shape, p.dtype)
 
 
 def _perturbed_bytes(params: Params, member: int, samples: int) -> int:
+    """Return the bytes of one perturbed net: its copy to either side, and the arrays of its forward pass."""
     hidden, outputs = params.W2.shape
     units = hidden + outputs if member < 2 else outputs
     return int((3 * params[member].size + 5 * samples * units) * params.W1.itemsize)
@@ -384,7 +428,6 @@ def _expm1(v: Array, terms: int) -> Array:
     return v * total
 
 
-@partial(jax.jit, static_argnames=("memory", "needs"))
 def _structured(
     params: Params, x: Array, labels: Array, shifts: Shifts, memory: int, needs: Plan
 ) -> tuple[Array, Params]:
@@ -423,7 +466,6 @@ def _sum_by_pixel(net: Unperturbed, x: Array, h: Array, needs: Plan, size: int) 
     return lax.fori_loop(0, -(-count // size), add_chunk, jnp.zeros((x.shape[1], net.z1.shape[1]), x.dtype))
 
 
-@partial(jax.jit, static_argnames=("memory", "needs"))
 def _collocated(
     params: Params, x: Array, labels: Array, shifts: Shifts, memory: int, needs: Plan
 ) -> tuple[Array, Params]:
@@ -480,7 +522,6 @@ def _slices(length: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
-@partial(jax.jit, static_argnames=("gradient", "memory", "needs"))
 def _scan(
     params: Params,
     x: Array,
@@ -488,7 +529,6 @@ def _scan(
     batches: Array,
     rate: Array,
     shifts: Shifts,
-    *,
     gradient: Callable[..., Params],
     memory: int,
     needs: Plan,
@@ -512,5 +552,9 @@ def _loss_and(
         inner = _structured if gradient is structured else _collocated
         return lambda *net: inner(*net, shifts, memory, needs)
     if gradient in (loop, batched):
-        return lambda *net: (_loss(*net), _perturbed(*net, shifts.h, check_entries(net[0], None), memory if gradient is batched else 0))
+        room = memory if gradient is batched else 0
+        return lambda *net: (_loss(*net), _differences(*net, shifts.h, check_entries(net[0], None), room))
     return _closed_form
+
+
+_with_x64(_canary)()

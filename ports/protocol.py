@@ -16,6 +16,10 @@ Gradient = Callable[..., Params]
 STRATEGIES = ("loop", "batched", "structured", "collocated")
 
 
+class NotRunError(RuntimeError):
+    """A backend can't be used here; the message is the reason."""
+
+
 class PortError(ValueError):
     """A module that was offered as a port and is none."""
 

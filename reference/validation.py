@@ -19,6 +19,10 @@ MEMORY = 256 * 2**20
 """Bytes that one gradient may use for its work unless told otherwise."""
 
 
+class DeviceError(ValueError):
+    """A device that a backend does not have."""
+
+
 def dtype_name(array: Any) -> str:
     """Return 'float32' for an array of NumPy, JAX or PyTorch that holds float32, and so on."""
     return str(array.dtype).removeprefix("torch.")
@@ -41,7 +45,7 @@ def check_device(device: str, devices: tuple[str, ...]) -> str:
     if device == "auto":
         return devices[0]
     if device not in devices:
-        raise ValueError(f"`device` must be auto or one of {', '.join(devices)} here, got {device!r}.")
+        raise DeviceError(f"`device` must be auto or one of {', '.join(devices)} here, got {device!r}.")
     return device
 
 

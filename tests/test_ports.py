@@ -1,0 +1,324 @@
+"""What the package promises about loading a backend, and what each backend promises about its surroundings."""
+
+import hashlib
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ports
+from ports import NotRunError
+from ports.agreement import Problem, Subject, on_device
+from ports.protocol import PortError, check_port
+from problems import subjects
+from reference.two_layer_net import Params
+from reference.validation import DTYPES
+
+ROOT = Path(ports.__file__).parents[1]
+FRAMEWORKS = {"jax", "torch"}
+
+
+def python(code: str, **environment: str) -> str:
+    """Run `code` in a fresh interpreter and return what it prints."""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+# --- loading
+
+
+def test_importing_the_package_imports_no_framework() -> None:
+    assert python(f"import sys, ports, ports.agreement; print({FRAMEWORKS} & set(sys.modules))") == "set()"
+
+
+def test_naming_the_backends_imports_no_framework() -> None:
+    assert python(f"import sys, ports; ports.names(); print({FRAMEWORKS} & set(sys.modules))") == "set()"
+
+
+@pytest.mark.parametrize("name", ports.BUILT_IN)
+def test_loading_a_backend_imports_its_framework_alone(name: str) -> None:
+    code = f"import sys, ports\ntry: ports.load({name!r})\nexcept ports.NotRunError: print('-')\n"
+    imported = python(code + f"else: print(*sorted({FRAMEWORKS} & set(sys.modules)))")
+    assert imported in ("-", name if name in FRAMEWORKS else "")
+
+
+def test_the_names_are_the_backends_built_in() -> None:
+    assert ports.names()[: len(ports.BUILT_IN)] == ("numpy", "torch", "jax")
+
+
+@pytest.mark.parametrize("name", ports.BUILT_IN)
+def test_a_backend_built_in_is_loaded_once(name: str) -> None:
+    try:
+        port = ports.load(name)
+    except NotRunError as reason:
+        pytest.skip(f"{name} not run: {reason}")
+    assert port is ports.load(name) is sys.modules[f"ports.{name}_port"]
+
+
+def test_a_module_is_loaded_by_its_dotted_name() -> None:
+    assert ports.load("ports.numpy_port") is ports.load("numpy")
+
+
+@pytest.fixture
+def a_file(tmp_path: Path) -> Iterator[Path]:
+    """Give the path of a port to be written; its module is forgotten afterwards."""
+    yield tmp_path / "fdnet_test_port.py"
+    sys.modules.pop("fdnet_test_port", None)
+
+
+PORT = "from ports.numpy_port import *\nfrom ports.numpy_port import __all__\n"
+
+
+def test_a_file_is_loaded_by_its_path(a_file: Path) -> None:
+    a_file.write_text(PORT)
+    port = ports.load(str(a_file))
+    assert port.__file__ == str(a_file)  # type: ignore[attr-defined]
+    assert port.GRADIENTS is ports.load("numpy").GRADIENTS
+
+
+def test_a_port_of_an_installed_package_has_a_name(
+    a_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_file.write_text(PORT)
+    metadata = a_file.parent / "fdnet_other-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fdnet-other\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[fdnet.ports]\nother = fdnet_test_port\nnumpy = fdnet_test_port\n[other.group]\nstranger = fdnet_test_port\n"
+    )
+    monkeypatch.syspath_prepend(str(a_file.parent))
+    importlib.invalidate_caches()
+    assert ports.names() == (*ports.BUILT_IN, "other")
+    assert ports.load("other").__file__ == str(a_file)  # type: ignore[attr-defined]
+    assert ports.load("numpy").__name__ == "ports.numpy_port"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", "NUMPY", "missing.py", "json", "os.path"])
+def test_what_is_no_port_is_one_sentence(name: str) -> None:
+    with pytest.raises(PortError) as caught:
+        ports.load(name)
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    assert repr(name) in message or name in ("json", "os.path")
+
+
+@pytest.mark.parametrize("framework", sorted(FRAMEWORKS))
+def test_an_absent_framework_is_a_reason_not_to_run(framework: str) -> None:
+    code = (
+        f"import sys; sys.modules[{framework!r}] = None\nimport ports\n"
+        f"try: ports.load({framework!r})\nexcept ports.NotRunError as reason: print(reason)"
+    )
+    assert python(code) == f"{framework} is not installed."
+
+
+def test_a_file_whose_framework_is_absent_is_not_run(a_file: Path) -> None:
+    a_file.write_text("import a_framework_that_nobody_has\n")
+    with pytest.raises(NotRunError, match=r"^a_framework_that_nobody_has is not installed\.$"):
+        ports.load(str(a_file))
+
+
+BROKEN = {
+    "a syntax error": ("def predict(:\n", SyntaxError),
+    "a wrong name": ("from ports.numpy_port import *\nundefined\n", NameError),
+    "an import that fails": ("from ports.numpy_port import nothing\n", ImportError),
+    "a member missing": ("from ports.numpy_port import predict\n", PortError),
+    "an error of its own": ("raise RuntimeError('broken')\n", RuntimeError),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_port_is_an_error(case: str, a_file: Path) -> None:
+    source, error = BROKEN[case]
+    a_file.write_text(source)
+    with pytest.raises(error) as caught:
+        ports.load(str(a_file))
+    assert not isinstance(caught.value, NotRunError)
+
+
+# --- arrays there and back
+
+ARRAYS = {
+    "matrix": np.arange(12.0).reshape(3, 4) / 7,
+    "large": np.random.default_rng(0).standard_normal((300, 70)),  # what is small may be copied for other reasons
+    "float32": np.arange(5, dtype=np.float32) / 3,
+    "integers": np.arange(6).reshape(2, 3),
+    "transposed": np.arange(12.0).reshape(3, 4).T,
+    "every other": np.arange(12.0)[::2],
+    "backwards": np.arange(12.0)[::-1],
+    "big-endian": np.arange(4, dtype=">f8"),
+    "scalar": np.array(0.1),
+    "empty": np.empty((0, 3)),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+@subjects()
+def test_an_array_survives_the_way_there_and_back(subject: Subject, case: str) -> None:
+    array = ARRAYS[case]
+    back = subject.port.to_numpy(subject.port.from_numpy(array, dtype=subject.dtype, device="cpu"))
+    assert (back.dtype, back.shape) == (subject.dtype, array.shape)
+    np.testing.assert_array_equal(back, array.astype(subject.dtype))
+
+
+@subjects()
+def test_a_read_only_array_is_taken(subject: Subject) -> None:
+    array = ARRAYS["matrix"].astype(subject.dtype)
+    array.flags.writeable = False
+    back = subject.port.to_numpy(subject.port.from_numpy(array, dtype=subject.dtype, device="cpu"))
+    np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.parametrize("size", [3, 4096])
+@subjects()
+def test_from_numpy_copies(subject: Subject, size: int) -> None:
+    source = np.zeros(size, subject.dtype)
+    array = subject.port.from_numpy(source, dtype=subject.dtype, device="cpu")
+    source[:] = 1
+    assert not subject.port.to_numpy(array).any()
+
+
+@pytest.mark.parametrize("size", [3, 4096])
+@subjects()
+def test_to_numpy_copies(subject: Subject, size: int) -> None:
+    array = subject.port.from_numpy(np.zeros(size), dtype=subject.dtype, device="cpu")
+    subject.port.to_numpy(array)[:] = 1
+    assert not subject.port.to_numpy(array).any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64", "double", "", None])
+@subjects("float64")
+def test_another_dtype_is_refused(subject: Subject, dtype: Any) -> None:
+    with pytest.raises(ValueError, match="^`dtype` must be one of float64, float32, got"):
+        subject.port.from_numpy(np.zeros(1), dtype=dtype, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["tpu", "cpu:7", "", None])
+@subjects("float64")
+def test_another_device_is_refused(subject: Subject, device: Any) -> None:
+    with pytest.raises(ValueError, match="^`device` must be .*cpu.*, got"):
+        subject.port.from_numpy(np.zeros(1), dtype="float64", device=device)
+
+
+@subjects("float32")
+def test_each_device_can_be_used(subject: Subject) -> None:
+    port = subject.port
+    assert "cpu" in port.devices()
+    for device in ("auto", *port.devices()):
+        assert port.to_numpy(port.from_numpy(np.ones(2), dtype="float32", device=device)).tolist() == [1, 1]
+
+
+# --- what a call leaves as it was
+
+NET = Problem(
+    Params(np.full((5, 3), 0.1), np.array([0.1, -0.2, 0.3]), np.arange(6.0).reshape(3, 2) / 7, np.array([0.3, -0.1])),
+    np.arange(35).reshape(7, 5) % 4 / 3,
+    np.arange(7) % 2,
+)
+
+
+def everything(subject: Subject) -> list[np.ndarray]:
+    """Call each function of a port once."""
+    port, (params, x), t = subject.port, on_device(subject, NET), NET.t
+    results = [port.predict(params, x), port.loss(params, x, t), port.accuracy(params, x, t)]
+    for gradient in (port.gradient, *port.GRADIENTS.values()):
+        results += gradient(params, x, t)
+    trained, losses = port.train_steps(
+        params, x, t, np.array([[0, 1], [2, 3]]), gradient=port.GRADIENTS["collocated"], learning_rate=0.1
+    )
+    return [port.to_numpy(result) for result in (*results, *trained, losses)]
+
+
+def digest(results: list[np.ndarray]) -> str:
+    return hashlib.sha256(b"".join(result.tobytes() for result in results)).hexdigest()
+
+
+@subjects()
+def test_results_have_the_dtype_of_the_net(subject: Subject) -> None:
+    assert {str(result.dtype) for result in everything(subject)} == {subject.dtype}
+
+
+@subjects("float64")
+def test_synchronize_returns_its_argument(subject: Subject) -> None:
+    params, x = on_device(subject, NET)
+    for result in (x, params, (params, x)):
+        assert subject.port.synchronize(result) is result
+
+
+X64 = """
+import jax, ports, test_ports
+from ports.agreement import Subject
+results = [r for d in ("float64", "float32") for r in test_ports.everything(Subject("jax", ports.load("jax"), d, "cpu"))]
+print({str(r.dtype) for r in results} == {"float64", "float32"}, jax.config.jax_enable_x64, test_ports.digest(results))
+"""
+
+
+def test_jax_has_float64_whatever_the_callers_flag() -> None:
+    pytest.importorskip("jax", reason="jax not run: it is not installed")
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    printed = {flag: python(X64, JAX_ENABLE_X64=flag, PYTHONPATH=path).split() for flag in "01"}
+    assert printed["0"][:2] == ["True", "False"]
+    assert printed["1"][:2] == ["True", "True"]
+    assert printed["0"][2] == printed["1"][2]
+
+
+@subjects()
+def test_a_call_leaves_the_settings_of_jax(subject: Subject) -> None:
+    if subject.name != "jax":
+        pytest.skip("a matter of jax")
+    import jax
+
+    for flag in (False, True):
+        with jax.enable_x64(flag):
+            everything(subject)
+            with pytest.raises(ValueError, match="`h` must be"):
+                subject.port.GRADIENTS["loop"](*on_device(subject, NET), NET.t, h=-1.0)
+            assert jax.config.jax_enable_x64 == flag  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def torch() -> Iterator[Any]:
+    """Give torch, whose settings are put back afterwards."""
+    torch = pytest.importorskip("torch", reason="torch not run: it is not installed")
+    dtype, precision = torch.get_default_dtype(), torch.backends.fp32_precision
+    yield torch
+    torch.set_default_dtype(dtype)
+    torch.set_grad_enabled(True)
+    torch.backends.fp32_precision = precision
+
+
+def torch_settings(torch: Any) -> tuple[Any, ...]:
+    of_products = (torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)
+    return torch.is_grad_enabled(), torch.get_default_dtype(), torch.backends.fp32_precision, of_products
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("precision", ["none", "ieee", "tf32"])
+def test_a_call_leaves_the_settings_of_torch_and_ignores_them(torch: Any, dtype: str, precision: str) -> None:
+    subject = Subject("torch", check_port(ports.load("torch")), dtype, "cpu")  # type: ignore[arg-type]
+    expected = digest(everything(subject))
+    for grad in (False, True):
+        for default in (torch.float32, torch.float64):
+            torch.set_grad_enabled(grad)
+            torch.set_default_dtype(default)
+            torch.backends.fp32_precision = precision
+            before = torch_settings(torch)
+            assert digest(everything(subject)) == expected
+            with pytest.raises(ValueError, match="`h` must be"):
+                subject.port.GRADIENTS["loop"](*on_device(subject, NET), NET.t, h=-1.0)
+            assert torch_settings(torch) == before
+
+
+def test_what_torch_returns_asks_for_no_gradient(torch: Any) -> None:
+    port = ports.load("torch")
+    params, x = on_device(Subject("torch", port, "float64", "cpu"), NET)
+    for gradient in (port.gradient, *port.GRADIENTS.values()):
+        assert not any(g.requires_grad for g in gradient(params, x, NET.t))
