@@ -67,10 +67,25 @@ def _parser() -> Parser:
     agree.set_defaults(run=run_agree)
     add = agree.add_argument
     add("--backend", metavar="NAMES", type=_names, default=(), help="backends, by comma (default: all)")
-    add("--strategy", metavar="NAMES", type=_strategies, default="all", help=f"{', '.join(STRATEGIES)}, by comma, or all")
+    add(
+        "--strategy",
+        metavar="NAMES",
+        type=_strategies,
+        default="all",
+        help=f"{', '.join(STRATEGIES)}, by comma, or all",
+    )
     add("--dtype", metavar="NAMES", type=_dtypes, default="float64,float32", help="dtypes, by comma")
-    add("--device", default="auto", help="a device that the backends know, such as cpu or cuda; auto takes their default")
-    add("--data", metavar="NAME|PATH", default="digits", help="digits, mnist, fashion-mnist, random, or a folder or npz file")
+    add(
+        "--device",
+        default="auto",
+        help="a device that the backends know, such as cpu or cuda; auto takes their default",
+    )
+    add(
+        "--data",
+        metavar="NAME|PATH",
+        default="digits",
+        help="digits, mnist, fashion-mnist, random, or a folder or npz file",
+    )
     add("--batch", metavar="B", type=int, default=100, help="samples in the mini-batch")
     add("--hidden", metavar="H", type=int, default=50, help="hidden units")
     add("--step", metavar="h", type=float, default=1e-4, help="step of the differences; 0.01 is checked besides")
@@ -169,11 +184,13 @@ def _check_all(args: argparse.Namespace, subjects: list[Subject], problem: Probl
     outcome = Outcome([], [], [], [])
     console = Console(stderr=True)
     hidden = args.quiet or not console.is_terminal
-    options = {"strategies": args.strategy, "h": args.step, "memory": args.chunk_memory, "seed": args.seed}
     for subject in track(subjects, "comparing", console=console, transient=True, disable=hidden):
         try:
-            for row in check(subject, problem, **options):
-                (outcome.rows if isinstance(row, Agreement) else outcome.not_compared).append(row)
+            for row in check(subject, problem, args.strategy, h=args.step, memory=args.chunk_memory, seed=args.seed):
+                if isinstance(row, Agreement):
+                    outcome.rows.append(row)
+                else:
+                    outcome.not_compared.append(row)
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
             outcome.crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": _where(error)})
     return outcome
@@ -209,7 +226,7 @@ def _environment() -> dict[str, Any]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in ("numpy", "torch", "jax", "jaxlib"):
         try:
             versions[package] = version(package)

@@ -16,7 +16,7 @@ BUILT_IN = ("numpy", "torch", "jax")
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the backends: those built in, then those of installed packages (entry points `fdnet.ports`)."""
+    """Return the names of the backends: those built in, then those of installed packages (group `fdnet.ports`)."""
     installed = sorted(entry.name for entry in entry_points(group="fdnet.ports"))
     return (*BUILT_IN, *(name for name in installed if name not in BUILT_IN))
 
@@ -61,7 +61,8 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise PortError(f"A port's file must exist, got {str(path)!r}.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:

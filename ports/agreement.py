@@ -43,7 +43,7 @@ class Agreement:
 
     @property
     def ratio(self) -> float:
-        """gap / bound; infinite where they can't be compared."""
+        """Gap / bound; infinite where they can't be compared."""
         if self.gap is None or not self.bound:
             return 0.0 if self.gap == 0 else math.inf
         return self.gap / self.bound
@@ -159,7 +159,8 @@ def _mismatch(row: Agreement, got: str, expected: str) -> Agreement:
 def _worst(row: Agreement, got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> Agreement:
     gaps = np.abs(got - expected)
     ratios = np.where(np.isfinite(gaps), gaps, np.inf) / bound
-    worst = tuple(int(i) for i in np.unravel_index(ratios.argmax(), ratios.shape))
+    flat = ratios.argmax() if ratios.any() else bound.argmax()
+    worst = tuple(int(i) for i in np.unravel_index(flat, ratios.shape))
     gap, limit, value = float(gaps[worst]), float(bound[worst]), float(got[worst])
     if not math.isfinite(gap):
         return replace(_mismatch(row, str(value), str(float(expected[worst]))), worst_index=worst)
@@ -212,9 +213,7 @@ def sample_entries(params: Params, samples: int, seed: int, cost: float = FULL_C
     return Params(chosen, *(np.arange(p.size) for p in params[1:]))
 
 
-def random_problem(
-    x: np.ndarray, t: np.ndarray, *, hidden: int, samples: int, seed: int, outputs: int = 10
-) -> Problem:
+def random_problem(x: np.ndarray, t: np.ndarray, *, hidden: int, samples: int, seed: int, outputs: int = 10) -> Problem:
     """Return a net and a mini-batch drawn from (x, t) that leave no part of a port idle.
 
     The chapter's initial net would: its biases are 0 and its hidden units all near 1/2.
@@ -262,13 +261,13 @@ class Outcome(NamedTuple):
 def check(
     subject: Subject,
     problem: Problem,
-    *,
     strategies: tuple[str, ...],
+    *,
     h: float,
     memory: float,
     seed: int,
 ) -> Iterator[Agreement | NotCompared]:
-    """Compare everything about one subject: forward quantities, the closed form, and each strategy at `h` and SECOND_STEP.
+    """Compare all about one subject: forward quantities, the closed form, and each strategy at `h` and SECOND_STEP.
 
     `loop` and `batched` are checked at a random sample of entries where all of them would take long.
     """
@@ -281,5 +280,5 @@ def check(
             if informative(problem, strategy, subject.dtype, step):
                 yield from check_gradient(subject, problem, strategy, step, entries=entries, memory=memory)
             else:
-                reason = f"rounding of two {subject.dtype} losses outweighs their difference at h = {step:g}."
+                reason = f"rounding of two {subject.dtype} losses outweighs their difference."
                 yield NotCompared(subject.name, strategy, subject.dtype, step, reason)

@@ -1,28 +1,29 @@
 """What rounding can do to a right implementation: the bounds that every port is held to.
 
-Two right implementations of the same difference differ by rounding alone, and rounding has a bound that can be computed. All
-sizes below are in units of the unit roundoff u of the port's dtype, taken from the float64 reference at the very numbers
-that the port was given. Sums of n terms are charged sqrt(n)/2 roundings of their absolute size: roundings are as often up as
-down. What is left to chance is covered by a factor of 4 on every bound, the only one.
+Two right implementations of the same difference differ by rounding alone, and rounding has a bound that can be
+computed. All sizes below are in units of the unit roundoff u of the port's dtype, taken from the float64 reference at
+the very numbers that the port was given. Sums of n terms are charged sqrt(n)/2 roundings of their absolute size:
+roundings are as often up as down. What is left to chance is covered by a factor of 4 on every bound, the only one.
 
     e_a1 = sqrt(I)/2 (|x||W1| + |b1|)                 e_z = z (1 - z) e_a1 + 2 z
     e_a2 = e_z |W2| + sqrt(H + 1)/2 (z |W2| + |b2|) + max_k |a2|
 
 * predictions: y_k is off by y_k (e_a2[k] + sum_l y_l e_a2[l] + 4), from its logit, the others' and the softmax itself.
-* loss: E_b = sum_k q |y_k - [k = t]| e_a2[k] + 2 q + |l_b| for a sample of loss l_b; the samples' errors are independent, and
-  E_L = sqrt(mean_b(E_b^2) / B) + max(1, log2(B)/2) mean_b |l_b|.
+* loss: E_b = sum_k q |y_k - [k = t]| e_a2[k] + 2 q + |l_b| for a sample of loss l_b; the samples' errors are
+  independent, and E_L = sqrt(mean_b(E_b^2) / B) + max(1, log2(B)/2) mean_b |l_b|.
 * `loop` and `batched` subtract two such losses and divide by 2 h: an entry is off by at most E_L / h.
-* `structured`, `collocated` and the closed form subtract nothing: an entry is off relative to the terms that it sums. With
-  d_k = q y_k (for k = t the sum over the others) and f_k = d_k (e_a2[k] + sum_l y_l e_a2[l] + (1 - q) e_a2[t]) its forward
-  error, the terms of W2[j, k] are z_j d_k / B with forward error (z_j f_k + e_z[j] d_k) / B; those of W1[i, j] are
-  x_i g_j / B, g_j = z w sum_k d_k |W2[j, k]|, with forward error x_i z w sum_k |W2[j, k]| (f_k + e_a1[j] d_k) / B. Forward
-  errors of samples are independent; the evaluation of one term takes 16 roundings (e, the quotient, the logarithm, the
-  transform and, in `collocated`, four of interpolation), of the same kind for all samples.
+* `structured`, `collocated` and the closed form subtract nothing: an entry is off relative to the terms that it sums.
+  With d_k = q y_k (for k = t the sum over the others) and f_k = d_k (e_a2[k] + sum_l y_l e_a2[l] + (1 - q) e_a2[t])
+  its forward error, the terms of W2[j, k] are z_j d_k / B with forward error (z_j f_k + e_z[j] d_k) / B; those of
+  W1[i, j] are x_i g_j / B, g_j = z w sum_k d_k |W2[j, k]|, with forward error x_i z w sum_k |W2[j, k]| (f_k + e_a1[j]
+  d_k) / B. Forward errors of samples are independent; the evaluation of one term takes 16 roundings (e, the quotient,
+  the logarithm, the transform and, in `collocated`, four of interpolation), of the same kind for all samples.
 * accuracy: a sample whose two largest logits are closer than their errors may fall to either side.
 
-A shift of S = h max(1, max|x|) changes the terms by a factor of at most exp(S + 2 theta), theta = tanh(S/4) V + h (see
-reference/collocation.py); where that is more than the losses' own error allows, E_L / h is the bound for all strategies. It is
-taken at the worst net within h: with |p| + h for |p|, and l_b and q |y_k - [k = t]| at their largest once S > 0.1.
+A shift of S = h max(1, max|x|) changes the terms by a factor of at most exp(S + 2 theta), theta = tanh(S/4) V + h
+(see reference/collocation.py); where that is more than the losses' own error allows, E_L / h is the bound for all
+strategies. It is taken at the worst net within h: with |p| + h for |p|, and l_b and q |y_k - [k = t]| at their
+largest once S > 0.1.
 """
 
 import math

@@ -1,7 +1,8 @@
 """The net in JAX: everything jitted, no autograd; the reference's functions in the reference's order.
 
-Arrays keep the dtype that they have, float64 included: each function runs with 64-bit types enabled for its own duration,
-whatever the caller's setting. Matrix products are asked for in full precision, which matters on accelerators alone.
+Arrays keep the dtype that they have, float64 included: each function runs with 64-bit types enabled for its own
+duration, whatever the caller's setting. Matrix products are asked for in full precision, which matters on
+accelerators alone.
 """
 
 import inspect
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 from jax import Array, lax
 
@@ -27,6 +29,7 @@ from reference.validation import (
     check_device,
     check_dtype,
     check_entries,
+    check_gradient,
     check_labels,
     check_memory,
     check_net,
@@ -110,10 +113,12 @@ def loop(
 def batched(
     params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY, entries: Params | None = None
 ) -> Params:
-    """Return what `loop` returns, from full forward passes of many perturbed nets at a time, in chunks that fit `memory`."""
+    """Return what `loop` returns, from forward passes of many perturbed nets at a time, in chunks that fit `memory`."""
     labels, sizes = _checked(params, x, t, h, memory)
     check_step_moves(h, sizes, str(x.dtype))
-    return _compiled(_differences)(params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), int(memory))
+    return _compiled(_differences)(
+        params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), int(memory)
+    )
 
 
 @_with_x64
@@ -141,6 +146,8 @@ GRADIENTS: dict[str, Callable[..., Params]] = {
     "collocated": collocated,
 }
 """The strategies by name."""
+TRAINABLE = (gradient, *GRADIENTS.values())
+"""What `train_steps` can follow."""
 
 
 @_with_x64
@@ -157,11 +164,12 @@ def train_steps(
 ) -> tuple[Params, Array]:
     """Take K steps of gradient descent in one compiled scan; see `reference.training.train_steps`.
 
-    How many nodes and terms are needed depends on the weights, and they move. The scan reports the largest spread that it
-    met; where the plan did not cover it, the steps are taken again with one that does.
+    How many nodes and terms are needed depends on the weights, and they move. The scan reports the largest spread
+    that it met; where the plan did not cover it, the steps are taken again with one that does.
     """
     labels, sizes = _checked(params, x, t, h, memory)
     batches = jax.device_put(check_batches(batches, len(x)), x.device)
+    check_gradient(gradient, TRAINABLE)
     rate, spread = jnp.asarray(learning_rate, x.dtype), _spread(params)
     while True:
         needs = plan(h, sizes["x"], spread, str(x.dtype))
@@ -184,8 +192,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def _compiler_options() -> dict[str, str]:
     """Return the options that keep XLA sound on the CPU, where it knows them.
 
-    With its YNN fusion, (expm1(d) - expm1(-d)).sum(0) is exactly 0 from 5,000 columns on: seen in jaxlib 0.10.2, 0.11.2 and
-    0.12.0; jax issue 39103.
+    With its YNN fusion, (expm1(d) - expm1(-d)).sum(0) is exactly 0 from 5,000 columns on: seen in jaxlib 0.10.2,
+    0.11.2 and 0.12.0; jax issue 39103.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": ""}
     try:
@@ -202,7 +210,9 @@ def _canary() -> None:
         got = np.asarray(_compiled(_canary_sum)(d), np.float64)
         error = float(np.abs(got / (2 * np.sinh(d.astype(np.float64))).sum(axis=0) - 1).max())
         if not error < 100 * unit_roundoff(dtype):
-            raise NotRunError(f"this build of jaxlib ({jax.lib.__version__}) miscompiles expm1: it is off by {error:.2g}.")
+            raise NotRunError(
+                f"this build of jaxlib ({jaxlib.version.__version__}) miscompiles expm1: it is off by {error:.2g}."
+            )
 
 
 def _canary_sum(d: Array) -> Array:
@@ -281,13 +291,13 @@ def _closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params
 
 
 def _differences(params: Params, x: Array, labels: Array, h: Array, entries: Entries, memory: int) -> Params:
-    """Return the differences at the flat indices `entries`: of as many nets at a time as `memory` holds, at least one."""
+    """Return the differences at the flat indices `entries`, as many nets at a time as `memory` holds, at least one."""
     sizes = (max(1, min(NETS, memory // _perturbed_bytes(params, m, len(x)))) for m in range(4))
     return Params(*(_member_differences(params, m, entries[m], x, labels, h, size) for m, size in enumerate(sizes)))
 
 
 def _member_differences(
-    params: Params, member: int, entries: Array, x: Array, labels: Array, h: Array, size: int
+    params: Params, member: int, entries: Any, x: Array, labels: Array, h: Array, size: int
 ) -> Array:
     p, flat = params[member], entries.ravel()
     axis = p.ndim - 1  # of the copies: last but one, so that vmap makes one large matrix product of theirs
@@ -335,7 +345,6 @@ class Unperturbed(NamedTuple):
         return Unperturbed(*(field[samples] for field in self))
 
 
-
 def _unperturbed(params: Params, x: Array, labels: Array, terms: int) -> Unperturbed:
     a1 = _matmul(x, params.W1) + params.b1
     z1 = _sigmoid(a1)
@@ -368,7 +377,7 @@ def _power_sums(others: Array, V: Array, terms: int) -> Array:
 
 
 def _hidden_difference(net: Unperturbed, s: Array, needs: Plan) -> Array:
-    """Return D(s) for the shift s >= 0 of each hidden unit's input; s broadcasts against (B, H), and so does the result."""
+    """Return D(s), s >= 0 the shift of each hidden unit's input; s broadcasts against (B, H), as the result does."""
     e = _expm1(-s, needs.shift_terms)
     if needs.small_shifts:
         slope = -net.z1 * net.w1 * e
@@ -419,7 +428,7 @@ def _output_difference(net: Unperturbed, s: Array, needs: Plan) -> Array:
 
 
 def _expm1(v: Array, terms: int) -> Array:
-    """Return exp(v) - 1. XLA's own is off by up to 5 roundings (measured on the CPU), the series by little more than one."""
+    """Return exp(v) - 1. XLA's own is off by up to 5 roundings (measured on the CPU), the series by little over one."""
     if terms == 0:
         return jnp.expm1(v)
     total = jnp.ones_like(v)
@@ -550,10 +559,15 @@ def _loss_and(
     """Return the function of (params, x, labels) that gives the loss and that gradient from one forward pass."""
     if gradient in (structured, collocated):
         inner = _structured if gradient is structured else _collocated
-        return lambda *net: inner(*net, shifts, memory, needs)
+        return partial(inner, shifts=shifts, memory=memory, needs=needs)
     if gradient in (loop, batched):
         room = memory if gradient is batched else 0
-        return lambda *net: (_loss(*net), _differences(*net, shifts.h, check_entries(net[0], None), room))
+
+        def loss_and_differences(params: Params, x: Array, labels: Array) -> tuple[Array, Params]:
+            differences = _differences(params, x, labels, shifts.h, check_entries(params, None), room)
+            return _loss(params, x, labels), differences
+
+        return loss_and_differences
     return _closed_form
 
 

@@ -25,10 +25,10 @@ class PortError(ValueError):
 
 
 class Port(Protocol):
-    """A backend. `params` holds the backend's own arrays; `t` is class indices (B,) or one-hot rows (B, O), of any kind.
+    """A backend.
 
-    Each function validates what it is given and raises ValueError with the rule and the value, before any work starts
-    (`reference.validation` has the rules). None of them changes an argument.
+    `params` holds the backend's own arrays; `t` is class indices (B,) or one-hot rows (B, O), of any kind. Each function validates what it is given and raises ValueError with the rule and the value, before any work starts; the rules
+    are in `reference.validation`. None of them changes an argument.
     """
 
     GRADIENTS: dict[str, Gradient]
@@ -69,7 +69,7 @@ class Port(Protocol):
         h: float = 1e-4,
         memory: float = 256 * 2**20,
     ) -> tuple[Params, Array]:
-        """Return the parameters after K steps of gradient descent, and the loss of each mini-batch before its step (K,).
+        """Return the parameters after K steps of gradient descent, and each mini-batch's loss before its step (K,).
 
         `batches` (K, B) holds indices into x and t; `gradient` is this port's `gradient` or one of its `GRADIENTS`.
         """
@@ -84,7 +84,7 @@ def check_port(module: ModuleType) -> Port:
     gradients = getattr(module, "GRADIENTS", None)
     if not isinstance(gradients, dict) or not gradients or not all(map(callable, gradients.values())):
         raise PortError(f"`{name}.GRADIENTS` must be a dict of strategy names and functions, got {gradients!r}.")
-    return module  # type: ignore[return-value]
+    return module
 
 
 def _check_member(name: str, module: ModuleType, member: str, wanted: list[str]) -> None:

@@ -1,6 +1,5 @@
 """The tables that show results: for a terminal, and as Markdown."""
 
-from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from rich.table import Table

@@ -411,7 +411,9 @@ def train_steps(
             return trained, losses
 
 
-def _step(gradient_: Callable[..., Params], h: float, memory: float, needs: Plan, largest_input: float, x: Tensor) -> Step:
+def _step(
+    gradient_: Callable[..., Params], h: float, memory: float, needs: Plan, largest_input: float, x: Tensor
+) -> Step:
     if gradient_ is gradient:
         return _loss_and_gradient
     if gradient_ is structured or gradient_ is collocated and not needs.collocates:

@@ -2,8 +2,9 @@
 
 The difference D(s) = loss(shift by +s) - loss(shift by -s) of one sample is an odd, analytic function of the shift s.
 `collocated` evaluates it at m nodes in (0, S] and interpolates by odd polynomials. This module derives m from what is
-known before anything is compiled: the largest shift S, the spread V = max over j, k, l of |W2[j, k] - W2[j, l]|, and the
-unit roundoff u of the dtype. The same for the number n of terms of expm1 in the sums of `structured` and `collocated`.
+known before anything is compiled: the largest shift S, the spread V = max over j, k, l of |W2[j, k] - W2[j, l]|, and
+the unit roundoff u of the dtype. The same for the number n of terms of expm1 in the sums of `structured` and
+`collocated`.
 
 **Interpolation.** With the nodes s_k = S cos((2k - 1) pi / (4m + 2)), the positive zeros of the Chebyshev polynomial
 T_{2m+1}, the error at s is D^(2m+1)(xi) / (2m+1)! * s prod(s^2 - s_k^2), and the last product is at most
@@ -20,9 +21,9 @@ where G = q sum_{k != t} p_k |V_k| z (1 - z) is the size of the slope at 0 and C
   can't sum to less than cos(theta/2) of their moduli;
 * q(s) / q, at most the same again.
 
-R is free, so the least bound over a grid is taken. For a weight of the output layer the shift moves one logit by s itself:
-theta = R, and there is no first factor. The nodes suffice when the relative error is at most 4 u: a single D, even at
-a node, carries more than four roundings (of p, of the sum over k, of dz, of the quotient).
+R is free, so the least bound over a grid is taken. For a weight of the output layer the shift moves one logit by s
+itself: theta = R, and there is no first factor. The nodes suffice when the relative error is at most 4 u: a single D,
+even at a node, carries more than four roundings (of p, of the sum over k, of dz, of the quotient).
 
 **Terms.** Cutting expm1(v) after n terms leaves at most |v|^(n+1) exp(|v|) / (n+1)!, relative to |v| no more than u for
 the n that is taken. |v| <= tanh(S/4) V, since sigmoid changes by at most tanh(s/4) over an interval of length s.
@@ -102,8 +103,8 @@ def positive_nodes(count: int) -> np.ndarray:
 def chebyshev_transform(count: int) -> np.ndarray:
     """Return the matrix that takes an odd function's values at the nodes to its odd Chebyshev coefficients.
 
-    By the discrete orthogonality of T_1, T_3, ... on the zeros of T_{2m+1}: c_n = 4 / (2m + 1) sum_k D(s_k) T_{2n-1}(v_k).
-    The interpolant is the one of the odd Lagrange basis; in this form it is well conditioned at any m.
+    By the discrete orthogonality of T_1, T_3, ... on the zeros of T_{2m+1}: c_n = 4 / (2m + 1) sum_k D(s_k)
+    T_{2n-1}(v_k). The interpolant is the one of the odd Lagrange basis; in this form it is well conditioned at any m.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """The difference of one sample's loss between a shift by +s and by -s, without ever subtracting two losses.
 
-With y = softmax(a2) of the unperturbed net, q = y_t / (y_t + DELTA), r = 1 - q = DELTA / (y_t + DELTA) and logits that move
-by d_k, put S = sum_{k != t} y_k expm1(d_k - d_t). Then y_t becomes y_t / (1 + S), and the loss changes by
+With y = softmax(a2) of the unperturbed net, q = y_t / (y_t + DELTA), r = 1 - q = DELTA / (y_t + DELTA) and logits
+that move by d_k, put S = sum_{k != t} y_k expm1(d_k - d_t). Then y_t becomes y_t / (1 + S), and the loss changes by
 -log1p(-q S / (1 + S)). Joined in one logarithm, loss(+s) - loss(-s) is
 
     D(s) = log1p( q (S(+) - S(-)) / ((1 + S(-)) (1 + r S(+))) ).
@@ -16,8 +16,8 @@ The sum leaves out k = t: summed over all k it would cancel wherever y_t is near
 * A bias is a weight whose input is 1.
 
 While every |dz V| is small, V = W2[j, k] - W2[j, t], expm1 is a polynomial and S = sum_n dz^n M_n with the power sums
-M_n[b, j] = sum_k y_k V^n / n!, shared by all shifts of a unit. reference/collocation.py says how many terms are exact to
-rounding; where none are, the exponentials are taken themselves.
+M_n[b, j] = sum_k y_k V^n / n!, shared by all shifts of a unit. reference/collocation.py says how many terms are exact
+to rounding; where none are, the exponentials are taken themselves.
 """
 
 import math
@@ -83,7 +83,7 @@ def _power_sums(others: np.ndarray, V: np.ndarray, terms: int) -> np.ndarray:
 
 
 def hidden_difference(net: Unperturbed, s: np.ndarray, needs: Plan) -> np.ndarray:
-    """Return D(s) for the shift s >= 0 of each hidden unit's input; s broadcasts against (B, H), and so does the result."""
+    """Return D(s), s >= 0 the shift of each hidden unit's input; s broadcasts against (B, H), as the result does."""
     e = np.expm1(-s)
     if needs.small_shifts:
         slope = -net.z1 * net.w1 * e
@@ -109,8 +109,8 @@ def _polynomial(sums: np.ndarray, dz: np.ndarray) -> np.ndarray:
 def _by_exponentials(net: Unperturbed, up: np.ndarray, down: np.ndarray) -> np.ndarray:
     """Return D(s) for moves of any size.
 
-    With A(+-) = sum_k exp(a2_k - a2_t + dz(+-) V), y_t becomes 1 / A and D is the signed
-    log1p(|A(+) - A(-)| / (A(lesser) (1 + DELTA A(greater)))). The terms of A(+) - A(-) are exp(the larger exponent) times
+    With A(+-) = sum_k exp(a2_k - a2_t + dz(+-) V), y_t becomes 1 / A and D is the signed log1p(|A(+) - A(-)| /
+    (A(lesser) (1 + DELTA A(greater)))). The terms of A(+) - A(-) are exp(the larger exponent) times
     -expm1(-|difference of the exponents|). Nothing overflows: from each sum its largest exponent is taken out.
     """
     V, margin = net.sums, net.margin[:, :, None]  # (B, O, H), (B, O, 1)

@@ -25,10 +25,18 @@ from reference.validation import (
 
 PAIRS = 512
 """Pairs of sample and pixel that `structured` works on at a time: with 50 hidden units they stay in a core's cache."""
+NETS = 32
+"""Perturbed nets that `batched` works on at a time, at most: more would only leave the cache."""
 
 
 def loop(
-    params: Params, x: np.ndarray, t: np.ndarray, *, h: float = 1e-4, memory: float = MEMORY, entries: Params | None = None
+    params: Params,
+    x: np.ndarray,
+    t: np.ndarray,
+    *,
+    h: float = 1e-4,
+    memory: float = MEMORY,
+    entries: Params | None = None,
 ) -> Params:
     """Return the central differences one parameter at a time, as the chapter does: the definition.
 
@@ -67,7 +75,9 @@ def _loop(params: Params, x: np.ndarray, labels: np.ndarray, h: float, entries: 
     return Params(*(_loop_member(moved, p, at, x, labels, h) for p, at in zip(moved, entries, strict=True)))
 
 
-def _loop_member(moved: Params, p: np.ndarray, at: np.ndarray, x: np.ndarray, labels: np.ndarray, h: float) -> np.ndarray:
+def _loop_member(
+    moved: Params, p: np.ndarray, at: np.ndarray, x: np.ndarray, labels: np.ndarray, h: float
+) -> np.ndarray:
     differences = np.empty(at.shape, p.dtype)
     for n, entry in enumerate(at.flat):
         value = p.flat[entry]
@@ -81,7 +91,13 @@ def _loop_member(moved: Params, p: np.ndarray, at: np.ndarray, x: np.ndarray, la
 
 
 def batched(
-    params: Params, x: np.ndarray, t: np.ndarray, *, h: float = 1e-4, memory: float = MEMORY, entries: Params | None = None
+    params: Params,
+    x: np.ndarray,
+    t: np.ndarray,
+    *,
+    h: float = 1e-4,
+    memory: float = MEMORY,
+    entries: Params | None = None,
 ) -> Params:
     """Return what `loop` returns, from full forward passes of many perturbed nets at a time.
 
@@ -101,7 +117,7 @@ def _batched_member(
     params: Params, member: int, at: np.ndarray, x: np.ndarray, labels: np.ndarray, h: float, memory: float
 ) -> np.ndarray:
     p, flat = params[member], at.ravel()
-    size = max(1, min(len(flat), int(memory // _perturbed_bytes(params, member, len(x)))))
+    size = max(1, min(len(flat), NETS, int(memory // _perturbed_bytes(params, member, len(x)))))
     copies = np.repeat(p[None], size, axis=0)  # (P, ...): the member P times over; an entry of each is moved
     differences = np.empty(flat.shape, p.dtype)
     for part in _slices(len(flat), size):
@@ -112,7 +128,13 @@ def _batched_member(
 
 
 def _differences(
-    perturbed: Params, copies: np.ndarray, entry: np.ndarray, value: np.ndarray, x: np.ndarray, labels: np.ndarray, h: float
+    perturbed: Params,
+    copies: np.ndarray,
+    entry: np.ndarray,
+    value: np.ndarray,
+    x: np.ndarray,
+    labels: np.ndarray,
+    h: float,
 ) -> np.ndarray:
     """Move one entry of each copy to either side and put it back: making the copies anew would cost more."""
     moved, nth = copies.reshape(len(entry), -1), np.arange(len(entry))  # a view
@@ -146,7 +168,7 @@ def structured_step(
 ) -> tuple[np.floating, Params]:
     """Return the loss and the gradient of `structured`, unchecked."""
     needs = _plan(params, h, largest_input)
-    total, loss = Params(*map(np.zeros_like, params)), np.zeros((), x.dtype)
+    total, loss = Params(*map(np.zeros_like, params)), x.dtype.type(0)
     unit_bytes = x.itemsize * (8 + 8 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes * len(params.b1)))))
     for rows in _slices(len(x), int(memory // (unit_bytes * params.W2.size))):
@@ -171,10 +193,11 @@ def _add_by_pixel(total: np.ndarray, net: Unperturbed, x: np.ndarray, h: float, 
 
 
 def collocated(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
-    """Return what `structured` returns, from differences at a few nodes and one product of the size of W1's gradient for each.
+    """Return what `structured` returns, from differences at a few nodes and as many products of W1's gradient's size.
 
-    For a sample b and a hidden unit j the difference depends on the pixel only through the size of the shift s = h x[b, i]:
-    it is one odd analytic function D_bj(s). Its values at m Chebyshev nodes give its odd Chebyshev coefficients c_n[b, j], and
+    For a sample b and a hidden unit j the difference depends on the pixel only through the shift s = h x[b, i]: it is
+    one odd analytic function D_bj(s). Its values at m Chebyshev nodes give its odd Chebyshev coefficients c_n[b, j],
+    and
 
         W1 gradient = sum_n T_{2n-1}(h x / S)^T c_n / (2 h B),    S = h max(1, max|x|);
 
@@ -194,7 +217,7 @@ def collocated_step(
     if not needs.collocates:
         warn_of_structured(h, largest_input)
         return structured_step(params, x, labels, h, memory, largest_input)
-    total, loss = Params(*map(np.zeros_like, params)), np.zeros((), x.dtype)
+    total, loss = Params(*map(np.zeros_like, params)), x.dtype.type(0)
     for rows in _slices(len(x), int(memory // _row_bytes(params, needs))):
         net = unperturbed(params, x[rows], labels[rows], needs.terms)
         for sums, part in zip(total, _collocated_sums(net, x[rows], h, largest_input, needs), strict=True):

@@ -1,6 +1,7 @@
 """Mini-batch gradient descent, the chapter's 4.5.2."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,15 @@ from reference.two_layer_net import gradient as closed_form
 from reference.validation import (
     MEMORY,
     check_batches,
+    check_gradient,
     check_labels,
     check_memory,
     check_net,
     check_step,
 )
+
+TRAINABLE = (closed_form, *differences.GRADIENTS.values())
+"""What `train_steps` can follow."""
 
 
 def train_steps(
@@ -61,6 +66,7 @@ def train_steps(
     check_memory(memory)
     sizes = check_net(params, x, np.ndarray, largest)
     labels, batches = check_labels(t, len(x), len(params.b2)), check_batches(batches, len(x))
+    check_gradient(gradient, TRAINABLE)
     step = _loss_and(gradient, h, memory, sizes["x"])
     losses = np.empty(len(batches), x.dtype)
     for k, batch in enumerate(batches):
@@ -74,7 +80,7 @@ def _loss_and(gradient: Callable[..., Params], h: float, memory: float, largest_
     if gradient is closed_form:
         return loss_and_gradient
     if gradient is differences.structured:
-        return lambda *net: differences.structured_step(*net, h, memory, largest_input)
+        return partial(differences.structured_step, h=h, memory=memory, largest_input=largest_input)
     if gradient is differences.collocated:
-        return lambda *net: differences.collocated_step(*net, h, memory, largest_input)
+        return partial(differences.collocated_step, h=h, memory=memory, largest_input=largest_input)
     return lambda *net: (loss_of_labels(*net), gradient(*net, h=h, memory=memory))

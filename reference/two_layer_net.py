@@ -1,6 +1,6 @@
 """The net as pure functions over `Params`, and `TwoLayerNet`, the chapter's class, on any backend.
 
-    a1 = x W1 + b1,  z1 = sigmoid(a1),  a2 = z1 W2 + b2,  y = softmax(a2),  loss = -mean_b log(y[b, t_b] + DELTA)
+a1 = x W1 + b1,  z1 = sigmoid(a1),  a2 = z1 W2 + b2,  y = softmax(a2),  loss = -mean_b log(y[b, t_b] + DELTA)
 """
 
 import importlib
@@ -115,7 +115,7 @@ def logits(params: Params, x: np.ndarray) -> np.ndarray:
     return sigmoid(a1) @ params.W2 + params.b2[..., None, :]
 
 
-def loss_of_labels(params: Params, x: np.ndarray, labels: np.ndarray) -> np.floating:
+def loss_of_labels(params: Params, x: np.ndarray, labels: np.ndarray) -> Any:
     """Return the loss, unchecked, for labels that are class indices; (P,) losses of P perturbed copies."""
     return cross_entropy_error(softmax(logits(params, x)), labels)
 

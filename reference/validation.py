@@ -104,8 +104,8 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
 def _check_like_w1(name: str, array: Any, w1: Any) -> None:
     if array.dtype != w1.dtype:
         raise ValueError(
-            f"`{name}` must have the dtype of W1 ({dtype_name(w1)}), got {dtype_name(array)}: mixed dtypes are refused, "
-            "since the backends promote them differently."
+            f"`{name}` must have the dtype of W1 ({dtype_name(w1)}), got {dtype_name(array)}: mixed dtypes are "
+            "refused, since the backends promote them differently."
         )
     if array.device != w1.device:
         raise ValueError(f"`{name}` must be on the device of W1 ({w1.device}), got {array.device}.")
@@ -181,6 +181,12 @@ def check_entries(params: Any, entries: Any) -> Entries:
             raise ValueError(f"`entries` must be whole numbers from 0 to {size - 1} for `{name}`, got {at}.")
         checked.append(at.astype(np.int64))
     return tuple(checked)
+
+
+def check_gradient(gradient: Any, known: tuple[Callable[..., Any], ...]) -> None:
+    """Raise ValueError unless `gradient` is one of the functions `known`."""
+    if gradient not in known:
+        raise ValueError(f"`gradient` must be the port's `gradient` or one of its `GRADIENTS`, got {gradient!r}.")
 
 
 def check_batches(batches: Any, samples: int) -> np.ndarray:

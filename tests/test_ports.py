@@ -84,9 +84,7 @@ def test_a_file_is_loaded_by_its_path(a_file: Path) -> None:
     assert port.GRADIENTS is ports.load("numpy").GRADIENTS
 
 
-def test_a_port_of_an_installed_package_has_a_name(
-    a_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_port_of_an_installed_package_has_a_name(a_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_file.write_text(PORT)
     metadata = a_file.parent / "fdnet_other-1.0.dist-info"
     metadata.mkdir()
