@@ -125,7 +125,7 @@ def batched(
 def structured(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
     """Return what `loop` returns, to a few roundings: only what a perturbation reaches, and without cancellation."""
     labels, sizes = _checked(params, x, t, h, memory)
-    needs = plan(h, sizes["x"], _spread(params), str(x.dtype))
+    needs = plan(h, sizes["x"], sizes["W2"], str(x.dtype))
     return _compiled(_structured)(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
 
 
@@ -133,7 +133,7 @@ def structured(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: flo
 def collocated(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
     """Return what `structured` returns, from differences at a few nodes and one matrix product for each."""
     labels, sizes = _checked(params, x, t, h, memory)
-    needs = plan(h, sizes["x"], _spread(params), str(x.dtype))
+    needs = plan(h, sizes["x"], sizes["W2"], str(x.dtype))
     if not needs.collocates:
         warn_of_structured(h, sizes["x"])
     return _compiled(_collocated)(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
@@ -164,20 +164,22 @@ def train_steps(
 ) -> tuple[Params, Array]:
     """Take K steps of gradient descent in one compiled scan; see `reference.training.train_steps`.
 
-    How many nodes and terms are needed depends on the weights, and they move. The scan reports the largest spread
+    How many nodes and terms are needed depends on the weights, and they move. The scan reports the largest weight
     that it met; where the plan did not cover it, the steps are taken again with one that does.
     """
     labels, sizes = _checked(params, x, t, h, memory)
     batches = jax.device_put(check_batches(batches, len(x)), x.device)
     check_gradient(gradient, TRAINABLE)
-    rate, spread = jnp.asarray(learning_rate, x.dtype), _spread(params)
+    rate, largest_weight = jnp.asarray(learning_rate, x.dtype), sizes["W2"]
     while True:
-        needs = plan(h, sizes["x"], spread, str(x.dtype))
-        trained, losses, spreads = _compiled(_scan)(
+        needs = plan(h, sizes["x"], largest_weight, str(x.dtype))
+        if gradient is collocated and not needs.collocates:
+            warn_of_structured(h, sizes["x"])
+        trained, losses, weights = _compiled(_scan)(
             params, x, labels, batches, rate, _shifts(h, sizes, x), gradient, int(memory), needs
         )
-        spread = float(spreads.max())
-        if not math.isfinite(spread) or needs.covers(plan(h, sizes["x"], spread, str(x.dtype))):
+        largest_weight = float(weights.max())
+        if not math.isfinite(largest_weight) or needs.covers(plan(h, sizes["x"], largest_weight, str(x.dtype))):
             return trained, losses
 
 
@@ -225,14 +227,6 @@ def _largest(array: Array) -> float:
 
 def _max_abs(array: Array) -> Array:
     return jnp.abs(array).max()
-
-
-def _spread(params: Params) -> float:
-    return float(_compiled(_row_spread)(params.W2))
-
-
-def _row_spread(W2: Array) -> Array:
-    return (W2.max(axis=1) - W2.min(axis=1)).max()
 
 
 class Shifts(NamedTuple):
@@ -542,15 +536,15 @@ def _scan(
     memory: int,
     needs: Plan,
 ) -> tuple[Params, Array, Array]:
-    """Return the net after all steps, and for each step the loss and the spread of W2 before it."""
+    """Return the net after all steps, and for each step the loss and the largest of W2 before it."""
     loss_and_gradient = _loss_and(gradient, shifts, memory, needs)
 
     def step(params: Params, batch: Array) -> tuple[Params, tuple[Array, Array]]:
         loss, slope = loss_and_gradient(params, x[batch], labels[batch])
-        return jax.tree.map(lambda p, g: p - rate * g, params, slope), (loss, _row_spread(params.W2))
+        return jax.tree.map(lambda p, g: p - rate * g, params, slope), (loss, _max_abs(params.W2))
 
-    trained, (losses, spreads) = lax.scan(step, params, batches)
-    return trained, losses, spreads
+    trained, (losses, weights) = lax.scan(step, params, batches)
+    return trained, losses, weights
 
 
 def _loss_and(

@@ -2,9 +2,9 @@
 
 The difference D(s) = loss(shift by +s) - loss(shift by -s) of one sample is an odd, analytic function of the shift s.
 `collocated` evaluates it at m nodes in (0, S] and interpolates by odd polynomials. This module derives m from what is
-known before anything is compiled: the largest shift S, the spread V = max over j, k, l of |W2[j, k] - W2[j, l]|, and
-the unit roundoff u of the dtype. The same for the number n of terms of expm1 in the sums of `structured` and
-`collocated`.
+known before anything is compiled: the largest shift S, the unit roundoff u of the dtype, and 2 max|W2|, which the spread
+V = max over j, k, l of |W2[j, k] - W2[j, l]| can't exceed. The same for the number n of terms of expm1 in the sums of
+`structured` and `collocated`.
 
 **Interpolation.** With the nodes s_k = S cos((2k - 1) pi / (4m + 2)), the positive zeros of the Chebyshev polynomial
 T_{2m+1}, the error at s is D^(2m+1)(xi) / (2m+1)! * s prod(s^2 - s_k^2), and the last product is at most
@@ -80,9 +80,9 @@ def reach(h: float, largest_input: float) -> float:
     return h * max(1.0, largest_input)
 
 
-def plan(h: float, largest_input: float, spread: float, dtype: str) -> Plan:
-    """Return the plan for step `h`, inputs of at most `largest_input` in size, and weights W2 of spread V."""
-    return _plan(h, reach(h, largest_input), _round_up(spread), unit_roundoff(dtype))
+def plan(h: float, largest_input: float, largest_weight: float, dtype: str) -> Plan:
+    """Return the plan for step `h`, inputs of at most `largest_input` and weights W2 of `largest_weight` in size."""
+    return _plan(h, reach(h, largest_input), _round_up(2 * largest_weight), unit_roundoff(dtype))
 
 
 def warn_of_structured(h: float, largest_input: float) -> None:

@@ -5,6 +5,8 @@ differences without subtracting losses (reference/difference.py), from only what
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -236,7 +238,7 @@ def _collocated_sums(net: Unperturbed, x: np.ndarray, h: float, largest_input: f
     return Params(W1, b1, W2, b2)
 
 
-def _interpolate(inputs: np.ndarray, bias_input: float, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _interpolate(inputs: np.ndarray, bias_input: float, values: np.ndarray) -> tuple[Any, Any]:
     """Sum the interpolated differences over the samples.
 
     Parameters
@@ -252,20 +254,26 @@ def _interpolate(inputs: np.ndarray, bias_input: float, values: np.ndarray) -> t
     -------
     (I, H) array, (H,) array
     """
-    count = len(values)
-    coefficients = np.tensordot(chebyshev_transform(count).astype(values.dtype), values, axes=1)  # (m, B, H)
-    basis = _odd_chebyshev(inputs, count)  # (m, B, I)
-    weights = basis.reshape(-1, inputs.shape[1]).T @ coefficients.reshape(-1, values.shape[2])
-    bias = _odd_chebyshev(np.asarray(bias_input, values.dtype), count) @ coefficients.sum(axis=1)
+    transform = chebyshev_transform(len(values)).astype(values.dtype)
+    coefficients = np.tensordot(transform, values, axes=1)  # (m, B, H)
+    bias_basis = _odd_chebyshev(np.asarray(bias_input, values.dtype))
+    bias = sum(basis * c.sum(axis=0) for c, basis in zip(coefficients, bias_basis, strict=False))
+    weights = inputs.T @ coefficients[0]
+    for c, basis in zip(coefficients[1:], islice(_odd_chebyshev(inputs), 1, None), strict=False):
+        weights += basis.T @ c
     return weights, bias
 
 
-def _odd_chebyshev(v: np.ndarray, count: int) -> np.ndarray:
-    """Return T_1(v), T_3(v), ... by T_{n+2} = 2 T_2 T_n - T_{n-2}; (count, ...)."""
-    basis, twice_t2 = [v, v], 4 * v * v - 2  # T_{-1} = T_1
-    while len(basis) <= count:
-        basis.append(twice_t2 * basis[-1] - basis[-2])
-    return np.stack(basis[1:])
+def _odd_chebyshev(v: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield T_1(v), T_3(v), ... by T_{n+2} = 2 T_2 T_n - T_{n-2}. Large arrays are costly to make: few are made."""
+    before, now = v, v  # T_{-1} = T_1
+    yield now
+    twice_t2 = v * v
+    twice_t2 *= 4
+    twice_t2 -= 2
+    while True:
+        before, now = now, twice_t2 * now - before
+        yield now
 
 
 def _row_bytes(params: Params, needs: Plan) -> int:
@@ -277,7 +285,7 @@ def _row_bytes(params: Params, needs: Plan) -> int:
 
 
 def _plan(params: Params, h: float, largest_input: float) -> Plan:
-    return plan(h, largest_input, float(np.ptp(params.W2, axis=1).max()), str(params.W2.dtype))
+    return plan(h, largest_input, largest(params.W2), str(params.W2.dtype))
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

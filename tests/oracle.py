@@ -1,5 +1,7 @@
 """The loss and its central differences in 150 digits, written from the definition, at exactly the numbers given."""
 
+from dataclasses import dataclass
+
 import mpmath as mp
 import numpy as np
 
@@ -52,3 +54,41 @@ def derivative(params, x, t):
 
 def exactly(array):
     return np.vectorize(lambda value: mp.mpf(float(value)), otypes=[object])(array)
+
+
+@dataclass
+class Unit:
+    """One hidden unit before one sample, as a function of the shift of its input."""
+
+    a: mp.mpf
+    a2: list[mp.mpf]
+    weights: list[mp.mpf]
+    label: int
+
+    def logits(self, s):
+        dz = sigmoid(self.a + s) - sigmoid(self.a)
+        return [a + dz * w for a, w in zip(self.a2, self.weights, strict=True)]
+
+    def loss(self, s):
+        return sample_loss(self.logits(s), self.label)
+
+    def difference(self, s):
+        """Return D(s)."""
+        return self.loss(s) - self.loss(-s)
+
+    def size(self, s):
+        """Return what |D(s)| would be if all classes moved the loss the same way: what rounding errors scale with."""
+        up, down = ([mp.exp(a - logits[self.label]) for a in logits] for logits in (self.logits(s), self.logits(-s)))
+        moved = mp.fsum(abs(u - d) for u, d in zip(up, down, strict=True))
+        lesser, greater = sorted([mp.fsum(up), mp.fsum(down)])
+        return mp.log1p(moved / (lesser * (1 + DELTA * greater)))
+
+
+@dataclass
+class Logit(Unit):
+    """One logit, that of index `moved`, in place of a hidden unit."""
+
+    moved: int = 0
+
+    def logits(self, s):
+        return [a + s * (k == self.moved) for k, a in enumerate(self.a2)]

@@ -10,7 +10,7 @@ from hypothesis import given
 
 import oracle
 from ports import numpy_port
-from ports.agreement import gradient_bound
+from ports.bounds import gradient_bound
 from problems import SHAPES, problems, subjects
 from reference import datasets
 from reference.two_layer_net import Params, TwoLayerNet, accuracy, gradient, init, loss, predict

@@ -1,0 +1,76 @@
+"""A module that is no port is told what it lacks."""
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ports import numpy_port
+from ports.protocol import STRATEGIES, Port, PortError, check_port
+from problems import subjects
+
+MEMBERS = [name for name, _ in inspect.getmembers(Port, inspect.isfunction) if not name.startswith("_")]
+
+
+def port(**changes: Any) -> ModuleType:
+    """Return a right port with some members replaced; None leaves one out."""
+    module = ModuleType("a_port")
+    members = {name: getattr(numpy_port, name) for name in numpy_port.__all__} | changes
+    vars(module).update({name: member for name, member in members.items() if member is not None})
+    return module
+
+
+def refusal(module: ModuleType) -> str:
+    with pytest.raises(PortError) as caught:
+        check_port(module)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+    return str(caught.value)
+
+
+def test_a_right_port_is_returned() -> None:
+    right = port()
+    assert check_port(right) is right
+
+
+@subjects("float64")
+def test_each_backend_has_the_four_strategies(subject: Any) -> None:
+    assert tuple(subject.port.GRADIENTS) == STRATEGIES
+
+
+def test_the_members_are_those_of_the_design() -> None:
+    forward = {"predict", "loss", "accuracy", "gradient"}
+    assert set(MEMBERS) == forward | {"from_numpy", "to_numpy", "devices", "synchronize", "train_steps"}
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_missing_function_is_named(member: str) -> None:
+    assert f"`a_port` must have a function `{member}(" in refusal(port(**{member: None}))
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_function_that_is_none_is_named(member: str) -> None:
+    message = refusal(port(**{member: "not a function"}))
+    assert f"`a_port` must have a function `{member}(" in message
+    assert "got 'not a function'" in message
+
+
+@pytest.mark.parametrize("member", [name for name in MEMBERS if name != "devices"])  # which takes nothing
+def test_a_wrong_signature_is_named(member: str) -> None:
+    message = refusal(port(**{member: lambda wrong: None}))
+    assert f"`a_port.{member}` must take (" in message
+    assert "got (wrong)" in message
+
+
+def test_arguments_in_another_order_are_a_wrong_signature() -> None:
+    assert "must take (params, x, t), got (x, params, t)" in refusal(port(loss=lambda x, params, t: None))
+
+
+def test_a_port_may_take_more() -> None:
+    check_port(port(loss=lambda params, x, t, *, more=None: None))
+
+
+@pytest.mark.parametrize("gradients", [None, {}, [], {"loop": 1}, lambda: None])
+def test_gradients_that_are_none_are_named(gradients: Any) -> None:
+    assert "`a_port.GRADIENTS` must be a dict of strategy names and functions" in refusal(port(GRADIENTS=gradients))

@@ -1,0 +1,182 @@
+"""What the source must not contain, by its syntax tree: autograd anywhere, and imports that run the wrong way."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ports
+
+ROOT = Path(ports.__file__).parents[1]
+REFERENCE = sorted((ROOT / "reference").rglob("*.py"))
+PORTS = sorted((ROOT / "ports").rglob("*.py"))
+FRAMEWORKS = {"jax", "torch", "tensorflow", "cupy", "numba", "autograd", "mlx"}
+
+AUTOGRAD = {
+    *("grad", "value_and_grad", "grad_and_value", "vjp", "jvp", "linearize", "linear_transpose", "jet"),
+    *("jacobian", "jacfwd", "jacrev", "hessian", "hvp", "vhp", "custom_vjp", "custom_jvp", "custom_gradient"),
+    *("autograd", "backward", "requires_grad", "requires_grad_", "enable_grad", "set_grad_enabled", "retain_grad"),
+    *("make_dual", "dual_level", "forward_ad", "GradientTape", "elementwise_grad"),
+}
+"""No name of ours may be one of these either: an alias is found where it is imported."""
+
+
+def named(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield each name that the code mentions: variables, attributes, imports, keywords, and whole strings (getattr)."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                yield node.lineno, name
+            case ast.keyword(arg=str(name)):
+                yield node.value.lineno, name
+            case ast.Constant(value=str(text)) if text.replace(".", "").replace("_", "").isalpha():
+                yield from ((node.lineno, part) for part in text.split("."))
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                parts = ".".join([getattr(node, "module", None) or "", *(alias.name for alias in names)]).split(".")
+                yield from ((node.lineno, part) for part in parts)
+
+
+def autograd_in(source: str) -> list[tuple[int, str]]:
+    return [(line, name) for line, name in named(ast.parse(source)) if name in AUTOGRAD]
+
+
+@pytest.mark.parametrize("path", [*REFERENCE, *PORTS], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_there_is_no_autograd(path: Path) -> None:
+    assert autograd_in(path.read_text(encoding="utf-8")) == []
+
+
+PLANTED = [
+    "import jax\njax.grad(loss)(params)",
+    "from jax import grad",
+    "from jax import grad as slope",
+    "from jax import numpy, value_and_grad as both",
+    "import jax as j\nf = j.vjp",
+    "jax.value_and_grad(loss)",
+    "jax.jvp(f, (x,), (v,))",
+    "jax.linearize(f, x)",
+    "jax.jacobian(f)",
+    "jax.jacfwd(f)",
+    "jax.hessian(f)",
+    "jax.linear_transpose(f, x)",
+    "from jax.experimental import jet",
+    "from jax.experimental.jet import jet as series",
+    "@jax.custom_vjp\ndef f(x): return x",
+    "getattr(jax, 'grad')(f)",
+    "importlib.import_module('torch.autograd')",
+    "import torch.autograd",
+    "import torch.autograd.forward_ad as ad",
+    "from torch import autograd as a",
+    "torch.autograd.grad(loss, params)",
+    "loss.backward()",
+    "f = loss.backward",
+    "torch.zeros(3, requires_grad=True)",
+    "p.requires_grad = True",
+    "p.requires_grad_()",
+    "setattr(p, 'requires_grad', True)",
+    "slope = p.grad",
+    "with torch.enable_grad(): pass",
+    "torch.set_grad_enabled(True)",
+    "torch.func.grad(f)",
+    "torch.func.grad_and_value(f)",
+    "from torch.func import vjp as v",
+    "torch.func.jvp(f, x, v)",
+    "torch.func.jacrev(f)",
+    "torch.func.hessian(f)",
+    "def f():\n    def g():\n        from autograd import elementwise_grad\n",
+    "import autograd.numpy as np",
+]
+INNOCENT = [
+    '"""No autograd anywhere: no `jax.grad`, no `.backward()`."""',
+    "# jax.grad would do it\nf = 1",
+    "def gradient(params, x, t): return port.gradient(params, x, t)",
+    "with torch.no_grad(): pass",
+    "x.detach()",
+    "torch.func.vmap(f)",
+    "jax.vmap(f)",
+    "np.gradient(x)",
+    "raise ValueError('`gradient` must be one of ours, not from jax.grad or torch.autograd.')",
+]
+
+
+@pytest.mark.parametrize("source", PLANTED)
+def test_planted_autograd_is_found(source: str) -> None:
+    assert autograd_in(source)
+
+
+@pytest.mark.parametrize("source", INNOCENT)
+def test_what_is_no_autograd_is_let_pass(source: str) -> None:
+    assert not autograd_in(source)
+
+
+# --- imports
+
+
+def imports_in(source: str) -> set[str]:
+    """Return the modules that the code imports, also within functions; `from a import b` gives a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module=module, names=names, level=level):
+                assert level == 0, "imports are absolute"
+                found |= {f"{module}.{alias.name}" for alias in names}
+    return found
+
+
+def roots(path: Path) -> set[str]:
+    """Return the top-level modules that are not of the standard library."""
+    return {name.split(".")[0] for name in imports_in(path.read_text(encoding="utf-8"))} - sys.stdlib_module_names
+
+
+def test_imports_are_found_wherever_they_are() -> None:
+    source = "import a.b as c\nfrom d import e\ndef f():\n    from g.h import i, j\n    if f: import k, l.m"
+    assert imports_in(source) == {"a.b", "d.e", "g.h.i", "g.h.j", "k", "l.m"}
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.name)
+def test_the_reference_imports_numpy_alone(path: Path) -> None:
+    assert roots(path) <= {"numpy", "reference"} | ({"pooch", "rich"} if path.name == "datasets.py" else set())
+
+
+@pytest.mark.parametrize("path", PORTS, ids=lambda path: path.name)
+def test_a_port_imports_its_own_framework_alone(path: Path) -> None:
+    own = path.name.removesuffix("_port.py")
+    assert roots(path) & FRAMEWORKS <= ({own} if path.name.endswith("_port.py") else set())
+    assert not roots(path) & {"compare", "tests", "problems"}
+
+
+@pytest.mark.parametrize("path", [p for p in PORTS if p.name.endswith("_port.py")], ids=lambda path: path.name)
+def test_a_port_imports_none_of_its_siblings(path: Path) -> None:
+    ours = {name for name in imports_in(path.read_text(encoding="utf-8")) if name.split(".")[0] == "ports"}
+    assert {name.rsplit(".", 1)[0] for name in ours} <= {"ports.protocol"}
+
+
+@pytest.mark.parametrize("code", ["import ports, ports.agreement", "import compare"])
+def test_no_framework_is_imported_before_it_is_needed(code: str) -> None:
+    if "compare" in code and not (ROOT / "compare.py").exists():
+        pytest.skip("compare.py does not exist yet")
+    command = [sys.executable, "-c", f"import sys; {code}; print(*sorted({FRAMEWORKS} & set(sys.modules)))"]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
+
+
+def test_compare_answers_help_without_a_framework() -> None:
+    if not (ROOT / "compare.py").exists():
+        pytest.skip("compare.py does not exist yet")
+    code = f"""
+import sys
+sys.argv = ["compare.py", "--help"]
+try:
+    import compare
+    compare.main()
+except SystemExit:
+    pass
+print(*sorted({FRAMEWORKS} & set(sys.modules)), file=sys.stderr)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stderr.strip() == ""
