@@ -7,6 +7,7 @@ Nothing but the standard library is imported before a command runs, so that --he
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -37,6 +38,9 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may have what the terminal lacks
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv.insert(0, "agree")
@@ -171,7 +175,8 @@ def _subjects(args: argparse.Namespace) -> tuple[list[Subject], list[dict[str, s
         except (ports.NotRunError, DeviceError) as reason:
             not_run.append({"backend": name, "reason": str(reason)})
         else:
-            subjects += [Subject(name, port, dtype, device) for dtype in args.dtype]
+            shown = Path(name).stem if name.endswith(".py") else name
+            subjects += [Subject(shown, port, dtype, device) for dtype in args.dtype]
     return subjects, not_run
 
 

@@ -199,13 +199,13 @@ def informative(problem: Problem, strategy: str, dtype: str, h: float) -> bool:
     return all(float(b.min()) < float(np.abs(g).max()) for b, g in zip(bounds, expected, strict=True))
 
 
-def sample_entries(params: Params, samples: int, seed: int, cost: float = FULL_COST) -> Params | None:
-    """Return a random sample of entries that `loop` can check at `cost` operations, or None where it can check all.
+def sample_entries(params: Params, samples: int, seed: int) -> Params | None:
+    """Return a random sample of entries that `loop` can check at FULL_COST, or None where it can check all.
 
     The sample spares W1 alone: the other members have few entries. At least 100 entries of it are taken.
     """
     operations = 4 * samples * (params.W1.size + params.W2.size)  # of one entry: two forward passes
-    affordable = int(cost / operations) - sum(p.size for p in params[1:])
+    affordable = int(FULL_COST / operations) - sum(p.size for p in params[1:])
     if affordable >= params.W1.size:
         return None
     rng = np.random.default_rng(seed)

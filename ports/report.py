@@ -15,7 +15,9 @@ def agreement_table(outcome: Outcome) -> Table:
     """Return a table with a line for each backend x dtype x strategy, showing its worst quantity."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in COLUMNS:
-        table.add_column(column, justify="right" if column in ("gap", "bound", "gap/bound") else "left", no_wrap=True)
+        table.add_column(
+            column, justify="right" if column in ("gap", "bound", "gap/bound") else "left", overflow="fold"
+        )
     for name, group in groupby(_agreement_lines(outcome), lambda line: line[0][0]):
         table.add_row()
         for n, ((_, *cells, verdict), style) in enumerate(group):

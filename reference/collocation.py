@@ -2,9 +2,9 @@
 
 The difference D(s) = loss(shift by +s) - loss(shift by -s) of one sample is an odd, analytic function of the shift s.
 `collocated` evaluates it at m nodes in (0, S] and interpolates by odd polynomials. This module derives m from what is
-known before anything is compiled: the largest shift S, the unit roundoff u of the dtype, and 2 max|W2|, which the spread
-V = max over j, k, l of |W2[j, k] - W2[j, l]| can't exceed. The same for the number n of terms of expm1 in the sums of
-`structured` and `collocated`.
+known before anything is compiled: the largest shift S, the unit roundoff u of the dtype, and 2 max|W2|, which the
+spread V = max over j, k, l of |W2[j, k] - W2[j, l]| can't exceed. The same for the number n of terms of expm1 in the
+sums of `structured` and `collocated`.
 
 **Interpolation.** With the nodes s_k = S cos((2k - 1) pi / (4m + 2)), the positive zeros of the Chebyshev polynomial
 T_{2m+1}, the error at s is D^(2m+1)(xi) / (2m+1)! * s prod(s^2 - s_k^2), and the last product is at most

@@ -69,11 +69,12 @@ def unperturbed(params: Params, x: np.ndarray, labels: np.ndarray, terms: int) -
         sign=np.where(right, -1, 1).astype(y.dtype),
         loss=-np.log(y_t + DELTA),
         margin=a2 - a2[right][:, None],
-        sums=_power_sums(others, params.W2, labels, terms) if terms else _V(params.W2, labels),
+        sums=_power_sums(others, params.W2, labels, terms) if terms else weight_differences(params.W2, labels),
     )
 
 
-def _V(W2: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def weight_differences(W2: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return V[b, k, j] = W2[j, k] - W2[j, t_b]."""
     return W2.T - W2.T[labels][:, None]  # (B, O, H)
 
 

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/ladder.py --data mnist
 
-Contenders take turns in random order, round by round; ratios are paired within a round. A step of `loop` or `batched` is
-estimated from a random sample of entries of W1, marked with ~. The error is that of the whole gradient (Frobenius norm,
+Contenders take turns in random order, round by round; ratios are paired within a round. A step of `loop` or `batched`
+is estimated from a random sample of entries of W1, marked with ~. The error is that of the whole gradient (Frobenius norm,
 relative) against `structured` in extended precision, at the numbers that the backend was given.
 """
 
@@ -157,7 +157,9 @@ def main() -> None:
 def table(found: list[Contender], times: dict[Any, np.ndarray]) -> Table:
     result = Table(title=f"a training step, 784-{HIDDEN}-{OUTPUTS}, B = {BATCH}", box=None)
     for column in ("backend", "dtype", "strategy", "median", "95% interval", "x closed form", "loop / it", "error"):
-        result.add_column(column, justify="left" if column in ("backend", "dtype", "strategy") else "right", no_wrap=True)
+        result.add_column(
+            column, justify="left" if column in ("backend", "dtype", "strategy") else "right", no_wrap=True
+        )
     for c in found:
         step = times[c[:3]] * c.scale
         by = {d.strategy: times[d[:3]] * d.scale for d in found if d[:2] == c[:2]}

@@ -1,0 +1,211 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import compare
+import ports
+
+ROOT = Path(compare.__file__).parent
+SMALL = ("--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
+WRONG = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+
+def doubled(*args, **options):
+    gradient = right.GRADIENTS["structured"](*args, **options)
+    return gradient._replace(b2=2 * gradient.b2)
+
+
+GRADIENTS = {**right.GRADIENTS, "structured": doubled}
+"""
+CRASHING = """
+from ports.numpy_port import *
+
+
+def loss(params, x, t):
+    raise TypeError("no such loss")
+"""
+
+
+def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GITHUB_")} | environment
+    return subprocess.run([sys.executable, str(ROOT / "compare.py"), *args], capture_output=True, text=True, env=env)
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> str:
+    path = tmp_path / "wrong_port.py"
+    path.write_text(WRONG)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def outside_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(list(SMALL)) == compare.AGREES
+    output = capsys.readouterr()
+    assert "quantities agree" in output.out
+    assert output.err == ""  # no progress where nobody looks
+
+
+def test_json_is_pure_and_complete() -> None:
+    done = run("agree", *SMALL, "--json")
+    result = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (result["schema_version"], result["command"], result["agrees"]) == (1, "agree", True)
+    assert result["settings"]["hidden"] == 3
+    assert result["environment"]["numpy"] == np.__version__
+    assert result["not_run"] == []
+    wanted = {"backend", "strategy", "dtype", "device", "quantity", "gap", "bound", "agrees", "worst_index", "got"}
+    assert all(wanted | {"expected"} <= set(row) for row in result["agreement"])
+    assert {row["quantity"] for row in result["agreement"]} == {
+        "predictions",
+        "loss",
+        "accuracy",
+        "W1",
+        "b1",
+        "W2",
+        "b2",
+    }
+
+
+def test_json_to_a_file_is_whole_and_leaves_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "agree.json"
+    assert compare.main([*SMALL, "--json", str(path)]) == 0
+    assert json.loads(path.read_text())["agrees"] is True
+    assert list(tmp_path.iterdir()) == [path]
+    assert "quantities agree" in capsys.readouterr().out
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([*SMALL, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_wrong_port_is_named_and_the_exit_code_is_1(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([*SMALL, "--port", wrong]) == compare.DISAGREES
+    output = capsys.readouterr().out
+    assert re.search(r"wrong_port float64 structured: b2\[\d\] at h = 0.0001 is .* times the bound", output)
+
+
+def test_a_crash_is_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "crashing_port.py"
+    path.write_text(CRASHING)
+    assert compare.main([*SMALL, "--port", str(path)]) == compare.CRASHED
+    assert "crashed: TypeError at crashing_port.py:6: no such loss" in capsys.readouterr().out
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ports.agreement.check", interrupt)
+    assert compare.main(list(SMALL)) == compare.INTERRUPTED
+    assert capsys.readouterr().err == "compare.py: interrupted.\n"
+
+
+def test_a_missing_framework_is_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    load = ports.load
+
+    def absent(name: str) -> object:
+        if name == "jax":
+            raise ports.NotRunError("jax is not installed.")
+        return load(name)
+
+    monkeypatch.setattr(ports, "load", absent)
+    assert compare.main([*SMALL[:-1], "numpy,jax"]) == 0
+    assert "jax: not run: jax is not installed." in capsys.readouterr().out
+    assert compare.main([*SMALL[:-1], "jax"]) == compare.BAD_INPUT
+    assert capsys.readouterr().err == "compare.py: Nothing to compare: jax: jax is not installed.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--backend", "tensorflow"), "A backend must be one of numpy, torch, jax, .*got 'tensorflow'"),
+        (("--backend", ","), "must name at least one, got ','"),
+        (("--strategy", "fast"), "must be one of loop, batched, structured, collocated, got 'fast'"),
+        (("--dtype", "float16"), "must be one of float64, float32, got 'float16'"),
+        (("--device", "tpu:7"), "Nothing to compare: .*`device` must be auto or one of cpu.*, got 'tpu:7'"),
+        (("--data", "no/such/folder"), "no/such/folder"),
+        (("--batch", "0"), "`batch` must be from 1 to 1000, the number of samples, got 0"),
+        (("--batch", "1001"), "`batch` must be from 1 to 1000, .*got 1001"),
+        (("--batch", "many"), "argument --batch: invalid int value: 'many'"),
+        (("--hidden", "0"), "`hidden` must be at least 1, got 0"),
+        (("--step", "0"), "`h` must be above 0 and at most 1, got 0.0"),
+        (("--step=-1e-4",), "`h` must be above 0 and at most 1, got -0.0001"),
+        (("--step", "nan"), "`h` must be above 0 and at most 1, got nan"),
+        (("--step", "1e-17"), "`h` must be above .*got 1e-17"),
+        (("--seed", "-1"), "`seed` must not be negative, got -1"),
+        (("--chunk-memory", "lots"), "must be a size such as 64MiB, got 'lots'"),
+        (("--chunk-memory", "0"), "must be a size such as 64MiB, got '0'"),
+        (("--port", "no_such_port.py"), "A port's file must exist, got 'no_such_port.py'"),
+        (("--json", "/no/such/folder/agree.json"), "No such file or directory: '/no/such/folder.*'"),
+        (("--no-such-option",), "unrecognized arguments: --no-such-option"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = compare.main([*SMALL, *arguments])
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    assert code == compare.BAD_INPUT
+    assert re.search(sentence, output.err), output.err
+    assert output.err.count("\n") == 1
+    assert output.out == ""
+
+
+def test_large_nets_are_sampled_and_the_table_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ports.agreement.FULL_COST", 1.0)
+    assert compare.main([*SMALL, "--dtype", "float64"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    entries = {line[0]: line[2:5] for line in lines if line and line[0] in ("loop", "batched", "structured")}
+    assert entries["loop"] == entries["batched"] == ["143", "of", "235"]  # 100 of W1's 192
+    assert entries["structured"][0] == "235"
+
+
+def test_help_imports_no_package() -> None:
+    code = "import sys, compare\ntry: compare.main(['--help'])\nexcept SystemExit: pass\nprint(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = done.stdout.splitlines()[-1]
+    assert not any(f"'{name}'" in loaded for name in ("numpy", "jax", "torch", "rich", "matplotlib"))
+
+
+def test_a_pipe_cuts_nothing_and_has_no_color() -> None:
+    done = run(*SMALL, COLUMNS="40")
+    assert done.returncode == 0
+    assert "closed form" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "…" not in done.stdout
+
+
+def test_an_ascii_terminal_is_enough(wrong: str) -> None:
+    done = run(*SMALL, "--port", wrong, PYTHONIOENCODING="ascii", LC_ALL="C", NO_COLOR="1")
+    assert done.returncode == 1
+    assert "DISAGREES" in done.stdout
+
+
+def test_github_gets_a_summary_and_annotations(wrong: str, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    done = run(*SMALL, "--port", wrong, "--json", GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true")
+    text = summary.read_text()
+    assert text.startswith("before\n| backend | strategy |")
+    assert "DISAGREES" in text
+    assert done.stderr.count("::error::") == sum(not row["agrees"] for row in json.loads(done.stdout)["agreement"]) > 0
