@@ -3,8 +3,8 @@
     python tests/benchmarks/ladder.py --data mnist
 
 Contenders take turns in random order, round by round; ratios are paired within a round. A step of `loop` or `batched`
-is estimated from a random sample of entries of W1, marked with ~. The error is that of the whole gradient (Frobenius norm,
-relative) against `structured` in extended precision, at the numbers that the backend was given.
+is estimated from a random sample of entries of W1, marked with ~. The error is that of the whole gradient (Frobenius
+norm, relative) against `structured` in extended precision, at the numbers that the backend was given.
 """
 
 import argparse
