@@ -134,15 +134,16 @@ def _term_errors(problem: Problem) -> Params:
     x, ones = np.abs(problem.x), np.ones((len(problem.x), 1))
     roundings = 16 + math.sqrt(len(x)) / 2 + math.sqrt(d.shape[1]) / 2
 
-    def summed(inputs: np.ndarray, error: np.ndarray, term: np.ndarray, input_error: np.ndarray | float) -> np.ndarray:
-        independent = (inputs**2).T @ error**2 + (np.square(input_error) * np.ones_like(inputs)).T @ term**2
-        return (np.sqrt(independent) + roundings * (inputs.T @ term)) / len(x)
+    def summed(inputs: np.ndarray, error: np.ndarray, term: np.ndarray, input_error: np.ndarray) -> np.ndarray:
+        largest = max(float(error.max()), float(term.max())) or 1.0  # squares of the smallest would underflow
+        squares = (inputs**2).T @ (error / largest) ** 2 + (input_error**2).T @ (term / largest) ** 2
+        return (largest * np.sqrt(squares) + roundings * (inputs.T @ term)) / len(x)
 
     return Params(
-        W1=summed(x, f_hidden, d_hidden, 0.0),
-        b1=summed(ones, f_hidden, d_hidden, 0.0)[0],
+        W1=summed(x, f_hidden, d_hidden, 0 * x),
+        b1=summed(ones, f_hidden, d_hidden, 0 * ones)[0],
         W2=summed(net.z, f, d, net.e_z),
-        b2=summed(ones, f, d, 0.0)[0],
+        b2=summed(ones, f, d, 0 * ones)[0],
     )
 
 

@@ -31,6 +31,7 @@ from reference.validation import (
     check_entries,
     check_gradient,
     check_labels,
+    check_learning_rate,
     check_memory,
     check_net,
     check_step,
@@ -104,7 +105,8 @@ def loop(
     params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY, entries: Params | None = None
 ) -> Params:
     """Return the central differences one parameter at a time: two full forward passes each, in one compiled loop."""
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     check_step_moves(h, sizes, str(x.dtype))
     return _compiled(_differences)(params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), 0)
 
@@ -114,7 +116,8 @@ def batched(
     params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY, entries: Params | None = None
 ) -> Params:
     """Return what `loop` returns, from forward passes of many perturbed nets at a time, in chunks that fit `memory`."""
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     check_step_moves(h, sizes, str(x.dtype))
     return _compiled(_differences)(
         params, x, labels, _shifts(h, sizes, x).h, check_entries(params, entries), int(memory)
@@ -124,7 +127,8 @@ def batched(
 @_with_x64
 def structured(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
     """Return what `loop` returns, to a few roundings: only what a perturbation reaches, and without cancellation."""
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     needs = plan(h, sizes["x"], sizes["W2"], str(x.dtype))
     return _compiled(_structured)(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
 
@@ -132,7 +136,8 @@ def structured(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: flo
 @_with_x64
 def collocated(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
     """Return what `structured` returns, from differences at a few nodes and one matrix product for each."""
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     needs = plan(h, sizes["x"], sizes["W2"], str(x.dtype))
     if not needs.collocates:
         warn_of_structured(h, sizes["x"])
@@ -167,10 +172,11 @@ def train_steps(
     How many nodes and terms are needed depends on the weights, and they move. The scan reports the largest weight
     that it met; where the plan did not cover it, the steps are taken again with one that does.
     """
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     batches = jax.device_put(check_batches(batches, len(x)), x.device)
     check_gradient(gradient, TRAINABLE)
-    rate, largest_weight = jnp.asarray(learning_rate, x.dtype), sizes["W2"]
+    rate, largest_weight = jnp.asarray(check_learning_rate(learning_rate), x.dtype), sizes["W2"]
     while True:
         needs = plan(h, sizes["x"], largest_weight, str(x.dtype))
         if gradient is collocated and not needs.collocates:
@@ -242,8 +248,7 @@ def _shifts(h: float, sizes: Sizes, x: Array) -> Shifts:
     return Shifts(*(jnp.asarray(value, x.dtype) for value in (h, largest_shift, h / largest_shift)))
 
 
-def _checked(params: Params, x: Array, t: Any, h: float = 1e-4, memory: float = MEMORY) -> tuple[Array, Sizes]:
-    check_step(h)
+def _checked(params: Params, x: Array, t: Any, memory: float = MEMORY) -> tuple[Array, Sizes]:
     check_memory(memory)
     sizes = check_net(params, x, Array, _largest)
     return jax.device_put(check_labels(t, len(x), len(params.b2)), x.device), sizes

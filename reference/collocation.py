@@ -111,8 +111,9 @@ def chebyshev_transform(count: int) -> np.ndarray:
     (count, count) float64 array
         Row n holds the weights of c_n, the coefficient of T_{2n-1}.
     """
-    degrees = 2 * np.arange(1, count + 1) - 1
-    return 4 / (2 * count + 1) * np.cos(degrees[:, None] * np.arccos(positive_nodes(count)))
+    odd = 2 * np.arange(1, count + 1) - 1
+    quarters = odd[:, None] * odd % (8 * count + 4)  # the angle in units of pi / (4m + 2), within one turn
+    return 4 / (2 * count + 1) * np.cos(quarters * math.pi / (4 * count + 2))
 
 
 def _round_up(spread: float) -> float:
@@ -141,15 +142,17 @@ def _softmax_growth(opening: np.ndarray) -> np.ndarray:
 
 
 def _nodes_needed(reach: float, radii: np.ndarray, growth: np.ndarray, tolerance: float) -> int:
-    wide = radii > reach
-    ratio = reach / (2 * (radii[wide] - reach))
+    usable = (radii > reach) & np.isfinite(growth)
+    ratio, factor = reach / (2 * (radii[usable] - reach)), growth[usable]
     for count in range(1, MAX_NODES + 1):
-        if len(ratio) and (growth[wide] * ratio ** (2 * count)).min() <= tolerance:
+        if len(ratio) and (factor * ratio ** (2 * count)).min() <= tolerance:
             return count
     return 0
 
 
 def _terms_needed(exponent: float, unit: float) -> int:
+    if exponent > 1:
+        return 0
     for terms in range(1, MAX_TERMS + 1):
         if exponent**terms * math.exp(exponent) / math.factorial(terms + 1) <= unit:
             return terms

@@ -21,7 +21,6 @@ to rounding; where none are, the exponentials are taken themselves.
 """
 
 import math
-from itertools import pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -59,6 +58,7 @@ def unperturbed(params: Params, x: np.ndarray, labels: np.ndarray, terms: int) -
     right = labels[:, None] == np.arange(len(params.b2))
     y_t = y[right][:, None]
     others = np.where(right, 0, y)
+    V = params.W2.T - params.W2.T[labels][:, None]  # (B, O, H)
     return Unperturbed(
         a1=a1,
         z1=z1,
@@ -69,30 +69,18 @@ def unperturbed(params: Params, x: np.ndarray, labels: np.ndarray, terms: int) -
         sign=np.where(right, -1, 1).astype(y.dtype),
         loss=-np.log(y_t + DELTA),
         margin=a2 - a2[right][:, None],
-        sums=_power_sums(others, params.W2, labels, terms) if terms else weight_differences(params.W2, labels),
+        sums=_power_sums(others, V, terms) if terms else V,
     )
 
 
-def weight_differences(W2: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return V[b, k, j] = W2[j, k] - W2[j, t_b]."""
-    return W2.T - W2.T[labels][:, None]  # (B, O, H)
-
-
-def _power_sums(others: np.ndarray, W2: np.ndarray, labels: np.ndarray, terms: int) -> np.ndarray:
-    """Return M_1 .. M_n, (B, n, H).
-
-    With A_r = sum_k y_k W2[j, k]^r, a matrix product, the sums of y_k W2[j, k]^r (W2[j, k] - W2[j, t])^n follow for each
-    n from those before: A_{r+1} - W2[j, t] A_r.
-    """
-    own = W2.T[labels]  # (B, H)
-    sums = np.empty((len(others), terms, len(W2)), W2.dtype)
-    powers, power = [], np.ones_like(W2.T)
-    for _ in range(terms + 1):
-        powers.append(others @ power)
-        power = power * W2.T
+def _power_sums(others: np.ndarray, V: np.ndarray, terms: int) -> np.ndarray:
+    """Return M_1 .. M_n, (B, n, H), from V itself: products with powers of W2 would cancel where columns are alike."""
+    sums = np.empty((len(V), terms, V.shape[2]), V.dtype)
+    power = V.copy()
     for n in range(terms):
-        powers = [above - own * below for below, above in pairwise(powers)]
-        np.divide(powers[0], math.factorial(n + 1), out=sums[:, n])
+        np.matmul(others[:, None], power, out=sums[:, n : n + 1])
+        sums[:, n] /= math.factorial(n + 1)
+        power *= V
     return sums
 
 

@@ -1,4 +1,4 @@
-"""The chapter's three functions, in the forms that no finite input can overflow."""
+"""The chapter's three functions, in the forms that do not overflow: their values are the book's."""
 
 import numpy as np
 

@@ -67,7 +67,8 @@ def loop(
     ValueError
         If an argument breaks a rule, or a parameter is so large that p + h = p.
     """
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     check_step_moves(h, sizes, str(x.dtype))
     return _loop(params, x, labels, h, check_entries(params, entries))
 
@@ -106,7 +107,8 @@ def batched(
     The perturbation index is a leading axis of the member that is perturbed. It is cut into chunks that fit `memory`.
     Parameters, returns and errors are those of `loop`.
     """
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     check_step_moves(h, sizes, str(x.dtype))
     return _batched(params, x, labels, h, memory, check_entries(params, entries))
 
@@ -161,7 +163,8 @@ def structured(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = 1e-4,
     An input that is 0 costs nothing: its difference is 0. Parameters and errors are those of `loop`, without `entries`;
     no parameter is moved, so that no h in (0, 1] is too small.
     """
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     return structured_step(params, x, labels, h, memory, sizes["x"])[1]
 
 
@@ -173,7 +176,8 @@ def structured_step(
     total, loss = Params(*map(np.zeros_like, params)), x.dtype.type(0)
     unit_bytes = x.itemsize * (8 + 8 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes * len(params.b1)))))
-    for rows in _slices(len(x), int(memory // (unit_bytes * params.W2.size))):
+    row_bytes = unit_bytes * params.W2.size + 32 * x.shape[1]  # the last for the indices of its pairs
+    for rows in _slices(len(x), int(memory // row_bytes)):
         net = unperturbed(params, x[rows], labels[rows], needs.terms)
         _add_by_pixel(total.W1, net, x[rows], h, needs, pairs)
         total.b1[:] += hidden_difference(net, np.asarray(h, x.dtype), needs).sum(axis=0)
@@ -207,7 +211,8 @@ def collocated(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = 1e-4,
     rounding error of D. Where more than 8 nodes would be needed (a large h max|x|), `structured` takes over, with a
     warning. Parameters and errors are those of `structured`.
     """
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     return collocated_step(params, x, labels, h, memory, sizes["x"])[1]
 
 
@@ -294,8 +299,7 @@ def _slices(length: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
-def _checked(params: Params, x: np.ndarray, t: np.ndarray, h: float, memory: float) -> tuple[np.ndarray, Sizes]:
-    check_step(h)
+def _checked(params: Params, x: np.ndarray, t: np.ndarray, memory: float) -> tuple[np.ndarray, Sizes]:
     check_memory(memory)
     sizes = check_net(params, x, np.ndarray, largest)
     return check_labels(t, len(x), len(params.b2)), sizes

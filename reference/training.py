@@ -14,6 +14,7 @@ from reference.validation import (
     check_batches,
     check_gradient,
     check_labels,
+    check_learning_rate,
     check_memory,
     check_net,
     check_step,
@@ -62,7 +63,7 @@ def train_steps(
     (K,) array
         The loss of each mini-batch before its step.
     """
-    check_step(h)
+    h, learning_rate = check_step(h), check_learning_rate(learning_rate)
     check_memory(memory)
     sizes = check_net(params, x, np.ndarray, largest)
     labels, batches = check_labels(t, len(x), len(params.b2)), check_batches(batches, len(x))

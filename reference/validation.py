@@ -67,7 +67,7 @@ def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], fl
     Sizes
         The largest size of a number in each.
     """
-    named = {**dict(zip(("W1", "b1", "W2", "b2"), params, strict=True)), "x": x}
+    named = {**_members("params", params), "x": x}
     for name, array in named.items():
         _check_array(name, array, array_type)
     _check_shapes({name: tuple(array.shape) for name, array in named.items()})
@@ -78,6 +78,12 @@ def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], fl
         if not size < math.inf:  # NaN compares false
             raise ValueError(f"`{name}` must be finite, but holds {size}.")
     return sizes
+
+
+def _members(name: str, params: Any) -> dict[str, Any]:
+    if len(params) != 4:
+        raise ValueError(f"`{name}` must have the four members W1, b1, W2 and b2, got {len(params)}.")
+    return dict(zip(("W1", "b1", "W2", "b2"), params, strict=True))
 
 
 def _check_array(name: str, array: Any, array_type: type) -> None:
@@ -146,10 +152,24 @@ def _one_hot_labels(t: np.ndarray) -> np.ndarray:
 
 
 def check_step(h: float) -> float:
-    """Return the step as a float: above 0, and at most 1 (beyond that it measures no slope)."""
-    if isinstance(h, bool) or not isinstance(h, (int, float, np.floating)) or not 0 < h <= 1:
-        raise ValueError(f"`h` must be above 0 and at most 1, got {h!r}.")
+    """Return the step as a Python float, which leaves the dtype of an array alone.
+
+    Above 1 it measures no slope; below 1e-20 its products with small inputs leave the range of float32.
+    """
+    if not _is_number(h) or not 1e-20 <= h <= 1:
+        raise ValueError(f"`h` must be from 1e-20 to 1, got {h!r}.")
     return float(h)
+
+
+def check_learning_rate(learning_rate: float) -> float:
+    """Return the learning rate as a Python float."""
+    if not _is_number(learning_rate) or not math.isfinite(learning_rate):
+        raise ValueError(f"`learning_rate` must be a finite number, got {learning_rate!r}.")
+    return float(learning_rate)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def check_step_moves(h: float, sizes: Sizes, dtype: str) -> None:
@@ -165,7 +185,7 @@ def check_step_moves(h: float, sizes: Sizes, dtype: str) -> None:
 
 def check_memory(memory: float) -> int:
     """Return the memory budget in bytes."""
-    if not (isinstance(memory, (int, float)) and 0 < memory < math.inf):
+    if not _is_number(memory) or not 0 < memory < math.inf:
         raise ValueError(f"`memory` must be a positive number of bytes, got {memory!r}.")
     return int(memory)
 
@@ -175,7 +195,7 @@ def check_entries(params: Any, entries: Any) -> Entries:
     if entries is None:
         return tuple(np.arange(math.prod(p.shape)).reshape(p.shape) for p in params)
     checked = []
-    for name, p, at in zip(("W1", "b1", "W2", "b2"), params, entries, strict=True):
+    for (name, at), p in zip(_members("entries", entries).items(), params, strict=True):
         at, size = np.asarray(at), math.prod(p.shape)
         if at.size and (at.dtype.kind not in "iu" or at.min() < 0 or at.max() >= size):
             raise ValueError(f"`entries` must be whole numbers from 0 to {size - 1} for `{name}`, got {at}.")

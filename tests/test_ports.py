@@ -195,14 +195,14 @@ def test_to_numpy_copies(subject: Subject, size: int) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "int64", "double", "", None])
 @subjects("float64")
 def test_another_dtype_is_refused(subject: Subject, dtype: Any) -> None:
-    with pytest.raises(ValueError, match="^`dtype` must be one of float64, float32, got"):
+    with pytest.raises(ValueError, match=r"^`dtype` must be one of float64, float32, got"):
         subject.port.from_numpy(np.zeros(1), dtype=dtype, device="cpu")
 
 
 @pytest.mark.parametrize("device", ["tpu", "cpu:7", "", None])
 @subjects("float64")
 def test_another_device_is_refused(subject: Subject, device: Any) -> None:
-    with pytest.raises(ValueError, match="^`device` must be .*cpu.*, got"):
+    with pytest.raises(ValueError, match=r"^`device` must be .*cpu.*, got"):
         subject.port.from_numpy(np.zeros(1), dtype="float64", device=device)
 
 
@@ -254,7 +254,8 @@ def test_synchronize_returns_its_argument(subject: Subject) -> None:
 X64 = """
 import jax, ports, test_ports
 from ports.agreement import Subject
-results = [r for d in ("float64", "float32") for r in test_ports.everything(Subject("jax", ports.load("jax"), d, "cpu"))]
+subjects = [Subject("jax", ports.load("jax"), dtype, "cpu") for dtype in ("float64", "float32")]
+results = [result for subject in subjects for result in test_ports.everything(subject)]
 print({str(r.dtype) for r in results} == {"float64", "float32"}, jax.config.jax_enable_x64, test_ports.digest(results))
 """
 

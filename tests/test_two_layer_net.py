@@ -44,6 +44,13 @@ def test_the_closed_form_is_the_derivative_of_extreme_nets(problem):
         assert (np.abs(g - e) <= bound + 1e-60).all()  # of a derivative below that the oracle has too few digits
 
 
+@pytest.mark.parametrize("b2", [[30, 0, -30], [-30, 0, 30]])
+def test_the_closed_form_of_sure_nets_keeps_its_digits(b2):
+    params, t = init(5, 4, 3, seed=0)._replace(b2=np.array(b2, float)), np.zeros(6, int)
+    for g, e in zip(gradient(params, X, t), oracle.derivative(params, X, t), strict=True):
+        assert np.linalg.norm(g - e) <= 1e-14 * np.linalg.norm(e)
+
+
 def test_the_loss_is_the_definition():
     params = init(5, 4, 3, 1.0, seed=2)
     exact = float(oracle.loss(Params(*map(oracle.exactly, params)), oracle.exactly(X), T))
@@ -124,6 +131,13 @@ def test_an_update_in_place_takes_effect(key):
     assert network.loss(X, T) < before
 
 
+def test_the_order_of_the_keys_is_arbitrary():
+    network = net()
+    before = network.loss(X, T)
+    network.params = {key: network.params[key] for key in ("b2", "W2", "b1", "W1")}
+    assert network.loss(X, T) == before
+
+
 def test_one_hot_labels_mean_the_same_bits():
     network = net()
     assert network.loss(X, ONE_HOT) == network.loss(X, T)
@@ -191,7 +205,7 @@ def test_an_unknown_backend_is_refused():
 
 
 def test_a_step_that_is_no_step_is_refused():
-    with pytest.raises(ValueError, match=r"^`h` must be above 0 and at most 1, got 0\.$"):
+    with pytest.raises(ValueError, match=r"^`h` must be from 1e-20 to 1, got 0\.$"):
         net(h=0).numerical_gradient(X, T)
 
 

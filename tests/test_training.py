@@ -1,0 +1,142 @@
+"""K steps of descent are K gradients, one after the other."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from reference import datasets, two_layer_net
+from reference.gradient import GRADIENTS, collocated, structured
+from reference.training import train_steps
+from reference.two_layer_net import Params, init, loss
+
+GRADIENT = {"closed form": two_layer_net.gradient, **GRADIENTS}
+EACH = pytest.mark.parametrize("gradient", GRADIENT.values(), ids=GRADIENT)
+DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
+RNG = np.random.default_rng(0)
+X, T = RNG.random((20, 6)), RNG.integers(0, 3, 20)
+BATCHES = RNG.integers(0, 20, (5, 4))
+NET = init(6, 4, 3, 1.0, seed=0)
+
+
+def cast(dtype):
+    return Params(*(p.astype(dtype) for p in NET)), X.astype(dtype)
+
+
+def plain_loop(params, x, t, batches, gradient, learning_rate, **options):
+    losses = []
+    for batch in batches:
+        losses.append(loss(params, x[batch], t[batch]))
+        slope = gradient(params, x[batch], t[batch], **options)
+        params = Params(*(p - learning_rate * g for p, g in zip(params, slope, strict=True)))
+    return params, np.array(losses)
+
+
+@EACH
+@DTYPES
+def test_steps_are_a_plain_loop_of_gradients(gradient, dtype):
+    params, x = cast(dtype)
+    options = {} if gradient is two_layer_net.gradient else {"h": 1e-2}
+    got, losses = train_steps(params, x, T, BATCHES, gradient=gradient, learning_rate=0.5, h=1e-2)
+    expected, expected_losses = plain_loop(params, x, T, BATCHES, gradient, 0.5, **options)
+    for g, e in zip(got, expected, strict=True):
+        assert g.dtype == dtype
+        np.testing.assert_array_equal(g, e)
+    assert losses.dtype == dtype
+    np.testing.assert_allclose(losses, expected_losses, rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("gradient", "h"), [(structured, 0.3), (collocated, 1e-3)])
+def test_inputs_above_1_are_planned_for_once(gradient, h):
+    net, x = NET._replace(W1=NET.W1 / 30), 30 * X
+    x[T == 0] /= 100  # a batch may hold small inputs alone
+    batches = np.stack([np.flatnonzero(label == T)[:3] for label in (0, 1, 2)])
+    got, _ = train_steps(net, x, T, batches, gradient=gradient, learning_rate=0.5, h=h)
+    expected, _ = plain_loop(net, x, T, batches, structured, 0.5, h=h)
+    for g, e in zip(got, expected, strict=True):
+        np.testing.assert_allclose(g, e, rtol=0, atol=2e-13)
+
+
+@EACH
+def test_losses_are_those_before_the_step(gradient):
+    batches = np.array([[0, 1, 2], [0, 1, 2]])
+    params, losses = train_steps(NET, X, T, batches, gradient=gradient, learning_rate=0.5)
+    assert losses[0] == pytest.approx(loss(NET, X[:3], T[:3]), rel=1e-15)
+    assert losses[0] > losses[1] > loss(params, X[:3], T[:3])
+
+
+@pytest.mark.parametrize("gradient", [structured, collocated])
+def test_losses_are_those_of_the_whole_batch(gradient):
+    _, losses = train_steps(NET, X, T, BATCHES, gradient=gradient, learning_rate=0.5, memory=1)
+    _, expected = train_steps(NET, X, T, BATCHES, gradient=gradient, learning_rate=0.5)
+    np.testing.assert_allclose(losses, expected, rtol=1e-14)
+
+
+@EACH
+def test_the_step_and_the_rate_are_those_that_were_asked_for(gradient):
+    nets = [
+        train_steps(NET, X, T, BATCHES, gradient=gradient, learning_rate=rate, h=h)[0]
+        for rate, h in ((0.5, 1e-4), (0.5, 0.1), (0.0, 1e-4))
+    ]
+    apart = np.linalg.norm(nets[0].W1 - nets[1].W1)
+    assert (apart == 0) if gradient is two_layer_net.gradient else (apart > 1e-5)
+    np.testing.assert_array_equal(nets[2].W1, NET.W1)
+
+
+@EACH
+def test_arguments_are_left_as_they_are(gradient):
+    params, x, t, batches = Params(*(p.copy() for p in NET)), X.copy(), T.copy(), BATCHES.copy()
+    train_steps(params, x, t, batches, gradient=gradient, learning_rate=0.5)
+    for array, before in zip((*params, x, t, batches), (*NET, X, T, BATCHES), strict=True):
+        np.testing.assert_array_equal(array, before)
+
+
+def test_one_hot_labels_and_lists_of_batches_train_the_same():
+    options = {"gradient": collocated, "learning_rate": 0.5}
+    expected, _ = train_steps(NET, X, T, BATCHES, **options)
+    got, _ = train_steps(NET, X, np.eye(3)[T], BATCHES.tolist(), **options)
+    np.testing.assert_array_equal(got.W1, expected.W1)
+
+
+@pytest.mark.parametrize("strategy", ["batched", "structured", "collocated"])
+def test_memory_reaches_the_gradient(strategy):
+    x, t = RNG.random((500, 30)), RNG.integers(0, 5, 500)
+    net, batches = init(30, 2, 5, seed=0), np.arange(500)[None]
+    peaks = []
+    for memory in (1e8, 1e8, 50_000):  # what a first call leaves behind is not its work
+        tracemalloc.start()
+        train_steps(net, x, t, batches, gradient=GRADIENTS[strategy], learning_rate=0.5, memory=memory)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 0.7 * peaks[1]
+
+
+@pytest.mark.parametrize(("batches", "got"), [([0, 1], "int64 (2,)"), ([[]], "float64 (1, 0)")])
+def test_bad_batches_are_refused(batches, got):
+    with pytest.raises(ValueError, match=r"^`batches` must be a non-empty \(K, B\) array") as caught:
+        train_steps(NET, X, T, batches, gradient=collocated, learning_rate=0.5)
+    assert str(caught.value).endswith(f"got {got}.")
+
+
+def test_another_gradient_is_refused():
+    with pytest.raises(ValueError, match=r"^`gradient` must be the port's `gradient` or one of its `GRADIENTS`, got "):
+        train_steps(NET, X, T, BATCHES, gradient=lambda *net, **options: NET, learning_rate=0.5)
+
+
+@DTYPES
+def test_1000_steps_on_digits_grow_apart_by_rounding_alone(dtype):
+    data = datasets.load("digits", dtype=dtype)
+    batches = np.random.default_rng(0).integers(0, len(data.x_train), (1000, 20))
+    options = {"learning_rate": 0.3}
+    net = init(64, 10, 10, 0.3, seed=0, dtype=dtype)
+    (expected, losses), (got, their_losses) = (
+        train_steps(net, data.x_train, data.t_train, batches, gradient=gradient, **options)
+        for gradient in (structured, collocated)
+    )
+    # Each step rounds the weights once on either side, as often up as down: about sqrt(1000) = 32 roundings. Measured:
+    # at most 15 of weights and 8 of losses, and as many between two runs of `structured` on reordered mini-batches.
+    rounding = np.finfo(dtype).eps / 2
+    for g, e in zip(got, expected, strict=True):
+        assert 0 < np.linalg.norm(g - e) <= 64 * rounding * np.linalg.norm(e)
+    np.testing.assert_allclose(their_losses, losses, rtol=0, atol=64 * rounding)
+    assert losses[-50:].mean() < 0.3 < 2 < losses[0]
