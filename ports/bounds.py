@@ -135,9 +135,11 @@ def _term_errors(problem: Problem) -> Params:
     roundings = 16 + math.sqrt(len(x)) / 2 + math.sqrt(d.shape[1]) / 2
 
     def summed(inputs: np.ndarray, error: np.ndarray, term: np.ndarray, input_error: np.ndarray) -> np.ndarray:
-        largest = max(float(error.max()), float(term.max())) or 1.0  # squares of the smallest would underflow
-        squares = (inputs**2).T @ (error / largest) ** 2 + (input_error**2).T @ (term / largest) ** 2
-        return (largest * np.sqrt(squares) + roundings * (inputs.T @ term)) / len(x)
+        independent = np.sqrt((inputs**2).T @ error**2 + (input_error**2).T @ term**2)
+        alike = inputs.T @ error + input_error.T @ term
+        # No root of a sum of B squares is below the plain sum / sqrt(B): where it is, the squares have underflowed.
+        independent = np.where(independent < 0.99 * alike / math.sqrt(len(x)), alike, independent)
+        return (independent + roundings * (inputs.T @ term)) / len(x)
 
     return Params(
         W1=summed(x, f_hidden, d_hidden, 0 * x),

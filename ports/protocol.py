@@ -27,8 +27,9 @@ class PortError(ValueError):
 class Port(Protocol):
     """A backend.
 
-    `params` holds the backend's own arrays; `t` is class indices (B,) or one-hot rows (B, O), of any kind. Each function validates what it is given and raises ValueError with the rule and the value, before any work starts; the rules
-    are in `reference.validation`. None of them changes an argument.
+    `params` holds the backend's own arrays; `t` is class indices (B,) or one-hot rows (B, O), of any kind. Each
+    function validates what it is given and raises ValueError with the rule and the value, before any work starts; the
+    rules are in `reference.validation`. None of them changes an argument.
     """
 
     GRADIENTS: dict[str, Gradient]

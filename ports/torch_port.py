@@ -1,8 +1,8 @@
 """The net in PyTorch, without autograd; the reference's functions in the reference's order.
 
-`reference.difference` derives the formulas and `reference.collocation` the numbers of nodes and terms. What differs here is
-the idiom: products laid out as `torch.nn.Linear` lays out its weights, `torch.func.vmap` over perturbed copies, updates in
-place. Each operation costs microseconds however small it is, so that formulas are put in the form that needs the fewest.
+`reference.difference` derives the formulas and `reference.collocation` the numbers of nodes and terms. What differs
+here is the idiom: products laid out as `torch.nn.Linear` lays out its weights, `torch.func.vmap` over perturbed copies,
+updates in place. An operation takes some microseconds however small it is: formulas have the form that needs fewest.
 """
 
 import math
@@ -29,6 +29,7 @@ from reference.validation import (
     check_entries,
     check_gradient,
     check_labels,
+    check_learning_rate,
     check_memory,
     check_net,
     check_step,
@@ -38,6 +39,8 @@ from reference.validation import (
 
 PAIRS = 2048
 """Pairs of sample and pixel that `structured` works on at a time: with 50 hidden units they stay in a core's cache."""
+NETS = 128
+"""Perturbed nets that `batched` works on at a time, at most: more would only leave the cache."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -48,7 +51,8 @@ Step = Callable[[Params, Tensor, Tensor], tuple[Tensor, Params]]
 @contextmanager
 def _true_float32() -> Iterator[None]:
     """Take back for a while what lets float32 products be rounded to TF32 or bfloat16, on GPUs and on CPUs."""
-    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    backends: Any = torch.backends
+    settings = (backends.cuda.matmul, backends.mkldnn.matmul)
     reduced = [(s, s.fp32_precision) for s in settings if s.fp32_precision not in ("none", "ieee")]
     for setting, _ in reduced:
         setting.fp32_precision = "ieee"
@@ -56,7 +60,7 @@ def _true_float32() -> Iterator[None]:
         yield
     finally:
         for setting, precision in reduced:  # "none" where it was inherited
-            setting.fp32_precision = "none" if precision == torch.backends.fp32_precision else precision
+            setting.fp32_precision = "none" if precision == backends.fp32_precision else precision
 
 
 def _public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -136,7 +140,8 @@ def loop(
     params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: float = MEMORY, entries: Params | None = None
 ) -> Params:
     """Return the central differences one parameter at a time, as the chapter does: the definition."""
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     check_step_moves(h, sizes, dtype_name(x))
     return _loop(params, x, labels, h, check_entries(params, entries))
 
@@ -145,8 +150,9 @@ def loop(
 def batched(
     params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: float = MEMORY, entries: Params | None = None
 ) -> Params:
-    """Return what `loop` returns, from full forward passes of many perturbed nets at a time, in chunks that fit `memory`."""
-    labels, sizes = _checked(params, x, t, h, memory)
+    """Return what `loop` returns, from forward passes of many perturbed nets at a time, in chunks that fit `memory`."""
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     check_step_moves(h, sizes, dtype_name(x))
     return _batched(params, x, labels, h, memory, check_entries(params, entries))
 
@@ -154,7 +160,8 @@ def batched(
 @_public
 def structured(params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
     """Return what `loop` returns, to a few roundings: only what a perturbation reaches, and without cancellation."""
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     needs = plan(h, sizes["x"], sizes["W2"], dtype_name(x))
     return _structured(params, x, labels, h, memory, needs)[1]
 
@@ -162,7 +169,8 @@ def structured(params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: fl
 @_public
 def collocated(params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
     """Return what `structured` returns, from differences at a few nodes and one matrix product for each."""
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     needs = plan(h, sizes["x"], sizes["W2"], dtype_name(x))
     if not needs.collocates:
         warn_of_structured(h, sizes["x"])
@@ -198,9 +206,11 @@ def train_steps(
     How many nodes and terms are needed depends on the weights, and they move. The largest weight that was met is looked
     at when all steps are taken; where the plan did not cover it, they are taken again with one that does.
     """
-    labels, sizes = _checked(params, x, t, h, memory)
+    h = check_step(h)
+    labels, sizes = _checked(params, x, t, memory)
     chosen = torch.from_numpy(check_batches(batches, len(x))).to(x.device)
     check_gradient(gradient, TRAINABLE)
+    learning_rate = check_learning_rate(learning_rate)
     largest_weight = sizes["W2"]
     while True:
         needs = plan(h, sizes["x"], largest_weight, dtype_name(x))
@@ -217,8 +227,7 @@ def _largest(array: Tensor) -> float:
     return float(torch.maximum(high, -low))
 
 
-def _checked(params: Params, x: Tensor, t: Any, h: float = 1e-4, memory: float = MEMORY) -> tuple[Tensor, Sizes]:
-    check_step(h)
+def _checked(params: Params, x: Tensor, t: Any, memory: float = MEMORY) -> tuple[Tensor, Sizes]:
     check_memory(memory)
     sizes = check_net(params, x, Tensor, _largest)
     on_host = t.cpu().numpy() if isinstance(t, Tensor) else t
@@ -226,7 +235,7 @@ def _checked(params: Params, x: Tensor, t: Any, h: float = 1e-4, memory: float =
 
 
 def _logits(params: Params, x: Tensor) -> Tensor:
-    """Return a2, (O, B). Weights come first, so that vmap over copies of W1, (P, H, I) in memory, is one large product."""
+    """Return a2, (O, B). Weights come first: over copies of W1, (P, H, I) in memory, vmap makes one large product."""
     z1 = (params.W1.T @ x.T + params.b1[:, None]).sigmoid_()  # (H, B)
     return params.W2.T @ z1 + params.b2[:, None]
 
@@ -294,7 +303,7 @@ def _batched_member(
     params: Params, member: int, at: Tensor, x: Tensor, labels: Tensor, h: float, memory: float
 ) -> Tensor:
     p, name = params[member], Params._fields[member]
-    size = max(1, min(at.numel(), int(memory // _perturbed_bytes(params, member, len(x)))))
+    size = max(1, min(at.numel(), NETS, int(memory // _perturbed_bytes(params, member, len(x)))))
     copies = p.movedim(-1, 0).repeat(size, *[1] * p.ndim).movedim(1, -1)  # (P, I, H), in memory (P, H, I)
     losses = torch.func.vmap(lambda copy: _loss(params._replace(**{name: copy}), x, labels))
     differences = p.new_empty(at.numel())
@@ -345,8 +354,9 @@ class Unperturbed(NamedTuple):
 
     def take(self, samples: Tensor) -> Self:
         """Return the same for `samples`, in their order."""
-        *fields, sums = self
-        return type(self)(*(f.index_select(0, samples) for f in fields), tuple(s.index_select(0, samples) for s in sums))
+        *names, _ = self._fields
+        fields = {name: getattr(self, name).index_select(0, samples) for name in names}
+        return self._replace(**fields, sums=tuple(array.index_select(0, samples) for array in self.sums))
 
 
 def _unperturbed(params: Params, x: Tensor, labels: Tensor, terms: int) -> Unperturbed:
@@ -360,11 +370,12 @@ def _unperturbed(params: Params, x: Tensor, labels: Tensor, terms: int) -> Unper
 
 
 def _power_sums(delta: Tensor, W2: Tensor, labels: Tensor, terms: int) -> tuple[Tensor, ...]:
-    """Return the sums over k != t of y_k (c_k - c_t)^n, n = 1, 2, ..., with c = W2[j, :] shifted by a constant.
+    """Return the sums over k != t of y_k (c_k - c_t)^n, n = 1, 2, ..., with c = W2[j, :].
 
-    They follow from Q_r = sum_k delta_k c_k^r by the binomial theorem: the terms of k = t and of c_t^n cancel, as delta sums to 0.
+    They follow from Q_r = sum_k delta_k c_k^r by the binomial theorem: delta sums to 0, and k = t adds nothing. Where
+    the columns of W2 are alike they cancel as the closed form does, relative to sum_k y_k |W2[j, k]|.
     """
-    c = (W2 - W2.narrow(1, 0, 1)).T  # (O, H), of the size of the spread, however large W2
+    c = W2.T  # (O, H)
     powers = [c]
     for _ in range(1, terms):
         powers.append(powers[-1] * c)
@@ -403,7 +414,8 @@ def _hidden_difference(net: Unperturbed, shift: Shift, needs: Plan) -> Tensor:
     The unit's output moves by z w / (z + 1 / expm1(+-s)): the same as in the reference.
     """
     if needs.small_shifts:
-        moves = net.slope / (net.z1 + shift.poles)  # (2, ..., B, H)
+        moves = net.z1 + shift.poles  # (2, ..., B, H)
+        torch.div(net.slope, moves, out=moves)
     else:  # the denominators would cancel
         s, e = shift.s, torch.expm1(-shift.s)
         moves = torch.stack((-torch.sigmoid(net.a1 + s) * net.w1 * e, net.z1 * torch.sigmoid(s - net.a1) * e))
@@ -419,11 +431,11 @@ def _log_ratio(net: Unperturbed, sums: Tensor) -> Tensor:
 
 
 def _polynomial(sums: tuple[Tensor, ...], dz: Tensor) -> Tensor:
-    """Return S = sum_n M_n dz^n by Horner's rule."""
+    """Return S = sum_n M_n dz^n by Horner's rule, in the place of dz."""
     total = sums[-1]
     for n in range(len(sums) - 1, 0, -1):
         total = torch.addcmul(sums[n - 1], total, dz, value=1 / (n + 1))
-    return total * dz
+    return dz.mul_(total)
 
 
 def _by_exponentials(net: Unperturbed, up: Tensor, down: Tensor) -> Tensor:
@@ -576,17 +588,18 @@ def _slices(length: int, size: int) -> Iterator[slice]:
 def _scan(
     step: Step, initial: Params, x: Tensor, labels: Tensor, batches: Tensor, learning_rate: float
 ) -> tuple[Params, Tensor, float]:
-    """Return the net after all steps, the loss before each, and the largest of W2 in all of them."""
+    """Return the net after all steps, the loss before each, and the largest of W2 that a difference met, or 0."""
     W1 = initial.W1.T.clone(memory_format=torch.contiguous_format).T  # as the gradient of W1 lies in memory
     params = Params(W1, *(p.clone() for p in initial[1:]))
-    right, largest = [], []
+    right, largest = [], [x.new_zeros(())]
     for batch, batch_labels in zip(batches, labels[batches], strict=True):
-        largest.append(torch.linalg.vector_norm(params.W2, math.inf))
+        if step is not _closed_form:
+            largest.append(torch.linalg.vector_norm(params.W2, math.inf))
         y_t, slope = step(params, x.index_select(0, batch), batch_labels)
         for p, g in zip(params, slope, strict=True):
             p.sub_(g, alpha=learning_rate)
-        right.append(y_t.flatten())
-    return params, _cross_entropy(torch.stack(right)), float(torch.stack(largest).max())
+        right.append(y_t)
+    return params, _cross_entropy(torch.stack(right).flatten(1)), float(torch.stack(largest).max())
 
 
 def _loss_and(

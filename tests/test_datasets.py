@@ -355,7 +355,7 @@ def test_no_progress_is_shown_for_what_is_cached(served, monkeypatch):
 def test_without_pooch_a_local_folder_is_offered(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(
-        DataError, match="mnist must be downloaded by pooch, got .*; `--data PATH` takes a local folder"
+        DataError, match=r"mnist must be downloaded by pooch, got .*; `--data PATH` takes a local folder"
     ):
         load("mnist")
 

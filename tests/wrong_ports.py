@@ -208,6 +208,9 @@ IN_JAX = {
     "structured loses its last chunk": in_jax(
         ("lax.fori_loop(0, -(-count // size)", "lax.fori_loop(0, count // size"), where=("structured",)
     ),
+    "structured counts its padding": in_jax(
+        ("jnp.where(n * size + jnp.arange(size) < count, x[b, i], 0)", "x[b, i]"), where=("structured",)
+    ),
     "DELTA is 1e-8": in_jax(("from reference.functions import DELTA\n", "DELTA = 1e-8\n"), where=(FORWARD,)),
     "b1 is left out of the net": in_jax(
         ("_sigmoid(_matmul(x, params.W1) + params.b1)", "_sigmoid(_matmul(x, params.W1))"), where=(FORWARD,)
@@ -307,6 +310,10 @@ def larger(name: str) -> Callable[[Params], Params]:
     return lambda g: g._replace(**{name: getattr(g, name) * 1.001})
 
 
+def not_a_number(name: str) -> Callable[[Params], Params]:
+    return lambda g: g._replace(**{name: last(getattr(g, name), np.nan)})
+
+
 CALLS: dict[str, Callable[[Arguments], Arguments]] = {
     "h is doubled": lambda call: call._replace(h=2 * call.h),
     "h is halved": lambda call: call._replace(h=call.h / 2),
@@ -325,7 +332,7 @@ RESULTS: dict[str, Callable[[Params], Params]] = {
     "it is negated": lambda g: Params(*(-member for member in g)),
     "it is half as large": lambda g: Params(*(member / 2 for member in g)),
     "W1 is transposed": lambda g: g._replace(W1=g.W1.T.copy() if g.W1.ndim == 2 else g.W1[:-1]),
-    "W1 has a NaN": lambda g: g._replace(W1=last(g.W1, np.nan)),
+    **{f"{name} has a NaN": not_a_number(name) for name in Params._fields},
     "b2 has an infinity": lambda g: g._replace(b2=last(g.b2, np.inf)),
     "b1 is zero": lambda g: g._replace(b1=0 * g.b1),
     "the last entry is left out": lambda g: g._replace(b2=last(g.b2, 0.0)),
