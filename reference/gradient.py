@@ -5,8 +5,6 @@ differences without subtracting losses (reference/difference.py), from only what
 """
 
 from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -224,34 +222,34 @@ def collocated_step(
     if not needs.collocates:
         warn_of_structured(h, largest_input)
         return structured_step(params, x, labels, h, memory, largest_input)
-    total, loss = Params(*map(np.zeros_like, params)), x.dtype.type(0)
+    total, loss = None, x.dtype.type(0)
     for rows in _slices(len(x), int(memory // _row_bytes(params, needs))):
         net = unperturbed(params, x[rows], labels[rows], needs.terms)
-        for sums, part in zip(total, _collocated_sums(net, x[rows], h, largest_input, needs), strict=True):
-            sums += part
+        part = _collocated_part(net, x[rows], h, reach(h, largest_input), 2 * h * len(x), needs)
+        total = part if total is None else Params(*map(np.add, total, part))
         loss += net.loss.sum()
-    return loss / len(x), Params(*(g / (2 * h * len(x)) for g in total))
+    assert total is not None  # no batch is empty
+    return loss / len(x), total
 
 
-def _collocated_sums(net: Unperturbed, x: np.ndarray, h: float, largest_input: float, needs: Plan) -> Params:
-    """Return the differences at all inputs, summed over the samples."""
-    shift = reach(h, largest_input)
+def _collocated_part(net: Unperturbed, x: np.ndarray, h: float, shift: float, divisor: float, needs: Plan) -> Params:
+    """Return the share of the samples of `net` in the gradient."""
     hidden_nodes = (shift * positive_nodes(needs.hidden_nodes)).astype(x.dtype)[:, None, None]
     output_nodes = (h * positive_nodes(needs.output_nodes)).astype(x.dtype)[:, None, None]
-    W1, b1 = _interpolate(x * (h / shift), h / shift, hidden_difference(net, hidden_nodes, needs))
-    W2, b2 = _interpolate(net.z1, 1.0, output_difference(net, output_nodes))
+    W1, b1 = _interpolate(x, h / shift, hidden_difference(net, hidden_nodes, needs) / divisor)
+    W2, b2 = _interpolate(net.z1, 1.0, output_difference(net, output_nodes) / divisor)
     return Params(W1, b1, W2, b2)
 
 
-def _interpolate(inputs: np.ndarray, bias_input: float, values: np.ndarray) -> tuple[Any, Any]:
+def _interpolate(inputs: np.ndarray, scale: float, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum the interpolated differences over the samples.
 
     Parameters
     ----------
     inputs : (B, I) array
-        Inputs of the layer, scaled so that the largest shift is 1.
-    bias_input : float
-        The input 1 of a bias, scaled likewise.
+        Inputs of the layer; a bias has the input 1.
+    scale : float
+        h / S, which takes the largest shift to 1.
     values : (m, B, H) array
         The differences at the nodes.
 
@@ -261,24 +259,24 @@ def _interpolate(inputs: np.ndarray, bias_input: float, values: np.ndarray) -> t
     """
     transform = chebyshev_transform(len(values)).astype(values.dtype)
     coefficients = np.tensordot(transform, values, axes=1)  # (m, B, H)
-    bias_basis = _odd_chebyshev(np.asarray(bias_input, values.dtype))
-    bias = sum(basis * c.sum(axis=0) for c, basis in zip(coefficients, bias_basis, strict=False))
-    weights = inputs.T @ coefficients[0]
-    for c, basis in zip(coefficients[1:], islice(_odd_chebyshev(inputs), 1, None), strict=False):
-        weights += basis.T @ c
-    return weights, bias
+    basis = _odd_chebyshev(inputs, scale, len(values))  # (m, B, I)
+    weights = basis.reshape(-1, inputs.shape[1]).T @ coefficients.reshape(-1, values.shape[2])
+    bias_basis = _odd_chebyshev(np.ones(1, values.dtype), scale, len(values))[:, 0]
+    return weights, bias_basis @ coefficients.sum(axis=1)
 
 
-def _odd_chebyshev(v: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield T_1(v), T_3(v), ... by T_{n+2} = 2 T_2 T_n - T_{n-2}. Large arrays are costly to make: few are made."""
-    before, now = v, v  # T_{-1} = T_1
-    yield now
-    twice_t2 = v * v
-    twice_t2 *= 4
-    twice_t2 -= 2
-    while True:
-        before, now = now, twice_t2 * now - before
-        yield now
+def _odd_chebyshev(v: np.ndarray, scale: float, count: int) -> np.ndarray:
+    """Return T_1(scale v), T_3(scale v), ..., (count, ...), written in place: a large array is costly to make."""
+    basis = np.empty((count, *v.shape), v.dtype)
+    first = np.multiply(v, scale, out=basis[0])
+    for third in basis[1:2]:  # T_3 = v (4 v^2 - 3)
+        np.multiply(first, first, out=third)
+        third *= 4
+        third -= 3
+        third *= first
+    for n in range(2, count):  # T_{n+2} = 2 T_2 T_n - T_{n-2}
+        basis[n] = (4 * first * first - 2) * basis[n - 1] - basis[n - 2]
+    return basis
 
 
 def _row_bytes(params: Params, needs: Plan) -> int:
