@@ -472,7 +472,7 @@ def sums_of_sizes(problem: Problem) -> Params:
     return Params(np.abs(x).T @ hidden, hidden.sum(axis=0), z.T @ output, output.sum(axis=0))
 
 
-@pytest.mark.parametrize(("h", "largest"), [(1e-6, 255.0), (1e-4, 255.0), (1e-2, 1.0), (0.2, 1.0), (0.3, 1.0)])
+@pytest.mark.parametrize(("h", "largest"), [(1e-6, 255.0), (1e-4, 255.0), (0.2, 1.0), (0.3, 1.0)])
 @subjects()
 def test_interpolation_is_exact_to_rounding(subject: Subject, h: float, largest: float) -> None:
     """A backend's two strategies share the forward pass: they differ by rounding of D and interpolation alone.
