@@ -443,7 +443,8 @@ def _structured(
     unit_bytes = x.itemsize * (8 + 8 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
     pairs = max(1, min(PAIRS, memory // (unit_bytes * len(params.b1))))
     total, loss = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), x.dtype)
-    for rows in _slices(len(x), memory // (unit_bytes * params.W2.size)):
+    row_bytes = unit_bytes * params.W2.size + 384 * x.shape[1]  # the last for the search of the pairs
+    for rows in _slices(len(x), memory // row_bytes):
         net = _unperturbed(params, x[rows], labels[rows], needs.terms)
         sums = Params(
             W1=_sum_by_pixel(net, x[rows], shifts.h, needs, pairs),
@@ -524,7 +525,7 @@ def _row_bytes(params: Params, needs: Plan) -> int:
     (inputs, hidden), outputs = params.W1.shape, len(params.b2)
     exponentials = 0 if needs.terms else 8 * outputs * needs.hidden_nodes
     units = (needs.terms + 3 * outputs + 8 * needs.hidden_nodes + exponentials) * hidden
-    return int(params.W1.itemsize * (2 * needs.hidden_nodes * inputs + units + 10 * needs.output_nodes * outputs))
+    return int(params.W1.itemsize * (4 * needs.hidden_nodes * inputs + units + 10 * needs.output_nodes * outputs))
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
