@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from ports.protocol import NotRunError, Port, PortError, check_port
 
@@ -51,22 +52,27 @@ def _import(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # Only an absent framework is a reason not to run. A port that can't find a part of itself is broken.
-        if error.name is None or error.name.split(".")[0] in {"ports", "reference"}:
-            raise
-        raise NotRunError(f"{error.name} is not installed.") from error
+        _refuse(error)
+
+
+def _refuse(error: ModuleNotFoundError) -> NoReturn:
+    """Turn an absent framework into the reason not to run; a port that can't find a part of itself is broken."""
+    if error.name is None or error.name.split(".")[0] in {"ports", "reference"}:
+        raise error
+    raise NotRunError(f"{error.name} is not installed.") from error
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise PortError(f"A port's file must exist, got {str(path)!r}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"fdnet_port_{path.stem}"  # a file jax.py is not to stand in for jax
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
-        raise NotRunError(f"{error.name} is not installed.") from error
+        _refuse(error)
     return module

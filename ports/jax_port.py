@@ -130,7 +130,7 @@ def structured(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: flo
     h = check_step(h)
     labels, sizes = _checked(params, x, t, memory)
     needs = plan(h, sizes["x"], sizes["W2"], str(x.dtype))
-    return _compiled(_structured)(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
+    return _by_chunks(_structured, params, x, labels, _shifts(h, sizes, x), int(memory), needs)
 
 
 @_with_x64
@@ -141,7 +141,7 @@ def collocated(params: Params, x: Array, t: Any, *, h: float = 1e-4, memory: flo
     needs = plan(h, sizes["x"], sizes["W2"], str(x.dtype))
     if not needs.collocates:
         warn_of_structured(h, sizes["x"])
-    return _compiled(_collocated)(params, x, labels, _shifts(h, sizes, x), int(memory), needs)[1]
+    return _by_chunks(_collocated, params, x, labels, _shifts(h, sizes, x), int(memory), needs)
 
 
 GRADIENTS: dict[str, Callable[..., Params]] = {
@@ -436,15 +436,28 @@ def _expm1(v: Array, terms: int) -> Array:
     return v * total
 
 
+def _by_chunks(
+    strategy: Callable[..., Any], params: Params, x: Array, labels: Array, shifts: Shifts, memory: int, needs: Plan
+) -> Params:
+    """Return the gradient from chunks of samples that fit `memory`: at most two programs, however many chunks."""
+    row_bytes = _row_bytes if strategy is _collocated and needs.collocates else _structured_row_bytes
+    total = None
+    for rows in _slices(len(x), memory // row_bytes(params, needs)):
+        part = _compiled(strategy)(params, x[rows], labels[rows], shifts, memory, needs)[1]
+        share = (rows.stop - rows.start) / len(x)
+        weighted = part if share == 1 else Params(*(share * g for g in part))
+        total = weighted if total is None else Params(*map(jnp.add, total, weighted))
+    assert total is not None  # no batch is empty
+    return total
+
+
 def _structured(
     params: Params, x: Array, labels: Array, shifts: Shifts, memory: int, needs: Plan
 ) -> tuple[Array, Params]:
     """Return the loss and the gradient."""
-    unit_bytes = x.itemsize * (8 + 8 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
-    pairs = max(1, min(PAIRS, memory // (unit_bytes * len(params.b1))))
+    pairs = max(1, min(PAIRS, memory // (_unit_bytes(params, needs) * len(params.b1))))
     total, loss = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), x.dtype)
-    row_bytes = unit_bytes * params.W2.size + 384 * x.shape[1]  # the last for the search of the pairs
-    for rows in _slices(len(x), memory // row_bytes):
+    for rows in _slices(len(x), memory // _structured_row_bytes(params, needs)):
         net = _unperturbed(params, x[rows], labels[rows], needs.terms)
         sums = Params(
             W1=_sum_by_pixel(net, x[rows], shifts.h, needs, pairs),
@@ -454,6 +467,16 @@ def _structured(
         )
         total, loss = jax.tree.map(jnp.add, total, sums), loss + net.loss.sum()
     return loss / len(x), jax.tree.map(lambda g: g / (2 * shifts.h * len(x)), total)
+
+
+def _unit_bytes(params: Params, needs: Plan) -> int:
+    """Return the bytes of one sample, or one pair of sample and pixel, for each hidden unit in `structured`."""
+    return int(params.W1.itemsize * (8 + 8 * (needs.terms or len(params.b2))))
+
+
+def _structured_row_bytes(params: Params, needs: Plan) -> int:
+    """Return the bytes that one sample takes in `structured`, the search for pairs that are not 0 included."""
+    return int(_unit_bytes(params, needs) * params.W2.size + 384 * params.W1.shape[0])
 
 
 def _sum_by_pixel(net: Unperturbed, x: Array, h: Array, needs: Plan, size: int) -> Array:

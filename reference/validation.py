@@ -147,7 +147,7 @@ def check_labels(t: Any, samples: int, classes: int) -> np.ndarray:
 def _one_hot_labels(t: np.ndarray) -> np.ndarray:
     wrong = np.flatnonzero(((t != 0) & (t != 1)).any(axis=1) | (t.sum(axis=1) != 1))
     if len(wrong):
-        raise ValueError(f"`t` must hold one-hot rows (a single 1 among 0s), got {t[wrong[0]]} at {wrong[0]}.")
+        raise ValueError(f"`t` must hold one-hot rows (a single 1 among 0s), got {t[wrong[0]].tolist()} at {wrong[0]}.")
     return t.argmax(axis=1)
 
 
@@ -198,7 +198,7 @@ def check_entries(params: Any, entries: Any) -> Entries:
     for (name, at), p in zip(_members("entries", entries).items(), params, strict=True):
         at, size = np.asarray(at), math.prod(p.shape)
         if at.size and (at.dtype.kind not in "iu" or at.min() < 0 or at.max() >= size):
-            raise ValueError(f"`entries` must be whole numbers from 0 to {size - 1} for `{name}`, got {at}.")
+            raise ValueError(f"`entries` must be whole numbers from 0 to {size - 1} for `{name}`, got {at.tolist()}.")
         checked.append(at.astype(np.int64))
     return tuple(checked)
 

@@ -89,8 +89,8 @@ LABELS = {  # of each function but predict
     ),
     "there are no labels": (with_array("t", lambda t: None), "`t` must have shape (7,) or (7, 2), got ()"),
     "rows of zeros": (with_array("t", lambda t: np.zeros((7, 2))), "`t` must hold one-hot rows"),
-    "rows of ones": (with_array("t", lambda t: np.ones((7, 2), int)), "(a single 1 among 0s), got [1 1] at 0"),
-    "rows of probabilities": (with_array("t", lambda t: np.full((7, 2), 0.5)), "got [0.5 0.5] at 0"),
+    "rows of ones": (with_array("t", lambda t: np.ones((7, 2), int)), "(a single 1 among 0s), got [1, 1] at 0"),
+    "rows of probabilities": (with_array("t", lambda t: np.full((7, 2), 0.5)), "got [0.5, 0.5] at 0"),
     "a row that sums to one": (with_array("t", lambda t: 2 * np.eye(2)[t] - np.eye(2)[1 - t]), "got [ 2. -1.] at 0"),
     "one-hot rows of too many classes": (with_array("t", lambda t: np.eye(3)[t]), "got (7, 3)"),
 }
@@ -118,7 +118,7 @@ def with_entries(**entries: Any) -> Callable[[Call], Call]:
 
 
 ENTRIES = {
-    "an entry is too large": (with_entries(W1=np.array([0, 15])), "from 0 to 14 for `W1`, got [ 0 15]"),
+    "an entry is too large": (with_entries(W1=np.array([0, 15])), "from 0 to 14 for `W1`, got [0, 15]"),
     "an entry is negative": (with_entries(b2=np.array([-1])), "from 0 to 1 for `b2`, got [-1]"),
     "entries of three members": (with_option(entries=(np.zeros(0, int),) * 3), "`entries` must have ... got 3"),
     "an entry is a half": (with_entries(W2=np.array([0.5])), "for `W2`, got [0.5]"),

@@ -135,7 +135,7 @@ def test_labels_are_finite_numbers(label):
 
 
 @pytest.mark.parametrize(
-    ("row", "shown"), [([1, 1], "[1 1]"), ([0, 0], "[0 0]"), ([2, -1], "[ 2 -1]"), ([0.5, 0.5], "[0.5 0.5]")]
+    ("row", "shown"), [([1, 1], "[1, 1]"), ([0, 0], "[0, 0]"), ([2, -1], "[2, -1]"), ([0.5, 0.5], "[0.5, 0.5]")]
 )
 def test_one_hot_rows_hold_a_single_1(row, shown):
     t = np.eye(2, dtype=np.asarray(row).dtype)[T]
@@ -223,7 +223,7 @@ def test_memory_is_a_positive_number_of_bytes(strategy, memory):
 )
 def test_entries_are_flat_indices(strategy, name, at, last):
     entries = Params([], [], [], [])._replace(**{name: np.array(at)})
-    with refuses(f"`entries` must be whole numbers from 0 to {last} for `{name}`, got {np.array(at)}."):
+    with refuses(f"`entries` must be whole numbers from 0 to {last} for `{name}`, got {np.array(at).tolist()}."):
         strategy(NET, X, T, entries=entries)
 
 
