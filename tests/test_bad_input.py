@@ -91,7 +91,7 @@ LABELS = {  # of each function but predict
     "rows of zeros": (with_array("t", lambda t: np.zeros((7, 2))), "`t` must hold one-hot rows"),
     "rows of ones": (with_array("t", lambda t: np.ones((7, 2), int)), "(a single 1 among 0s), got [1, 1] at 0"),
     "rows of probabilities": (with_array("t", lambda t: np.full((7, 2), 0.5)), "got [0.5, 0.5] at 0"),
-    "a row that sums to one": (with_array("t", lambda t: 2 * np.eye(2)[t] - np.eye(2)[1 - t]), "got [ 2. -1.] at 0"),
+    "a row that sums to one": (with_array("t", lambda t: 2 * np.eye(2)[t] - np.eye(2)[1 - t]), "got [2.0, -1.0] at 0"),
     "one-hot rows of too many classes": (with_array("t", lambda t: np.eye(3)[t]), "got (7, 3)"),
 }
 
