@@ -188,8 +188,8 @@ def _check_all(args: argparse.Namespace, subjects: list[Subject], problem: Probl
 
     outcome = Outcome([], [], [], [])
     console = Console(stderr=True)
-    hidden = args.quiet or not console.is_terminal
-    for subject in track(subjects, "comparing", console=console, transient=True, disable=hidden):
+    shown = console.is_terminal and not args.quiet
+    for subject in track(subjects, "comparing", console=console, transient=True) if shown else subjects:
         try:
             for row in check(subject, problem, args.strategy, h=args.step, memory=args.chunk_memory, seed=args.seed):
                 if isinstance(row, Agreement):
