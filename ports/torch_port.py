@@ -6,9 +6,9 @@ updates in place. An operation takes some microseconds however small it is: form
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial, reduce, wraps
+from functools import cache, partial, reduce, wraps
 from itertools import islice
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -175,7 +175,7 @@ def collocated(params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: fl
     if not needs.collocates:
         warn_of_structured(h, sizes["x"])
         return _structured(params, x, labels, h, memory, needs)[1]
-    return _collocated(params, x, labels, memory, needs, _layers(h, sizes, needs, len(x), x))[1]
+    return _collocated(params, x, labels, memory, needs, _nodes(h, sizes, needs, len(x), params))[1]
 
 
 GRADIENTS: dict[str, Callable[..., Params]] = {
@@ -216,7 +216,7 @@ def train_steps(
         needs = plan(h, sizes["x"], largest_weight, dtype_name(x))
         if gradient is collocated and not needs.collocates:
             warn_of_structured(h, sizes["x"])
-        step = _loss_and(gradient, h, memory, needs, sizes, chosen.shape[1], x)
+        step = _loss_and(gradient, h, memory, needs, sizes, chosen.shape[1], params)
         trained, losses, largest_weight = _scan(step, params, x, labels, chosen, learning_rate)
         if not math.isfinite(largest_weight) or needs.covers(plan(h, sizes["x"], largest_weight, dtype_name(x))):
             return trained, losses
@@ -255,8 +255,8 @@ def _loss(params: Params, x: Tensor, labels: Tensor) -> Tensor:
 def _closed_form(params: Params, x: Tensor, labels: Tensor) -> tuple[Tensor, Params]:
     """Return y_t and the gradient."""
     _, z1, w1, _, y = _forward(params, x)
-    y_t, delta2 = _apart(y, labels[:, None])
-    delta2.mul_(y_t / ((y_t + DELTA) * len(x)))
+    y_t, delta2 = _apart(y, labels)
+    delta2.mul_(y_t / ((y_t + _scalar(DELTA, x)) * len(x)))
     delta1 = (delta2 @ params.W2.T).mul_(z1).mul_(w1)  # (B, H)
     return y_t, Params((delta1.T @ x).T, delta1.sum(0), z1.T @ delta2, delta2.sum(0))
 
@@ -269,11 +269,22 @@ def _forward(params: Params, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor,
     return a1, z1, torch.sigmoid(-a1), a2, torch.softmax(a2.T, dim=0).T  # along the outer axis: it takes half the time
 
 
-def _apart(y: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+def _apart(y: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return y_t (B, 1), and y - onehot(t) without cancellation: for the right class minus the sum of the others."""
+    column = labels.unsqueeze(1)
     y_t = y.gather(1, column)
     others = y.scatter(1, column, 0)
-    return y_t, others.scatter_(1, column, -others.sum(1, keepdim=True))
+    return y_t, others.scatter_(1, column, others.sum(1, keepdim=True).neg_())
+
+
+@cache
+def _scalar_on(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)
+
+
+def _scalar(value: float, like: Tensor) -> Tensor:
+    """Return `value` as a tensor: in float32 a small operation with a Python number takes twice as long."""
+    return _scalar_on(value, like.dtype, like.device)
 
 
 def _loop(params: Params, x: Tensor, labels: Tensor, h: float, entries: Entries) -> Params:
@@ -349,7 +360,6 @@ class Unperturbed(NamedTuple):
     rho: Tensor  # (B, 1)
     above_rho: Tensor  # (B, 1), 1 + rho
     delta: Tensor  # (B, O), y, for the right class minus the sum of the others
-    right: Tensor  # (B, O), one-hot
     sums: tuple[Tensor, ...]  # n! M_n (B, H) for n = 1, 2, ...; or with no terms V (B, O, H) and a2 - a2[t] (B, O, 1)
 
     def take(self, samples: Tensor) -> Self:
@@ -361,12 +371,10 @@ class Unperturbed(NamedTuple):
 
 def _unperturbed(params: Params, x: Tensor, labels: Tensor, terms: int) -> Unperturbed:
     a1, z1, w1, a2, y = _forward(params, x)
-    column = labels[:, None]
-    y_t, delta = _apart(y, column)
-    rho = y_t * (1 / DELTA)
-    right = torch.zeros_like(delta).scatter_(1, column, 1)
+    y_t, delta = _apart(y, labels)
+    rho = y_t / _scalar(DELTA, x)
     sums = _power_sums(delta, params.W2, labels, terms) if terms else _exponents(a2, params.W2, labels)
-    return Unperturbed(a1, z1, w1, z1 * w1, y_t, rho, rho + 1, delta, right, sums)
+    return Unperturbed(a1, z1, w1, z1 * w1, y_t, rho, rho + _scalar(1, x), delta, sums)
 
 
 def _power_sums(delta: Tensor, W2: Tensor, labels: Tensor, terms: int) -> tuple[Tensor, ...]:
@@ -375,21 +383,23 @@ def _power_sums(delta: Tensor, W2: Tensor, labels: Tensor, terms: int) -> tuple[
     They follow from Q_r = sum_k delta_k c_k^r by the binomial theorem: delta sums to 0, and k = t adds nothing. Where
     the columns of W2 are alike they cancel as the closed form does, relative to sum_k y_k |W2[j, k]|.
     """
-    c = W2.T  # (O, H)
-    powers = [c]
+    c = power = W2.T  # (O, H)
+    Q = [delta @ c]  # (B, H)
     for _ in range(1, terms):
-        powers.append(powers[-1] * c)
-    Q = [delta @ power for power in powers]  # (B, H)
-    c_t = c.index_select(0, labels) if terms > 1 else c
-    return tuple(_binomial(Q[:n], c_t) for n in range(1, terms + 1))
+        power = power * c
+        Q.append(delta @ power)
+    return tuple(Q) if terms == 1 else (Q[0], *_binomial_sums(Q, c.index_select(0, labels)))
 
 
-def _binomial(Q: list[Tensor], c_t: Tensor) -> Tensor:
-    """Return sum_r binomial(n, r) Q_r (-c_t)^(n - r), r = 1, ..., n, by Horner's rule."""
-    n, total = len(Q), Q[0]
-    for r in range(2, n + 1):
-        total = torch.addcmul(Q[r - 1], total, c_t, value=-r / (n - r + 1))
-    return total
+def _binomial_sums(Q: list[Tensor], c_t: Tensor) -> list[Tensor]:
+    """Return sum_r binomial(n, r) Q_r (-c_t)^(n - r), r = 1, ..., n, by Horner's rule, for n = 2, 3, ..."""
+    sums = []
+    for n in range(2, len(Q) + 1):
+        total = Q[0]
+        for r in range(2, n + 1):
+            total = torch.addcmul(Q[r - 1], total, c_t, value=-r / (n - r + 1))
+        sums.append(total)
+    return sums
 
 
 def _exponents(a2: Tensor, W2: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -459,27 +469,33 @@ def _scaled_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
     return top[..., 0, :], (exponents - top).exp_().sum(-2)
 
 
-def _output_difference(net: Unperturbed, shift: Shift) -> Tensor:
-    """Return D(s) for the shift of each logit; s broadcasts against (B, O), and so does the result.
+def _output_difference(net: Unperturbed, factors: Tensor) -> Tensor:
+    """Return D(s) for the shift of each logit, from `_output_factors(s, right)`; (..., B, O)."""
+    return _log_ratio(net, net.delta * factors)
 
-    A logit is a unit with z = 1 for the right class, and z = 0 for the others.
-    """
-    return _log_ratio(net, net.delta / (net.right + shift.poles))
+
+def _output_factors(s: Tensor, right: Tensor) -> Tensor:
+    """Return S(+) / delta and S(-) / delta, (2, ...): expm1(+-s), and -expm1(-+s) for the right class."""
+    e = torch.stack((s, -s)).expm1_()
+    return torch.where(right, -e.flip(0), e)
 
 
 def _structured(
     params: Params, x: Tensor, labels: Tensor, h: float, memory: float, needs: Plan
 ) -> tuple[Tensor, Params]:
     """Return y_t and the gradient."""
-    unit_bytes = x.itemsize * (8 + 8 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
+    unit_bytes = x.itemsize * (12 + 10 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes * len(params.b1)))))
     total, y_t, shift = Params(*map(torch.zeros_like, params)), [], _shift(x.new_full((1, 1), h))
+    classes = torch.arange(len(params.b2), device=x.device)
     for rows in _slices(len(x), int(memory // (unit_bytes * params.W2.numel()))):
         net = _unperturbed(params, x[rows], labels[rows], needs.terms)
         _add_by_pixel(total.W1, net, x[rows], h, needs, pairs)
         total.b1.add_(_hidden_difference(net, shift, needs).sum(0))
-        total.W2.add_(_output_difference(net, _shift(h * net.z1.T[:, :, None])).sum(1))  # (H, b, O)
-        total.b2.add_(_output_difference(net, shift).sum(0))
+        right = labels[rows][:, None] == classes
+        factors = _output_factors(h * net.z1.T[:, :, None], right)  # (2, H, b, O)
+        total.W2.add_(_output_difference(net, factors).sum(1))
+        total.b2.add_(_output_difference(net, _output_factors(shift.s, right)).sum(0))
         y_t.append(net.y_t)
     return torch.cat(y_t), Params(*(g.div_(2 * h * len(x)) for g in total))
 
@@ -493,69 +509,88 @@ def _add_by_pixel(total: Tensor, net: Unperturbed, x: Tensor, h: float, needs: P
         total.index_add_(0, pixel, differences.mul_(value.sign()))
 
 
-class Layer(NamedTuple):
-    """The nodes of a layer and what its interpolation takes, made once for many steps."""
+class Interpolation(NamedTuple):
+    """What leads from the differences at the nodes to the gradient."""
 
-    nodes: Shift  # (m, 1, 1)
-    transform: list[list[float]]  # (m, m), from the differences at the nodes to the coefficients
+    first: tuple[Tensor, ...]  # m scalars, weights of the first node in each coefficient
+    others: list[list[float]]  # (m, m - 1), those of the other nodes, relative to the first's
     scale: float  # of the inputs
     bias: list[float]  # the basis at the bias's input
 
 
-def _layers(h: float, sizes: Sizes, needs: Plan, samples: int, like: Tensor) -> tuple[Layer, Layer]:
-    """Return the hidden and the output layer, for batches of `samples`."""
-    hidden = _layer(needs.hidden_nodes, h, reach(h, sizes["x"]), samples, like)
-    return hidden, _layer(needs.output_nodes, h, h, samples, like)
+class Nodes(NamedTuple):
+    """What collocation takes, made once for many steps."""
+
+    hidden: Shift  # (m, 1, 1)
+    output: Tensor  # (2, m, O, O), `_output_factors` for each class and each right class
+    hidden_weights: Interpolation
+    output_weights: Interpolation
 
 
-def _layer(count: int, h: float, shift: float, samples: int, like: Tensor) -> Layer:
-    nodes = torch.from_numpy(shift * positive_nodes(count)[:, None, None]).to(like)
-    transform = chebyshev_transform(count) / (2 * h * samples)
+def _nodes(h: float, sizes: Sizes, needs: Plan, samples: int, params: Params) -> Nodes:
+    """Return the nodes for batches of `samples`."""
+    shift, like, classes = reach(h, sizes["x"]), params.W1, len(params.b2)
+    hidden = torch.from_numpy(shift * positive_nodes(needs.hidden_nodes)[:, None, None]).to(like)
+    output = torch.from_numpy(h * positive_nodes(needs.output_nodes)[:, None, None]).to(like)
+    factors = _output_factors(output, torch.eye(classes, dtype=torch.bool, device=like.device))
+    weights = (
+        _interpolation(count, scale, 2 * h * samples, like)
+        for count, scale in ((needs.hidden_nodes, h / shift), (needs.output_nodes, 1.0))
+    )
+    return Nodes(_shift(hidden), factors, *weights)
+
+
+def _interpolation(count: int, scale: float, divisor: float, like: Tensor) -> Interpolation:
+    transform = chebyshev_transform(count) / divisor
     if count > 1:  # T_3 = 4 v^3 - 3 v
         transform[0] -= 3 * transform[1]
         transform[1] *= 4
-    return Layer(_shift(nodes), transform.tolist(), h / shift, list(islice(_odd_basis(h / shift), count)))
+    first = torch.from_numpy(transform[:, 0]).to(like).unbind()
+    others = transform[:, 1:] / transform[:, :1]
+    return Interpolation(first, others.tolist(), scale, list(islice(_odd_basis(scale), count)))
 
 
 def _collocated(
-    params: Params, x: Tensor, labels: Tensor, memory: float, needs: Plan, layers: tuple[Layer, Layer]
+    params: Params, x: Tensor, labels: Tensor, memory: float, needs: Plan, nodes: Nodes
 ) -> tuple[Tensor, Params]:
     """Return y_t and the gradient."""
     size = int(memory // _row_bytes(params, needs))
     if size >= len(x):
-        return _collocated_sums(params, x, labels, needs, layers)
+        return _collocated_sums(params, x, labels, needs, nodes)
     chunks = _slices(len(x), size)
-    return reduce(_joined, (_collocated_sums(params, x[rows], labels[rows], needs, layers) for rows in chunks))
+    return reduce(_joined, (_collocated_sums(params, x[rows], labels[rows], needs, nodes) for rows in chunks))
 
 
 def _joined(one: tuple[Tensor, Params], other: tuple[Tensor, Params]) -> tuple[Tensor, Params]:
     return torch.cat((one[0], other[0])), Params(*map(torch.add, one[1], other[1]))
 
 
-def _collocated_sums(
-    params: Params, x: Tensor, labels: Tensor, needs: Plan, layers: tuple[Layer, Layer]
-) -> tuple[Tensor, Params]:
+def _collocated_sums(params: Params, x: Tensor, labels: Tensor, needs: Plan, nodes: Nodes) -> tuple[Tensor, Params]:
     """Return y_t, and the share of these samples in the gradient."""
-    net, (hidden, output) = _unperturbed(params, x, labels, needs.terms), layers
-    W1, b1 = _interpolate(hidden, x, _hidden_difference(net, hidden.nodes, needs))
-    W2, b2 = _interpolate(output, net.z1, _output_difference(net, output.nodes))
+    net = _unperturbed(params, x, labels, needs.terms)
+    W1, b1 = _interpolate(nodes.hidden_weights, x, _hidden_difference(net, nodes.hidden, needs))
+    factors = nodes.output.index_select(3, labels).mT  # (2, m, B, O)
+    W2, b2 = _interpolate(nodes.output_weights, net.z1, _output_difference(net, factors))
     return net.y_t, Params(W1, b1, W2, b2)
 
 
-def _interpolate(layer: Layer, inputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def _interpolate(by: Interpolation, inputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Sum the interpolated differences over the samples; see the reference for the shapes."""
-    at_nodes = values.unbind()
-    coefficients = [_combined(row, at_nodes) for row in layer.transform]  # (B, H)
-    basis = _odd_basis(inputs if layer.scale == 1 else inputs * layer.scale)  # (B, I)
+    first, *others = values.unbind()
+    if not others and by.scale == 1:  # as in float32 at the chapter's step: spares a tenth of the whole
+        coefficient = first.mul_(by.first[0])
+        return (coefficient.T @ inputs).T, coefficient.sum(0)
+    coefficients = [_combined(first, others, row).mul_(w) for row, w in zip(by.others, by.first, strict=True)]
+    basis = _odd_basis(inputs if by.scale == 1 else inputs * by.scale)  # (B, I)
     weights = coefficients[0].T @ next(basis)  # (H, I): faster than (I, H)
     for c, b in zip(coefficients[1:], basis, strict=False):
         weights.addmm_(c.T, b)
-    return weights.T, _combined(layer.bias, coefficients).sum(0)
+    bias = coefficients[0] if by.scale == 1 else coefficients[0] * by.bias[0]
+    return weights.T, _combined(bias, coefficients[1:], by.bias[1:]).sum(0)
 
 
-def _combined(weights: list[float], arrays: Sequence[Tensor]) -> Tensor:
-    total = arrays[0] if weights[0] == 1 else arrays[0] * weights[0]
-    for weight, array in zip(weights[1:], arrays[1:], strict=True):
+def _combined(total: Tensor, arrays: list[Tensor], weights: list[float]) -> Tensor:
+    for array, weight in zip(arrays, weights, strict=True):
         total = torch.add(total, array, alpha=weight)
     return total
 
@@ -576,7 +611,7 @@ def _row_bytes(params: Params, needs: Plan) -> int:
     (inputs, hidden), outputs = params.W1.shape, len(params.b2)
     exponentials = 0 if needs.terms else 8 * outputs * needs.hidden_nodes
     units = (2 * needs.terms + 2 * outputs + 8 * needs.hidden_nodes + exponentials + 8) * hidden
-    return params.W1.itemsize * (2 * needs.hidden_nodes * inputs + units + 10 * needs.output_nodes * outputs)
+    return params.W1.itemsize * ((2 * needs.hidden_nodes + 2) * inputs + units + 10 * needs.output_nodes * outputs)
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
@@ -591,19 +626,22 @@ def _scan(
     """Return the net after all steps, the loss before each, and the largest of W2 that a difference met, or 0."""
     W1 = initial.W1.T.clone(memory_format=torch.contiguous_format).T  # as the gradient of W1 lies in memory
     params = Params(W1, *(p.clone() for p in initial[1:]))
-    right, largest = [], [x.new_zeros(())]
-    for batch, batch_labels in zip(batches, labels[batches], strict=True):
+    # Made once. If each step kept an array of its own instead, the heap would fall to pieces, and the large arrays of
+    # every step would lie in new pages of memory: these cost more than the step.
+    inputs = x.new_empty(batches.shape[1], x.shape[1])
+    right, largest = x.new_empty(batches.shape), torch.zeros_like(params.W2)
+    for batch, batch_labels, kept in zip(batches, labels[batches], right, strict=True):
         if step is not _closed_form:
-            largest.append(torch.linalg.vector_norm(params.W2, math.inf))
-        y_t, slope = step(params, x.index_select(0, batch), batch_labels)
+            torch.maximum(largest, params.W2.abs(), out=largest)
+        y_t, slope = step(params, torch.index_select(x, 0, batch, out=inputs), batch_labels)
         for p, g in zip(params, slope, strict=True):
             p.sub_(g, alpha=learning_rate)
-        right.append(y_t)
-    return params, _cross_entropy(torch.stack(right).flatten(1)), float(torch.stack(largest).max())
+        kept.copy_(y_t.view(-1))
+    return params._replace(W1=W1.contiguous()), _cross_entropy(right), float(largest.max())
 
 
 def _loss_and(
-    gradient_: Callable[..., Params], h: float, memory: float, needs: Plan, sizes: Sizes, samples: int, like: Tensor
+    gradient_: Callable[..., Params], h: float, memory: float, needs: Plan, sizes: Sizes, samples: int, params: Params
 ) -> Step:
     """Return the function that gives y_t and that gradient from one forward pass."""
     if gradient_ is gradient:
@@ -611,5 +649,5 @@ def _loss_and(
     if gradient_ is structured or (gradient_ is collocated and not needs.collocates):
         return partial(_structured, h=h, memory=memory, needs=needs)
     if gradient_ is collocated:
-        return partial(_collocated, memory=memory, needs=needs, layers=_layers(h, sizes, needs, samples, like))
+        return partial(_collocated, memory=memory, needs=needs, nodes=_nodes(h, sizes, needs, samples, params))
     return lambda *net: (_right(*net), gradient_(*net, h=h, memory=memory))
