@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import commands
 import compare
 import ports
 
@@ -53,7 +54,7 @@ def outside_github(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main(list(SMALL)) == compare.AGREES
+    assert compare.main(list(SMALL)) == commands.AGREES
     output = capsys.readouterr()
     assert "quantities agree" in output.out
     assert output.err == ""  # no progress where nobody looks
@@ -94,7 +95,7 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_wrong_port_is_named_and_the_exit_code_is_1(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main([*SMALL, "--port", wrong]) == compare.DISAGREES
+    assert compare.main([*SMALL, "--port", wrong]) == commands.DISAGREES
     output = capsys.readouterr().out
     assert re.search(r"wrong_port float64 structured: b2\[\d\] at h = 0.0001 is .* times the bound", output)
 
@@ -102,7 +103,7 @@ def test_a_wrong_port_is_named_and_the_exit_code_is_1(wrong: str, capsys: pytest
 def test_a_crash_is_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "crashing_port.py"
     path.write_text(CRASHING)
-    assert compare.main([*SMALL, "--port", str(path)]) == compare.CRASHED
+    assert compare.main([*SMALL, "--port", str(path)]) == commands.CRASHED
     assert "crashed: TypeError at crashing_port.py:6: no such loss" in capsys.readouterr().out
 
 
@@ -111,7 +112,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ports.agreement.check", interrupt)
-    assert compare.main(list(SMALL)) == compare.INTERRUPTED
+    assert compare.main(list(SMALL)) == commands.INTERRUPTED
     assert capsys.readouterr().err == "compare.py: interrupted.\n"
 
 
@@ -126,7 +127,7 @@ def test_a_missing_framework_is_a_row(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(ports, "load", absent)
     assert compare.main([*SMALL[:-1], "numpy,jax"]) == 0
     assert "jax: not run: jax is not installed." in capsys.readouterr().out
-    assert compare.main([*SMALL[:-1], "jax"]) == compare.BAD_INPUT
+    assert compare.main([*SMALL[:-1], "jax"]) == commands.BAD_INPUT
     assert capsys.readouterr().err == "compare.py: Nothing to compare: jax: jax is not installed.\n"
 
 
@@ -163,7 +164,7 @@ def test_bad_input_is_one_sentence(
     except SystemExit as stop:
         code = stop.code
     output = capsys.readouterr()
-    assert code == compare.BAD_INPUT
+    assert code == commands.BAD_INPUT
     assert re.search(sentence, output.err), output.err
     assert output.err.count("\n") == 1
     assert output.out == ""

@@ -1,0 +1,69 @@
+"""What commands share of their output: files that are whole or absent, and what a result was made with."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def write(path: str, text: str) -> None:
+    """Write to stdout for "-", else to a file that is either there as a whole or not at all."""
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    target = Path(path)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, target)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def write_json(path: str, result: dict[str, Any]) -> None:
+    """Write a result, with what it was made with, as JSON."""
+    result = {"schema_version": 1, "environment": environment(), **result}
+    write(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and machine, without importing anything."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions: dict[str, str | None] = {}
+    for package in ("numpy", "torch", "jax", "jaxlib"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {"python": platform.python_version(), **versions, "platform": platform.platform(), "cpus": os.cpu_count()}
+
+
+def console() -> Console:
+    """Return where tables are printed: nobody cuts a pipe's lines."""
+    from rich.console import Console
+
+    found = Console(highlight=False)
+    if not found.is_terminal:
+        found.width = 160
+    return found
+
+
+def where(error: Exception) -> str:
+    """Return a sentence with what was raised and where."""
+    import traceback
+
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    message = " ".join(str(error).split()) or "no message."
+    return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}: {message}"
