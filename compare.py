@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The command line: hold every backend to the NumPy reference, and say whether they agree."""
+"""The command line: hold every backend to the NumPy reference, and say which of them to take."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from commands import BAD_INPUT, EXIT_CODES, INTERRUPTED, agree
+from commands import BAD_INPUT, EXIT_CODES, INTERRUPTED, advise, agree, speed
 
-COMMANDS = (agree,)
+COMMANDS = (advise, agree, speed)
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a file's name may have what the terminal lacks
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        argv.insert(0, "agree")
+        argv.insert(0, "advise")
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="compare.py", description=__doc__.splitlines()[0], epilog=EXIT_CODES)
-    commands = parser.add_subparsers(title="commands (agree unless told)", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands (advise unless told)", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
     return parser

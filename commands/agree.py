@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES
 from commands.options import add_output, add_problem, add_strategy, add_subjects, problem, settings, subjects
-from commands.output import console, where, write_json
+from commands.output import console, say, where, write_json
 
 if TYPE_CHECKING:
     from ports.agreement import Outcome, Problem, Subject
@@ -34,7 +34,9 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, and return the exit code."""
-    net = problem(args)
+    from reference.datasets import load
+
+    net = problem(args, load(args.data, seed=args.seed))
     found, not_run = subjects(args)
     outcome = compare_all(args, found, net)._replace(not_run=not_run)
     if args.json:
@@ -89,10 +91,9 @@ def _print(args: argparse.Namespace, outcome: Outcome) -> None:
     from ports.report import agreement_notes, agreement_summary, agreement_table
 
     out = console()
-    out.print(heading(args))
+    say(out, heading(args))
     out.print(agreement_table(outcome))
-    for text in ("", *agreement_notes(outcome), agreement_summary(outcome)):
-        out.print(text, markup=False)
+    say(out, "", *agreement_notes(outcome), agreement_summary(outcome))
 
 
 def heading(args: argparse.Namespace) -> str:

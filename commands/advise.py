@@ -1,0 +1,60 @@
+"""`compare.py` alone: agreement first, then speed, then the advice, on one screen."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from commands import EXIT_CODES, agree, ranking, speed
+from commands.options import add_output, add_problem, add_strategy, add_subjects, problem, settings, subjects
+from commands.output import console, say, write_json
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "advise",
+        help="agree, then speed, then the advice; what runs unless told",
+        description="Compare every backend with the reference, time collocated where it agrees, and say which to take.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    add_subjects(parser)
+    add_strategy(parser)
+    add_problem(parser)
+    add_output(parser)
+    speed.add_timing(parser, budget=8.0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, time, print, and return the exit code."""
+    speed.prepare(args)
+    from reference.datasets import load
+
+    data = load(args.data, seed=args.seed)
+    net = problem(args, data)
+    found, not_run = subjects(args)
+    timed = argparse.Namespace(**vars(args) | {"strategy": tuple(s for s in ("collocated",) if s in args.strategy)})
+    made = ranking.contenders(timed, data, net, found)
+    outcome = agree.compare_all(args, found, net)._replace(not_run=not_run)
+    shown = args.json != "-" and not args.quiet
+    if shown:
+        _print_agreement(args, outcome)
+    ranked = ranking.rank(timed, made, outcome)
+    if args.json:
+        results = {**agree.as_json(outcome), **ranked.as_json(args, net)}
+        write_json(args.json, {"command": "advise", "settings": settings(args), **results})
+    if shown:
+        speed.show(timed, net, ranked)
+    agree.tell_github(outcome)
+    return agree.exit_code(outcome) or made.exit_code
+
+
+def _print_agreement(args: argparse.Namespace, outcome: Any) -> None:
+    from ports.report import agreement_notes, agreement_summary, backends_table
+
+    out = console()
+    say(out, agree.heading(args))
+    out.print(backends_table(outcome))
+    say(out, *agreement_notes(outcome), agreement_summary(outcome), "")

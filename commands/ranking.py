@@ -1,0 +1,134 @@
+"""From subjects to advice: the contenders, what bars them from being timed, and what the timings say."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from commands import AGREES, CRASHED
+from commands.options import STRATEGIES
+from commands.output import waiting, where
+
+if TYPE_CHECKING:
+    from ports.advice import Advice, Timing
+    from ports.agreement import Outcome, Problem, Subject
+    from ports.contenders import Contender, Task
+    from reference.datasets import Dataset
+
+
+class Made(NamedTuple):
+    """The contenders, and what could not be one."""
+
+    contenders: list[Contender]
+    barred: list[dict[str, Any]]
+    not_run: list[dict[str, str]]
+    task: Task
+
+    @property
+    def exit_code(self) -> int:
+        """Return what crashed first calls end with."""
+        return CRASHED if self.barred else AGREES
+
+
+def contenders(args: argparse.Namespace, data: Dataset, net: Problem, found: list[Subject]) -> Made:
+    """Make the first call of each: it must come before anything else has compiled the same."""
+    from ports.contenders import Task, contender
+    from ports.peers import peers
+
+    task = Task(args.what, net, data, args.data, args.step, args.chunk_memory, args.iterations, args.seed)
+    made = Made([], [], [], task)
+    with waiting("first calls", args.quiet):
+        for subject in found:
+            for strategy in args.strategy:
+                try:
+                    made.contenders.append(contender(subject, strategy, task))
+                except Exception as error:  # a port may fail in any way: it is barred, and the exit code says so
+                    made.barred.append(_barred(subject, strategy, f"crashed: {where(error)}"))
+        if getattr(args, "peer", False):
+            more, not_run = peers(task, args.budget / 5)
+            made.contenders.extend(more)
+            made.not_run.extend(not_run)
+    return made
+
+
+def _barred(subject: Any, strategy: str, reason: str, **more: Any) -> dict[str, Any]:
+    name = getattr(subject, "name", None) if not hasattr(subject, "backend") else subject.backend
+    row = {"backend": name, "strategy": strategy, "dtype": subject.dtype, "device": subject.device}
+    return {**row, "quantity": None, "gap": None, "bound": None, "reason": reason, **more}
+
+
+def agreeing(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the options for the comparison."""
+    return argparse.Namespace(**vars(args) | {"strategy": tuple(s for s in STRATEGIES if s in args.strategy)})
+
+
+class Ranking(NamedTuple):
+    """The timings, what was barred from them, and the advice drawn."""
+
+    timings: list[Timing]
+    barred: list[dict[str, Any]]
+    not_run: list[dict[str, str]]
+    advice: list[Advice]
+
+    def as_json(self, args: argparse.Namespace, net: Problem) -> dict[str, Any]:
+        """Return what JSON records."""
+        first, *others = [advice.as_json() for advice in self.advice] if self.advice else [None]
+        return {
+            "speed": [timing.as_json(args.what) | {"sizes": sizes_of(net)} for timing in self.timings],
+            "barred": self.barred,
+            "not_run": self.not_run,
+            "advice": first,
+            "advice_for_other_dtypes": others,
+        }
+
+
+def rank(args: argparse.Namespace, made: Made, outcome: Outcome) -> Ranking:
+    """Time those that agree."""
+    import numpy as np
+
+    from ports.advice import advise, timings
+    from ports.speed import take_rounds
+
+    barred = made.barred + [row for c in made.contenders if (row := _disagreement(c, outcome))]
+    out = {tuple(row[key] for key in ("backend", "strategy", "dtype", "device")) for row in barred}
+    running = [c for c in made.contenders if c[:4] not in out]
+    found: list[Timing] = []
+    if running:
+        with waiting(f"timing {len(running)} contenders for up to {args.budget:g} s", args.quiet):
+            rounds = take_rounds([c.clock for c in running], args.budget, np.random.default_rng(args.seed))
+        found = timings(running, rounds)
+    advice = advise(found, args.what, sizes_in_words(made.task.problem))
+    return Ranking(found, barred, outcome.not_run + made.not_run, advice)
+
+
+def _disagreement(c: Contender, outcome: Outcome) -> dict[str, Any] | None:
+    """Return the row that bars a contender: its worst quantity that disagrees, or a crash."""
+    for crash in outcome.crashed:
+        if (crash["backend"], crash["dtype"]) == (c.backend, c.dtype):
+            return _barred(c, c.strategy, f"crashed: {crash['reason']}")
+    wrong = [
+        row
+        for row in outcome.rows
+        if not row.agrees
+        and (row.backend, row.dtype, row.device) == (c.backend, c.dtype, c.device)
+        and row.strategy in (None, c.strategy)
+    ]
+    if not wrong:
+        return None
+    from ports.report import disagreement_sentence
+
+    worst = max(wrong, key=lambda row: row.ratio)
+    more = {"quantity": worst.quantity, "gap": worst.gap, "bound": worst.bound}
+    return _barred(c, c.strategy, disagreement_sentence(worst).split(": ", 1)[1], **more)
+
+
+def sizes_of(net: Problem) -> dict[str, int]:
+    """Return the sizes of a net and its batch."""
+    inputs, hidden = net.params.W1.shape
+    return {"inputs": inputs, "hidden": hidden, "outputs": len(net.params.b2), "batch": len(net.t)}
+
+
+def sizes_in_words(net: Problem) -> str:
+    """Return the same as a user says it."""
+    found = sizes_of(net)
+    return f"{found['inputs']}-{found['hidden']}-{found['outputs']} and batches of {found['batch']}"

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from ports.advice import Timing, advise, crossovers, overtaking, timings, total_seconds
+from ports.contenders import Contender
+from ports.speed import Interval, Reading, Rounds
+
+
+def contender(
+    backend: str, *, strategy: str = "collocated", dtype: str = "float64", first: float | None = 0.0
+) -> Contender:
+    ranked = strategy != "closed form"
+    return Contender(backend, strategy, dtype, "cpu", lambda: Reading(0, 0), first, None, None, None, ranked)
+
+
+def timing(
+    backend: str, seconds: float, ratio: tuple[float, float, float], *, first: float = 0.0, dtype: str = "float64"
+) -> Timing:
+    around = Interval(seconds, 0.99 * seconds, 1.01 * seconds)
+    return Timing(contender(backend, first=first, dtype=dtype), around, Interval(*ratio), None, 30, 1.0)
+
+
+BEST = (1.0, 1.0, 1.0)
+
+
+def test_a_winner_is_named_with_the_next_and_where() -> None:
+    (advice,) = advise([timing("jax", 1.0, BEST), timing("numpy", 2.0, (2.0, 1.9, 2.1))], "step", "7-5-3")
+    assert advice.winner is not None
+    assert advice.winner.contender.backend == "jax"
+    assert advice.tie == []
+    assert advice.sentence.startswith("For 7-5-3 in float64 on this machine (")
+    assert (
+        "take jax collocated: numpy collocated, the next, takes 2.00 times as long (1.90 to 2.10)." in advice.sentence
+    )
+
+
+@pytest.mark.parametrize("ratio", [(1.5, 0.99, 2.0), (1.04, 1.03, 1.05)], ids=["noise", "too small a gain"])
+def test_a_tie_goes_to_the_simpler(ratio: tuple[float, float, float]) -> None:
+    found = [timing("jax", 1.0, BEST), timing("numpy", ratio[0], ratio), timing("torch", 3.0, (3.0, 2.9, 3.1))]
+    (advice,) = advise(found, "step", "7-5-3")
+    assert advice.winner is None
+    assert [t.contender.backend for t in advice.tie] == ["numpy", "jax"]
+    assert "numpy collocated and jax collocated are a tie: take numpy collocated, the simpler." in advice.sentence
+
+
+def test_a_port_from_outside_is_no_simpler_than_those_built_in() -> None:
+    (advice,) = advise([timing("mine", 1.0, BEST), timing("jax", 1.01, (1.01, 1.0, 1.02))], "step", "7-5-3")
+    assert [t.contender.backend for t in advice.tie] == ["jax", "mine"]
+
+
+def test_one_contender_beats_nobody() -> None:
+    (advice,) = advise([timing("jax", 1.0, BEST)], "step", "7-5-3")
+    assert advice.sentence.endswith("jax collocated is all there was to time.")
+
+
+def test_nothing_gives_no_advice() -> None:
+    assert advise([], "step", "7-5-3") == []
+
+
+def test_each_dtype_has_its_advice() -> None:
+    found = [timing("jax", 1.0, BEST, dtype="float32"), timing("numpy", 1.0, BEST)]
+    assert [advice.dtype for advice in advise(found, "step", "7-5-3")] == ["float32", "float64"]
+
+
+def test_the_break_even_counts_the_first_call() -> None:
+    quick, fast = timing("numpy", 1e-3, (10.0, 9.0, 11.0), first=0.01), timing("jax", 1e-4, BEST, first=1.0)
+    (advice,) = advise([quick, fast], "step", "7-5-3")
+    assert [(row["steps"], row["backend"]) for row in advice.break_even] == [
+        (1, "numpy"),
+        (100, "numpy"),
+        (10_000, "jax"),
+        (1_000_000, "jax"),
+    ]
+    steps = overtaking(fast, quick)
+    assert steps is not None
+    assert total_seconds(fast, steps) == pytest.approx(total_seconds(quick, steps))
+    assert f"its longer first call is made up for after {steps:,.0f} steps." in advice.sentence
+    assert overtaking(quick, fast) is None
+
+
+def test_a_run_counts_its_first_call_itself() -> None:
+    (advice,) = advise([timing("numpy", 1.0, BEST), timing("jax", 2.0, (2.0, 1.9, 2.1))], "run", "7-5-3")
+    assert advice.break_even == []
+
+
+def test_ratios_are_among_one_dtype_and_never_to_what_is_not_ranked() -> None:
+    contenders = [
+        contender("numpy", strategy="closed form"),
+        contender("numpy"),
+        contender("jax"),
+        contender("jax", dtype="float32"),
+    ]
+    seconds = np.tile([1.0, 4.0, 2.0, 0.5], (30, 1))
+    found = timings(contenders, Rounds(seconds, seconds))
+    assert [t.ratio and t.ratio.median for t in found] == [0.5, 2.0, 1.0, 1.0]
+    assert [t.to_closed_form and t.to_closed_form.median for t in found] == [1.0, 4.0, None, None]
+    assert [t.cores_used for t in found] == [1.0] * 4
+
+
+def test_the_ratio_is_taken_within_the_round() -> None:
+    """The rounds differ by a factor of 100; the pairs by 10% in each of them."""
+    rounds = np.exp(np.random.default_rng(0).uniform(0, np.log(100), 30))[:, None] * [1.0, 1.1]
+    slow = timings([contender("numpy"), contender("jax")], Rounds(rounds, rounds))[1]
+    assert slow.ratio is not None
+    assert slow.ratio == pytest.approx((1.1, 1.1, 1.1))
+
+
+def sized(*seconds: float) -> list[Timing]:
+    return [timing(name, s, BEST) for name, s in zip(("numpy", "jax"), seconds, strict=True)]
+
+
+def test_a_crossover_is_where_the_medians_meet() -> None:
+    """One takes n, the other 10 sqrt(n): they meet at 100."""
+    sizes = (1, 10, 1000, 10_000)
+    (row,) = crossovers(sizes, [sized(n, 10 * n**0.5) for n in sizes])
+    assert row["size"] == pytest.approx(100)
+    assert (row["faster_below"]["backend"], row["faster_above"]["backend"]) == ("numpy", "jax")
+
+
+def test_a_crossing_within_the_noise_is_none() -> None:
+    assert crossovers((1, 2), [sized(1.0, 1.005), sized(1.005, 1.0)]) == []
+    assert crossovers((1, 2), [sized(1.0, 2.0), sized(1.005, 1.0)]) == []
+
+
+def test_parallel_lines_never_cross() -> None:
+    assert crossovers((1, 10, 100), [sized(n, 2 * n) for n in (1, 10, 100)]) == []

@@ -1,0 +1,203 @@
+"""compare.py speed and compare.py alone, as a user calls them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import commands
+import compare
+from test_compare import CRASHING, SMALL, WRONG, run
+
+NET = SMALL[1:]
+SHORT = (*NET, "--dtype", "float64", "--budget", "0.1")
+
+
+def result(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, object]:
+    assert compare.main([*arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("what", ["gradient", "step", "run"])
+def test_json_has_what_was_timed(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(capsys, "speed", *SHORT, "--what", what, "--iterations", "3")
+    (row,) = found["speed"]
+    assert found["command"] == "speed"
+    wanted = {"backend": "numpy", "strategy": "collocated", "dtype": "float64", "device": "cpu", "what": what}
+    assert {key: row[key] for key in wanted} == wanted
+    assert row["interval_s"][0] <= row["median_s"] <= row["interval_s"][1]
+    assert row["rounds"] >= 1
+    assert (row["ratio_to_best"], row["ratio_interval"]) == (1, [1, 1])
+    assert row["estimated"] is None
+    assert row["sizes"] == {"inputs": 64, "hidden": 3, "outputs": 10, "batch": 6}
+    assert (row["first_call_s"] is None) == (what == "run")
+    assert found["barred"] == found["not_run"] == []
+    assert found["advice"]["winner"]["backend"] == "numpy"
+    assert [row["steps"] for row in found["advice"]["break_even"]] == ([] if what == "run" else [1, 100, 10**4, 10**6])
+
+
+def test_the_ladder_has_every_rung(capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(capsys, "speed", *SHORT, "--what", "gradient", "--strategy", "all")
+    rungs = ["closed form", "collocated", "structured", "batched", "loop"]
+    assert [row["strategy"] for row in found["speed"]] == rungs
+    assert all(row["ratio_to_closed_form"] > 0 for row in found["speed"])
+    assert [row["ranked"] for row in found["speed"]] == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize(("source", "code"), [(WRONG, commands.DISAGREES), (CRASHING, commands.CRASHED)])
+def test_what_does_not_agree_is_barred(
+    source: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(source)
+    arguments = ("speed", *SHORT, "--strategy", "structured,collocated", "--what", "gradient", "--port", str(path))
+    found = result(capsys, *arguments, code=code)
+    timed = {(row["backend"], row["strategy"]) for row in found["speed"]}
+    barred = {(row["backend"], row["strategy"]) for row in found["barred"]}
+    assert ("their_port", "structured") in barred
+    assert not timed & barred
+    if code == commands.DISAGREES:
+        (row,) = found["barred"]
+        assert row["quantity"] == "b2"
+        assert row["gap"] > row["bound"] > 0
+        assert ("their_port", "collocated") in timed  # that one is right
+    else:
+        assert all("crashed: TypeError at their_port.py:6: no such loss" in row["reason"] for row in found["barred"])
+        assert {backend for backend, _ in timed} == {"numpy"}
+
+
+def test_the_table_says_who_is_barred(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(WRONG)
+    assert (
+        compare.main(["speed", *SHORT, "--what", "gradient", "--strategy", "structured", "--port", str(path)])
+        == commands.DISAGREES
+    )
+    output = capsys.readouterr().out
+    assert re.search(r"barred: their_port float64 structured: b2\[\d\] .*times the bound", output)
+    assert "numpy structured is all there was to time." in output
+
+
+def test_a_crash_in_the_first_call_is_barred(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(CRASHING.replace("def loss(params, x, t)", "def train_steps(params, x, t, batches, **_)"))
+    # `train_steps` must be one, so that the module is a port at all
+    path.write_text(path.read_text().replace("**_", "*, gradient, learning_rate, h=1e-4, memory=0"))
+    found = result(capsys, "speed", *SHORT, "--port", str(path), code=commands.CRASHED)
+    assert [row["reason"] for row in found["barred"]] == ["crashed: TypeError at their_port.py:6: no such loss"]
+
+
+def test_slow_is_no_failure_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slow = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+def collocated(*args, **options):
+    for _ in range(50):
+        gradient = right.GRADIENTS["collocated"](*args, **options)
+    return gradient
+
+GRADIENTS = {**right.GRADIENTS, "collocated": collocated}
+"""
+    path = tmp_path / "slow_port.py"
+    path.write_text(slow)
+    arguments = ["speed", *SHORT, "--what", "gradient", "--port", str(path)]
+    assert compare.main(arguments) == 0
+    assert capsys.readouterr().err == ""
+    assert compare.main([*arguments, "--fail-if-slower", "5"]) == commands.DISAGREES
+    assert re.search(r"slow_port collocated float64 takes .* for sure more than 5\.", capsys.readouterr().err)
+    assert compare.main([*arguments, "--fail-if-slower", "500"]) == 0
+
+
+def test_the_sweep_repeats_it_over_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    for over, size in (("hidden", "hidden"), ("batch", "batch"), ("inputs", "inputs")):
+        found = result(capsys, "speed", *SHORT, "--what", "gradient", "--sweep", over, "--sizes", "2,5")
+        assert [row["sizes"][size] for row in found["speed"]] == [2, 5]
+        assert found["sweep"] == {"over": over, "sizes": [2, 5], "crossovers": []}
+    assert compare.main(["speed", *SHORT, "--what", "gradient", "--sweep", "hidden", "--sizes", "2,5"]) == 0
+    assert "No contender overtakes another beyond doubt" in capsys.readouterr().out
+
+
+def test_the_self_check_prints_its_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["speed", *SHORT, "--what", "gradient", "--self-check"]
+    assert compare.main(arguments) == 0
+    assert re.search(r"against itself, \d+ verdicts: .*% \(.*nominal 5%\)", capsys.readouterr().out)
+    found = result(capsys, *arguments)["self_check"]
+    assert 0 <= found["winners"] <= found["told_apart"] <= found["verdicts"]
+
+
+def test_threads_are_set_before_a_library_counts_them() -> None:
+    done = run("speed", *SHORT, "--threads", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["speed"][0]["cores_used"] < 1.2
+    assert ", 1 core)" in found["advice"]["sentence"]
+
+
+def test_peers_stand_beside_and_are_not_ranked(capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(capsys, "speed", *SHORT, "--peer", "--hidden", "1")
+    assert found["speed"][0]["what"] == "gradient"
+    others = [row for row in found["speed"] if row["strategy"] == "peer"]
+    assert len(others) + len(found["not_run"]) == 4
+    assert not any(row["ranked"] for row in others)
+
+
+def test_alone_it_agrees_then_times_then_advises(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([*SHORT]) == 0
+    output = capsys.readouterr()
+    agreed, timed, advised = (output.out.index(text) for text in ("quantities agree", "a training step", "For 64-3-10"))
+    assert agreed < timed < advised
+    assert output.err == ""
+    found = result(capsys, *SHORT)
+    assert found["command"] == "advise"
+    assert found["agrees"] is True
+    assert len(found["speed"]) == 1
+
+
+def test_alone_a_wrong_port_fails_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(WRONG)
+    assert compare.main([*SHORT, "--port", str(path)]) == commands.DISAGREES
+    assert "DISAGREES" in capsys.readouterr().out
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["speed"]):
+        assert compare.main([*command, *SHORT, "--quiet"]) == 0
+        assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--budget", "0"), r"`budget` must be positive and finite, got 0.0\."),
+        (("--budget", "nan"), r"`budget` must be positive and finite, got nan\."),
+        (("--budget", "inf"), r"`budget` must be positive and finite, got inf\."),
+        (("--iterations", "0"), r"`iterations` must be at least 1, got 0\."),
+        (("--fail-if-slower", "1"), r"`fail-if-slower` must be above 1, got 1.0\."),
+        (("--fail-if-slower", "nan"), r"`fail-if-slower` must be above 1, got nan\."),
+        (("--threads", "0"), r"`threads` must be from 1 to \d+, the cores of this process, got 0\."),
+        (("--threads", "100000"), r"`threads` must be from 1 to \d+, the cores of this process, got 100000\."),
+        (("--peer", "--what", "run"), r"`what` must be gradient with --peer, got run\."),
+        (("--what", "everything"), r"argument --what: invalid choice: 'everything'"),
+        (("--sweep", "depth"), r"argument --sweep: invalid choice: 'depth'"),
+        (("--sizes", "3,2"), r"must be whole numbers from small to large, got '3,2'\."),
+        (("--sizes", "0,2"), r"must be whole numbers from small to large, got '0,2'\."),
+        (("--sizes", "few"), r"must be whole numbers from small to large, got 'few'\."),
+        (("--sweep", "batch", "--sizes", "2,5000"), r"`batch` must be from 1 to 1000, .*got 5000\."),
+        (("--strategy", "fast"), r"must be one of closed form, collocated, .*got 'fast'\."),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = compare.main(["speed", *SHORT, *arguments])
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    assert code == commands.BAD_INPUT
+    assert re.search(sentence, output.err), output.err
+    assert output.err.count("\n") == 1
+    assert output.out == ""

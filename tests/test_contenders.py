@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+import ports
+from ports.agreement import Subject, random_problem
+from ports.contenders import CLOSED_FORM, SAMPLED, Task, contender, first_call, relative_error, truth
+from ports.peers import PEERS, peers
+from reference.datasets import load
+from reference.two_layer_net import Params
+
+
+def task(what: str, hidden: int = 3, iterations: int = 20) -> Task:
+    data = load("random")
+    net = random_problem(data.x_train, data.t_train, hidden=hidden, samples=6, seed=0)
+    return Task(what, net, data, "random", iterations=iterations)
+
+
+def subject(dtype: str = "float64") -> Subject:
+    return Subject("numpy", ports.load("numpy"), dtype, "cpu", "numpy")
+
+
+@pytest.mark.parametrize("what", ["gradient", "step", "run"])
+@pytest.mark.parametrize("strategy", [CLOSED_FORM, "collocated"])
+def test_a_clock_reads(what: str, strategy: str) -> None:
+    made = contender(subject(), strategy, task(what))
+    found = made.clock()
+    assert found.seconds > 0
+    assert found.cpu_seconds > 0
+    assert (made.first_call_s is None) == (what == "run")
+    assert made.estimated is None
+    assert made.ranked == (strategy != CLOSED_FORM)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "batched"])
+def test_a_sample_of_parameters_is_scaled_up(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that counts parameters in place of seconds reads all of them, and N times as many in a run of N."""
+    net = task("gradient", hidden=64)
+    seen: list[int] = []
+    port = ports.load("numpy")
+
+    def counting(params: Params, x: np.ndarray, t: np.ndarray, *, entries: Params, **options: object) -> Params:
+        seen.append(sum(at.size for at in entries))
+        assert all(np.unique(at).size == at.size for at in entries)
+        assert all((at >= 0).all() and (at < p.size).all() for at, p in zip(entries, params, strict=True))
+        return Params(*(np.zeros(at.size) for at in entries))
+
+    monkeypatch.setitem(port.GRADIENTS, strategy, counting)
+    made = contender(subject(), strategy, net)
+    count, total = SAMPLED[strategy], sum(p.size for p in net.problem.params)
+    assert made.estimated == f"{count:,} of {total:,} parameters"
+    assert set(seen) == {count}
+    assert made.error == 1.0  # zeros
+    one, many = made.clock(), contender(subject(), strategy, task("run", hidden=64, iterations=1000)).clock()
+    assert many.seconds > 10 * one.seconds
+
+
+def test_few_parameters_are_all_timed() -> None:
+    assert contender(subject(), "loop", task("gradient")).estimated is None
+
+
+def test_the_error_is_that_of_the_difference() -> None:
+    """Of the closed form it is the truncation: a hundred times as much at ten times the step."""
+    small, large = task("gradient"), task("gradient")
+    object.__setattr__(large, "h", 1e-3)
+    errors = [contender(subject(), CLOSED_FORM, each).error for each in (small, large)]
+    assert errors[1] / errors[0] == pytest.approx(100, rel=0.01)
+    assert contender(subject(), "collocated", small).error < 1e-14
+    assert 1e-9 < contender(subject("float32"), "collocated", small).error < 1e-6
+
+
+def test_relative_error() -> None:
+    one = Params(np.ones(4), np.zeros(0), np.zeros(0), np.zeros(0))
+    assert relative_error(one._replace(W1=np.full(4, 1.5)), one) == 0.5
+    zero = one._replace(W1=np.zeros(4))
+    assert relative_error(zero, zero) == 0
+    assert relative_error(one, zero) == np.inf
+
+
+def test_the_peak_is_what_the_call_takes() -> None:
+    _, peak = first_call(lambda: np.ones(2**24).sum())
+    if peak is None:
+        pytest.skip("the system does not tell the peak of a call")
+    assert 0.9 * 2**27 < peak < 1.5 * 2**27
+
+
+def test_peers_differentiate_the_same_loss() -> None:
+    pytest.importorskip("scipy", minversion="1.15")
+    small = task("gradient", hidden=1)
+    found, not_run = peers(small, budget=60.0)
+    assert {row["backend"] for row in not_run} | {peer.backend for peer in found} == {peer.name for peer in PEERS}
+    for peer in found:
+        assert not peer.ranked
+        assert peer.error < (1e-3 if "approx_fprime" in peer.backend else 1e-6), peer.backend
+
+
+def test_a_peer_that_would_take_long_does_not_run() -> None:
+    pytest.importorskip("scipy")
+    found, not_run = peers(task("gradient"), budget=0.0)
+    assert found == []
+    assert all("would take about" in row["reason"] or "not installed" in row["reason"] for row in not_run)
+
+
+def test_truth_is_the_reference_at_more_digits() -> None:
+    net = task("gradient").problem
+    expected = ports.load("numpy").GRADIENTS["structured"](*net)
+    for got, true in zip(expected, truth(net, 1e-4), strict=True):
+        np.testing.assert_allclose(got, true.astype(float), rtol=0, atol=1e-14 * np.abs(true).max())

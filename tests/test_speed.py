@@ -1,0 +1,180 @@
+"""The statistics, on clocks whose truth is known: a planted gain is found, none is found in noise, drift cancels."""
+
+import gc
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from ports import speed
+from ports.speed import Interval, Reading, Rounds, best_of, calibrated, median, ratios, reading, self_check, take_rounds
+
+
+@pytest.fixture(autouse=True)
+def no_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of rounds are taken here: collecting before each set of them would be all that takes time."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+
+
+def clocks(truths: list[float], *, noise: float, seed: int, drift: float = 0.0) -> list[Callable[[], Reading]]:
+    """Return clocks of these true times on one machine, which slows down by `drift` with every reading."""
+    rng, slowness = np.random.default_rng(seed), [1.0]
+
+    def clock(truth: float) -> Callable[[], Reading]:
+        def read() -> Reading:
+            slowness[0] *= 1 + drift
+            seconds = truth * slowness[0] * math.exp(noise * rng.standard_t(3))  # outliers, as on a busy machine
+            return Reading(seconds, 2 * seconds)
+
+        return read
+
+    return [clock(truth) for truth in truths]
+
+
+def thirty(contenders: list[Callable[[], Reading]], seed: int = 0) -> np.ndarray:
+    return take_rounds(contenders, math.inf, np.random.default_rng(seed), max_rounds=30).seconds
+
+
+def apart(ratio: Interval) -> bool:
+    return not ratio.low <= 1 <= ratio.high
+
+
+def test_a_gain_of_a_tenth_is_found() -> None:
+    found = [ratios(thirty(clocks([1.0, 1.1], noise=0.05, seed=seed), seed), 0)[1] for seed in range(200)]
+    assert sum(ratio.low > 1 for ratio in found) >= 195
+    assert sum(ratio.low <= 1.1 <= ratio.high for ratio in found) >= 180
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.01, -0.01])
+def test_no_gain_is_found_where_there_is_none_whatever_the_drift(drift: float) -> None:
+    """400 verdicts of 5% each: more than 33 or fewer than 9 have a probability below 0.5%."""
+    found = [ratios(thirty(clocks([1.0, 1.0], noise=0.05, seed=s, drift=drift), s), 0)[1] for s in range(400)]
+    assert 9 <= sum(map(apart, found)) <= 33
+
+
+def test_drift_falls_on_all_alike() -> None:
+    """In 30 rounds of two the machine becomes six times as slow; the ratios don't see it."""
+    rounds = [thirty(clocks([1.0, 1.2], noise=0.02, seed=seed, drift=0.03), seed) for seed in range(100)]
+    assert all(seconds[-1].mean() > 4 * seconds[0].mean() for seconds in rounds)
+    found = [ratios(seconds, 0)[1] for seconds in rounds]
+    assert sum(ratio.low <= 1.2 <= ratio.high for ratio in found) >= 88  # of 95: 88 or fewer in 0.3% of all cases
+    assert all(ratio.width < 0.1 for ratio in found)
+
+
+def test_turns_are_random_and_each_round_has_each_contender_once() -> None:
+    order: list[int] = []
+
+    def clock(n: int) -> Callable[[], Reading]:
+        def read() -> Reading:
+            order.append(n)
+            return Reading(1.0 + n, 1.0)
+
+        return read
+
+    rounds = take_rounds([clock(n) for n in range(3)], math.inf, np.random.default_rng(0), max_rounds=30)
+    turns = np.array(order).reshape(30, 3)
+    assert (np.sort(turns) == [0, 1, 2]).all()
+    assert len({tuple(turn) for turn in turns}) == 6
+    assert (rounds.seconds == [1, 2, 3]).all()
+
+
+def test_all_intervals_hold_together() -> None:
+    """Five contenders that are the same as the best: one of the intervals excludes 1 in 5% of all cases, not in 20%."""
+    wrong = 0
+    for seed in range(200):
+        found = ratios(thirty(clocks([1.0] * 6, noise=0.05, seed=seed), seed), 0)
+        wrong += any(apart(ratio) for ratio in found[1:])
+    assert wrong <= 20
+
+
+def test_rounds_end_when_the_intervals_are_narrow() -> None:
+    quiet = take_rounds(clocks([1.0, 2.0], noise=1e-4, seed=0), math.inf, np.random.default_rng(0))
+    noisy = take_rounds(clocks([1.0, 2.0], noise=0.1, seed=0), math.inf, np.random.default_rng(0), max_rounds=80)
+    assert len(quiet.seconds) == speed.MIN_ROUNDS
+    assert len(noisy.seconds) == 80
+
+
+def test_a_spent_budget_leaves_as_many_rounds_as_the_intervals_need() -> None:
+    for contenders in (1, 2, 6, 30):
+        rounds = take_rounds(clocks([1.0] * contenders, noise=0.1, seed=0), 0.0, np.random.default_rng(0))
+        count = len(rounds.seconds)
+        assert count == speed.fewest_rounds(contenders)
+        assert 2.0 ** (1 - count) <= speed.ERROR / max(1, contenders - 1) < 2.0 ** (2 - count)
+
+
+@pytest.mark.parametrize("n", [5, 8, 30, 31, 100])
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_the_interval_is_that_of_the_bootstrap(n: int, level: float) -> None:
+    """Of 100,000 resamples: their quantiles lie within the exact ones, for an odd n on them."""
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=n)
+    resampled = np.median(values[rng.integers(0, n, (100_000, n))], axis=1)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    found = median(values, level)
+    assert found.median == np.median(values)
+    if n % 2:
+        assert {low, high} <= set(values)
+    ordered = np.sort(values)
+    assert ordered.searchsorted(low, "right") - ordered.searchsorted(found.low, "right") in (0, 1)
+    assert ordered.searchsorted(found.high) - ordered.searchsorted(high) in (0, 1)
+
+
+def test_the_best_has_the_smallest_median() -> None:
+    assert best_of(np.array([[2.0, 1.0, 1.5], [2.0, 1.0, 1.5], [0.1, 9.0, 1.5]])) == 1
+
+
+def test_cores_are_processor_time_over_wall_time() -> None:
+    rounds = Rounds(np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([[2.0, 1.0], [1.0, 1.0]]))
+    assert rounds.cores_used() == pytest.approx([1.5, 0.5])
+
+
+def test_a_reading_is_of_one_unit() -> None:
+    calls: list[int] = []
+    found = reading(lambda: calls.append(sum(range(1000))), repetitions=4, units=1e9)
+    assert len(calls) == 4
+    assert 0 < found.seconds < 1e-6
+
+
+def test_a_short_call_is_repeated_until_it_takes_long_enough() -> None:
+    calls: list[int] = []
+    clock = calibrated(lambda: calls.append(0))
+    calls.clear()
+    clock()
+    assert len(calls) > 100
+
+
+def test_a_long_call_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now: Iterator[float] = iter(range(1000))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))
+    calls: list[int] = []
+    clock = calibrated(lambda: calls.append(0))
+    assert len(calls) == 1
+    clock()
+    assert len(calls) == 2
+
+
+def test_garbage_is_collected_again_afterwards() -> None:
+    def broken() -> Reading:
+        assert not gc.isenabled()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        take_rounds([broken], 1.0, np.random.default_rng(0))
+    assert gc.isenabled()
+
+
+def test_the_self_check_counts() -> None:
+    same = self_check(clocks([1.0, 3.0], noise=0.05, seed=0), 0.0, 1.05, np.random.default_rng(0))
+    assert same.verdicts == 2
+    turns = iter(range(10**9))
+
+    def alternating() -> Reading:  # a clock that isn't itself: every other reading takes twice as long
+        return Reading(1.0 + next(turns) % 2, 1.0)
+
+    class Ordered:
+        def permutation(self, n: int) -> np.ndarray:
+            return np.arange(n)
+
+    found = self_check([alternating], 0.0, 1.05, Ordered())  # type: ignore[arg-type]
+    assert found == (1, 1, 1)
