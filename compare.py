@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from commands import BAD_INPUT, EXIT_CODES, INTERRUPTED, advise, agree, speed
+from commands import BAD_INPUT, EXIT_CODES, INTERRUPTED, advise, agree, report, speed
 
-COMMANDS = (advise, agree, speed)
+COMMANDS = (advise, agree, speed, report)
 
 
 class Parser(argparse.ArgumentParser):

@@ -100,7 +100,7 @@ def _entries(group: list[Agreement]) -> str:
 
 def backends_table(outcome: Outcome) -> Table:
     """Return a table with one line for each backend x dtype: enough where all agree."""
-    table = _table(
+    table = plain_table(
         ("backend", "left"), ("quantities", "right"), ("worst gap/bound", "right"), ("of", "left"), ("verdict", "left")
     )
     for name, rows in groupby(outcome.rows, lambda row: f"{row.backend} {row.dtype}"):
@@ -112,7 +112,8 @@ def backends_table(outcome: Outcome) -> Table:
     return table
 
 
-def _table(*columns: tuple[str, str]) -> Table:
+def plain_table(*columns: tuple[str, str]) -> Table:
+    """Return a table of these columns, (heading, left or right), with no lines drawn."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in columns:
         table.add_column(name, justify="left" if justify == "left" else "right", no_wrap=True)
@@ -140,7 +141,7 @@ def speed_table(timings: Sequence[Timing], width: int) -> Table:
     more = [("x closed form", "right")] if ladder else []
     more += [("cores", "right"), ("error", "right"), ("peak", "right")]
     wide = width >= 120
-    table = _table(*columns, *(more if wide else more[:1]))
+    table = plain_table(*columns, *(more if wide else more[:1]))
     for dtype in dict.fromkeys(timing.contender.dtype for timing in timings):
         table.add_row()
         for timing in (timing for timing in timings if timing.contender.dtype == dtype):
@@ -188,7 +189,7 @@ def speed_notes(
 
 def break_even_table(advice: Sequence[Advice]) -> Table:
     """Return which ends first, by the number of steps, first call included."""
-    table = _table(("steps", "right"), *((f"first in {each.dtype}", "left") for each in advice if each.break_even))
+    table = plain_table(("steps", "right"), *((f"first in {each.dtype}", "left") for each in advice if each.break_even))
     for rows in zip(*(each.break_even for each in advice if each.break_even), strict=True):
         first = (f"{row['backend']} {row['strategy']}, {seconds(float(str(row['seconds'])))}" for row in rows)
         table.add_row(f"{rows[0]['steps']:,}", *first)
@@ -214,7 +215,7 @@ def _binomial_interval(hits: int, trials: int) -> tuple[float, float]:
 
 def sweep_table(sizes: Sequence[int], found: Sequence[Sequence[Timing]]) -> Table:
     """Return the medians, a column for each size."""
-    table = _table(("backend", "left"), ("strategy", "left"), *((f"{size:,}", "right") for size in sizes))
+    table = plain_table(("backend", "left"), ("strategy", "left"), *((f"{size:,}", "right") for size in sizes))
     medians = [{timing.contender[:4]: timing.seconds.median for timing in timings} for timings in found]
     for key in dict.fromkeys(key for column in medians for key in column):
         table.add_row(f"{key[0]} {key[2]}", key[1], *(seconds(column.get(key)) for column in medians))

@@ -1,0 +1,66 @@
+import re
+from html.parser import HTMLParser
+
+from rich.table import Table
+
+from ports.page import Report, Section, html, markdown
+
+
+def report() -> Report:
+    table = Table("name", "value")
+    table.columns[1].justify = "right"
+    table.add_row("[green]agrees[/]", "1 < 2")
+    table.add_row()
+    sections = [
+        Section("With a figure", "See <this>.", '<svg viewBox="0 0 1 1"></svg>', None, ["a note"]),
+        Section("With a table", "Numbers.", None, table),
+    ]
+    return Report("fdnet on <digits>", ["Take numpy & be happy."], sections, [("Versions", "numpy 2")])
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_opens_with_the_advice() -> None:
+    text = html(report())
+    assert text.index("Take numpy &amp; be happy.") < text.index("<section>")
+
+
+def test_what_is_shown_is_escaped_and_figures_are_not() -> None:
+    text = html(report())
+    assert "fdnet on &lt;digits&gt;" in text
+    assert "See &lt;this&gt;." in text
+    assert "1 &lt; 2" in text
+    assert '<svg viewBox="0 0 1 1"></svg>' in text
+
+
+def test_every_tag_is_closed() -> None:
+    page = Page(html(report()))
+    assert page.open == []
+    assert page.tags.count("section") == 2
+    assert page.tags.count("tr") == 2  # the heading and one row: lines that part groups are left out
+
+
+def test_nothing_is_fetched() -> None:
+    text = html(report())
+    assert not re.search(r"https?://|url\(|@import|<script|src=", text)
+
+
+def test_markdown_has_the_same_as_a_table() -> None:
+    text = markdown(report())
+    assert "# fdnet on <digits>" in text
+    assert "**Take numpy & be happy.**" in text
+    assert "| name | value |\n| --- | ---: |\n| agrees | 1 < 2 |\n" in text
