@@ -25,7 +25,7 @@ class DeviceError(ValueError):
 
 def dtype_name(array: Any) -> str:
     """Return 'float32' for an array of NumPy, JAX or PyTorch that holds float32, and so on."""
-    return str(array.dtype).removeprefix("torch.")
+    return str(array.dtype).rpartition(".")[2]  # torch.float32
 
 
 def unit_roundoff(dtype: str) -> float:
@@ -38,6 +38,29 @@ def check_dtype(dtype: str) -> str:
     if dtype not in DTYPES:
         raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     return dtype
+
+
+def check_numbers(array: Any) -> np.ndarray:
+    """Return what `from_numpy` is given as a NumPy array of real numbers."""
+    found = _as_array("array", array)
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"`array` must hold real numbers, got {found.dtype}.")
+    return found
+
+
+def _as_array(name: str, values: Any) -> np.ndarray:
+    if isinstance(values, np.ma.MaskedArray):  # whose mask would be dropped
+        raise ValueError(f"`{name}` must have no mask, got a numpy.ma.MaskedArray.")
+    try:
+        return np.asarray(values)
+    except Exception as error:  # ragged lists, or whatever a foreign array does not like
+        raise ValueError(f"`{name}` must be an array, got {shown(values)}.") from error
+
+
+def shown(value: Any) -> str:
+    """Return what a sentence shows of a value: one line, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_device(device: str, devices: tuple[str, ...]) -> str:

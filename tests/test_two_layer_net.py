@@ -214,7 +214,7 @@ def test_a_step_that_is_no_step_is_refused():
 
 @subjects("float64")
 def test_the_chapters_listing_learns_digits(subject):
-    network_class = functools.partial(TwoLayerNet, backend=subject.name, seed=0)
+    network_class = functools.partial(TwoLayerNet, backend=subject.port, seed=0)
     x_train, t_train, x_test, t_test = datasets.load("digits", dtype="float32")
     t_train, t_test = np.eye(10)[t_train], np.eye(10)[t_test]
     np.random.seed(0)
