@@ -82,7 +82,7 @@ def test_the_initial_net_is_the_chapters():
 @pytest.mark.parametrize("name", ["input_size", "hidden_size", "output_size"])
 def test_an_empty_layer_is_refused(name):
     sizes = {"input_size": 3, "hidden_size": 2, "output_size": 2, name: 0}
-    with pytest.raises(ValueError, match=f"^`{name}` must be at least 1, got 0.$"):
+    with pytest.raises(ValueError, match=f"^`{name}` must be a whole number, at least 1, got 0.$"):
         TwoLayerNet(**sizes)
 
 

@@ -105,8 +105,10 @@ TRAINABLE = (gradient, *GRADIENTS.values())
 
 
 def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memory=validation.MEMORY):
-    right, _ = _checked(params, x, t, memory)
+    right, sizes = _checked(params, x, t, memory)
     validation.check_gradient(gradient, TRAINABLE)
+    if gradient in (loop, batched):
+        validation.check_step_moves(validation.check_step(h), sizes, validation.dtype_name(x))
     rate, losses = validation.check_learning_rate(learning_rate), []
     options = {"h": validation.check_step(h), "memory": memory} if gradient in TRAINABLE[1:] else {}
     for batch in validation.check_batches(batches, x.shape[0]):
