@@ -186,8 +186,9 @@ class TwoLayerNet:
 
     def _on_backend(self, x: np.ndarray) -> tuple[Params, Any]:
         """Return parameters and inputs as the backend's own; the chapter's float32 inputs become float64 here."""
+        device = "cpu" if "cpu" in self._port.devices() else "auto"
         arrays = (*(self.params[name] for name in Params._fields), x)
-        *params, x = (self._port.from_numpy(np.asarray(a), dtype="float64", device="cpu") for a in arrays)
+        *params, x = (self._port.from_numpy(np.asarray(a), dtype="float64", device=device) for a in arrays)
         return Params(*params), x
 
     def _as_dict(self, gradient: Params) -> dict[str, np.ndarray]:
