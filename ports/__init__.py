@@ -86,7 +86,7 @@ def _importing(port: str, module: str) -> Iterator[None]:
         missing = _missing(error)
         if missing and f"{module}.".startswith(f"{missing}."):
             raise _no_such_port(port) from error
-        if missing and missing.split(".")[0] not in {"ports", "reference"}:
+        if missing and importlib.util.find_spec(missing.partition(".")[0]) is None:
             raise NotRunError(f"{missing} is not installed.") from error
         raise PortError(f"The port {port!r} must be importable, got {_where(error)}.") from error
 

@@ -203,6 +203,10 @@ BROKEN = {
     "a wrong name": (NUMPY_PORT + "undefined\n", "NameError at fdnet_test_port.py:2: name 'undefined' is not defined"),
     "an import that fails": ("from ports.numpy_port import nothing\n", "ImportError at fdnet_test_port.py:1: cannot"),
     "a part of ours that is not": ("import ports.nothing\n", "ModuleNotFoundError at .*: No module named 'ports.noth"),
+    "a part that its framework lacks": (
+        "import numpy.nothing\n",
+        "ModuleNotFoundError at .*:1: No module named 'numpy.n",
+    ),
     "an error of its own": ("raise RuntimeError('broken\\nin two.')\n", "RuntimeError at .*:1: broken in two"),
     "an exit": ("import sys\nsys.exit(0)\n", "SystemExit at fdnet_test_port.py:2: 0"),
     "devices that fail": (NUMPY_PORT + "def devices():\n    return 1 / 0", "ZeroDivisionError at .*:3: division by"),

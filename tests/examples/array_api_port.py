@@ -46,7 +46,8 @@ def loss(params, x, t):
 
 def accuracy(params, x, t):
     right, _ = _checked(params, x, t)
-    return xp.mean(xp.astype(xp.argmax(predict(params, x), axis=1) == xp.argmax(right, axis=1), x.dtype))
+    hits = xp.argmax(predict(params, x), axis=1) == xp.argmax(right, axis=1)
+    return xp.mean(xp.astype(hits, x.dtype))
 
 
 def gradient(params, x, t):
@@ -62,7 +63,8 @@ def batched(params, x, t, *, h=1e-4, memory=validation.MEMORY, entries=None, net
     validation.check_step_moves(validation.check_step(h), sizes, validation.dtype_name(x))
     found = []
     for name, p, at in zip(Params._fields, params, validation.check_entries(params, entries), strict=True):
-        parts, size = [_like(x, [])], min(nets, 1 + int(memory) // (100 * p.size * x.shape[0]))
+        size = min(nets, 1 + int(memory) // (100 * (p.size + x.shape[0] * sum(params.W2.shape))))
+        parts = [_like(x, [])]
         for start in range(0, at.size, size):
             entry = xp.asarray(at.ravel()[start : start + size, None], device=x.device)
             moved = xp.reshape(xp.arange(p.size, device=x.device) == entry, (-1, *p.shape))  # an entry of each copy
