@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"compare.py: {error.strerror or error}: {error.filename!r}.", file=sys.stderr)
         return BAD_INPUT
+    except MemoryError as error:
+        print(f"compare.py: this needs more memory than there is: {error}.", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("compare.py: interrupted.", file=sys.stderr)
         return INTERRUPTED

@@ -3,10 +3,13 @@
 import importlib
 import importlib.util
 import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any
 
 from ports.protocol import NotRunError, Port, PortError, check_port
 
@@ -18,8 +21,8 @@ BUILT_IN = ("numpy", "torch", "jax")
 
 def names() -> tuple[str, ...]:
     """Return the names of the backends: those built in, then those of installed packages (group `fdnet.ports`)."""
-    installed = sorted(entry.name for entry in entry_points(group="fdnet.ports"))
-    return (*BUILT_IN, *(name for name in installed if name not in BUILT_IN))
+    installed = {entry.name for entry in entry_points(group="fdnet.ports")}
+    return (*BUILT_IN, *sorted(installed - set(BUILT_IN)))
 
 
 def load(name: str) -> Port:
@@ -35,31 +38,25 @@ def load(name: str) -> Port:
     NotRunError
         If its framework is not installed or does not work here.
     PortError
-        If there is no such port, or it lacks something that a port must have. PortError is a ValueError.
+        If there is no such port, it can't be imported, or it lacks something that a port must have. PortError is a
+        ValueError.
     """
+    module, find = _place(name)
+    with _importing(name, module):
+        return check_port(find())
+
+
+def _place(name: str) -> tuple[str, Callable[[], Any]]:
+    """Return the name of the module that a port is in, and what imports it."""
     if name in BUILT_IN:
-        return check_port(_import(f"ports.{name}_port"))
+        return f"ports.{name}_port", lambda: importlib.import_module(f"ports.{name}_port")
     for entry in entry_points(group="fdnet.ports", name=name):
-        return check_port(_import(entry.module))
+        return entry.module, entry.load
     if name.endswith(".py"):
-        return check_port(_import_file(Path(name)))
-    if "." in name or importlib.util.find_spec(name) is not None:
-        return check_port(_import(name))
-    raise PortError(f"A backend must be one of {', '.join(names())}, a module or a .py file, got {name!r}.")
-
-
-def _import(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        _refuse(error)
-
-
-def _refuse(error: ModuleNotFoundError) -> NoReturn:
-    """Turn an absent framework into the reason not to run; a port that can't find a part of itself is broken."""
-    if error.name is None or error.name.split(".")[0] in {"ports", "reference"}:
-        raise error
-    raise NotRunError(f"{error.name} is not installed.") from error
+        return name, lambda: _import_file(Path(name))
+    if all(part.isidentifier() for part in name.split(".")):
+        return name, lambda: importlib.import_module(name)
+    raise _no_such_port(name)
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -69,10 +66,46 @@ def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except ModuleNotFoundError as error:
-        _refuse(error)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+@contextmanager
+def _importing(port: str, module: str) -> Iterator[None]:
+    """Turn an absent framework into the reason not to run, and any other error into what is wrong with the port."""
+    try:
+        yield
+    except (NotRunError, PortError):
+        raise
+    except (Exception, SystemExit) as error:
+        missing = _missing(error)
+        if missing and f"{module}.".startswith(f"{missing}."):
+            raise _no_such_port(port) from error
+        if missing and importlib.util.find_spec(missing.partition(".")[0]) is None:
+            raise NotRunError(f"{missing} is not installed.") from error
+        raise PortError(f"The port {port!r} must be importable, got {_where(error)}.") from error
+
+
+def _missing(error: BaseException | None) -> str | None:
+    """Return the module whose absence is the error, or its cause: where jaxlib is absent, jax raises one of its own."""
+    while isinstance(error, ModuleNotFoundError) and error.name is None:
+        error = error.__cause__
+    return error.name if isinstance(error, ModuleNotFoundError) else None
+
+
+def _no_such_port(name: str) -> PortError:
+    return PortError(f"A backend must be one of {', '.join(names())}, a module or a .py file, got {name!r}.")
+
+
+def _where(error: BaseException) -> str:
+    """Return what was raised and where, in a part of a sentence."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    file, line, message = frame.filename, frame.lineno, str(error)
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line, message = error.filename, error.lineno, error.msg
+    return f"{type(error).__name__} at {Path(file).name}:{line}: {' '.join(message.split())}".rstrip(".: ")

@@ -34,6 +34,7 @@ from reference.validation import (
     check_learning_rate,
     check_memory,
     check_net,
+    check_numbers,
     check_step,
     check_step_moves,
     unit_roundoff,
@@ -53,7 +54,7 @@ _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> Array:
     """Return a copy of `array` on a device of `devices()`."""
     name, _, index = check_device(device, devices()).partition(":")
-    copy = np.array(array, dtype=check_dtype(dtype))  # device_put may alias what it is given
+    copy = np.array(check_numbers(array), dtype=check_dtype(dtype))  # device_put may alias what it is given
     return jax.device_put(copy, jax.devices(_PLATFORMS.get(name, name))[int(index or 0)])
 
 
@@ -176,6 +177,8 @@ def train_steps(
     labels, sizes = _checked(params, x, t, memory)
     batches = jax.device_put(check_batches(batches, len(x)), x.device)
     check_gradient(gradient, TRAINABLE)
+    if gradient in (loop, batched):
+        check_step_moves(h, sizes, str(x.dtype))
     rate, largest_weight = jnp.asarray(check_learning_rate(learning_rate), x.dtype), sizes["W2"]
     while True:
         needs = plan(h, sizes["x"], largest_weight, str(x.dtype))

@@ -7,7 +7,7 @@ import numpy as np
 from reference.gradient import GRADIENTS
 from reference.training import train_steps
 from reference.two_layer_net import accuracy, gradient, loss, predict
-from reference.validation import check_device, check_dtype
+from reference.validation import check_device, check_dtype, check_numbers
 
 __all__ = [
     "GRADIENTS",
@@ -26,7 +26,7 @@ __all__ = [
 def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> np.ndarray:
     """Return a copy of `array`."""
     check_device(device, devices())
-    return np.array(array, dtype=check_dtype(dtype))
+    return np.array(check_numbers(array), dtype=check_dtype(dtype))
 
 
 def to_numpy(array: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a port must offer: a module that has these names is a port (DESIGN: one file is a backend)."""
 
 import inspect
+import reprlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from reference.two_layer_net import Params
 Array = Any
 """The backend's own array."""
 Gradient = Callable[..., Params]
-"""`f(params, x, t, *, h=1e-4, memory=MEMORY) -> Params`; `loop` and `batched` take `entries=None` too."""
+"""The closed form, or a `Difference`."""
 STRATEGIES = ("loop", "batched", "structured", "collocated")
 
 
@@ -22,6 +23,13 @@ class NotRunError(RuntimeError):
 
 class PortError(ValueError):
     """A module that was offered as a port and is none."""
+
+
+class Difference(Protocol):
+    """A function of GRADIENTS. `loop` and `batched` take `entries=None` too: flat indices, an array for each member."""
+
+    def __call__(self, params: Params, x: Array, t: Array, *, h: float = 1e-4, memory: float = 256 * 2**20) -> Params:
+        """Return the central differences at the step `h`, with work that fits into `memory` bytes."""
 
 
 class Port(Protocol):
@@ -81,17 +89,42 @@ def check_port(module: ModuleType) -> Port:
     name = getattr(module, "__name__", repr(module))
     for member, wanted in inspect.getmembers(Port, inspect.isfunction):
         if not member.startswith("_"):
-            _check_member(name, module, member, list(inspect.signature(wanted).parameters)[1:])
+            _check_function(f"{name}.{member}", getattr(module, member, None), wanted)
     gradients = getattr(module, "GRADIENTS", None)
-    if not isinstance(gradients, dict) or not gradients or not all(map(callable, gradients.values())):
-        raise PortError(f"`{name}.GRADIENTS` must be a dict of strategy names and functions, got {gradients!r}.")
+    if not isinstance(gradients, dict) or not set(STRATEGIES) <= gradients.keys():
+        raise PortError(
+            f"`{name}.GRADIENTS` must be a dict of functions for {', '.join(STRATEGIES)}, got {_shown(gradients)}."
+        )
+    for strategy, function in gradients.items():
+        _check_function(f"{name}.GRADIENTS[{strategy!r}]", function, Difference.__call__)
+    devices = module.devices()
+    if not isinstance(devices, tuple) or not devices or not all(isinstance(device, str) for device in devices):
+        raise PortError(f"`{name}.devices()` must return a tuple of names, got {_shown(devices)}.")
     return module
 
 
-def _check_member(name: str, module: ModuleType, member: str, wanted: list[str]) -> None:
-    function = getattr(module, member, None)
+def _check_function(name: str, function: Any, wanted: Callable[..., Any]) -> None:
+    parameters = [p for p in inspect.signature(wanted).parameters.values() if p.name != "self"]
+    takes = str(inspect.Signature([p.replace(annotation=p.empty, default=p.empty) for p in parameters]))
     if not callable(function):
-        raise PortError(f"`{name}` must have a function `{member}({', '.join(wanted)})`, got {function!r}.")
-    got = list(inspect.signature(function).parameters)
-    if got[: len(wanted)] != wanted:
-        raise PortError(f"`{name}.{member}` must take ({', '.join(wanted)}), got ({', '.join(got)}).")
+        raise PortError(f"`{name}` must be a function {takes}, got {_shown(function)}.")
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # some written in C have none
+        raise PortError(f"`{name}` must take {takes}, got a function without a signature.") from None
+    if not _can_be_called(signature, parameters):
+        raise PortError(f"`{name}` must take {takes}, got {signature}.")
+
+
+def _can_be_called(signature: inspect.Signature, wanted: list[inspect.Parameter]) -> bool:
+    """Return whether each argument, named for what it is, would arrive under its own name, or in *args or **kwargs."""
+    positional = [p.name for p in wanted if p.kind is not p.KEYWORD_ONLY]
+    try:
+        bound = signature.bind(*positional, **{p.name: p.name for p in wanted if p.kind is p.KEYWORD_ONLY})
+    except TypeError:
+        return False
+    return all(name == value for name, value in bound.arguments.items() if isinstance(value, str))
+
+
+def _shown(value: Any) -> str:
+    return reprlib.repr(list(value) if isinstance(value, dict) else value)

@@ -32,6 +32,7 @@ from reference.validation import (
     check_learning_rate,
     check_memory,
     check_net,
+    check_numbers,
     check_step,
     check_step_moves,
     dtype_name,
@@ -80,7 +81,9 @@ def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> Tensor:
     name = check_device(device, devices())
     if name == "mps" and check_dtype(dtype) == "float64":
         raise ValueError("`dtype` must be float32 on mps, which has no float64, got 'float64'.")
-    copy = np.array(array, dtype=check_dtype(dtype), order="C")  # torch.from_numpy aliases what it is given
+    copy = np.array(
+        check_numbers(array), dtype=check_dtype(dtype), order="C"
+    )  # torch.from_numpy aliases what it is given
     return torch.from_numpy(copy).to(name)
 
 
@@ -210,6 +213,8 @@ def train_steps(
     labels, sizes = _checked(params, x, t, memory)
     chosen = torch.from_numpy(check_batches(batches, len(x))).to(x.device)
     check_gradient(gradient, TRAINABLE)
+    if gradient in (loop, batched):
+        check_step_moves(h, sizes, dtype_name(x))
     learning_rate = check_learning_rate(learning_rate)
     largest_weight = sizes["W2"]
     while True:
@@ -230,7 +235,7 @@ def _largest(array: Tensor) -> float:
 def _checked(params: Params, x: Tensor, t: Any, memory: float = MEMORY) -> tuple[Tensor, Sizes]:
     check_memory(memory)
     sizes = check_net(params, x, Tensor, _largest)
-    on_host = t.cpu().numpy() if isinstance(t, Tensor) else t
+    on_host = t.detach().cpu() if isinstance(t, Tensor) else t
     return torch.from_numpy(check_labels(on_host, len(x), len(params.b2))).to(x.device), sizes
 
 

@@ -96,7 +96,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         with _open(path) as stream:
             shape = _idx_shape(stream, ndim, path)
             return _body(stream, shape, np.dtype(np.uint8), str(path)).reshape(shape)
-    except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
+    except (OSError, EOFError, zlib.error, MemoryError) as error:  # gzip.BadGzipFile is an OSError
         raise DataError(f"{path} must be readable, got {_described(error)}.") from error
 
 
@@ -168,6 +168,9 @@ def _body(stream: _Stream, shape: tuple[int, ...], dtype: np.dtype[Any], where: 
 
 
 def _member(archive: zipfile.ZipFile, name: str, ndim: int, where: str) -> NDArray[Any]:
+    method = archive.getinfo(f"{name}.npy").compress_type
+    if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may ask for gigabytes before they unpack
+        raise DataError(f"{where} must be stored or deflated, got compression method {method}.")
     with archive.open(f"{name}.npy") as stream:
         shape, fortran, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
         if len(shape) != ndim:
@@ -196,7 +199,7 @@ def _check_labels(x: NDArray[Any], t: NDArray[Any], where: str) -> None:
 
 def _described(error: BaseException) -> str:
     first, *_ = f"{type(error).__name__}: {error}".splitlines()  # NumPy's go on with advice about its own options
-    return first.rstrip(".: ")
+    return first[:200].rstrip(".: ")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from reference.validation import (
     check_memory,
     check_net,
     check_step,
+    check_step_moves,
 )
 
 TRAINABLE = (closed_form, *differences.GRADIENTS.values())
@@ -68,6 +69,8 @@ def train_steps(
     sizes = check_net(params, x, np.ndarray, largest)
     labels, batches = check_labels(t, len(x), len(params.b2)), check_batches(batches, len(x))
     check_gradient(gradient, TRAINABLE)
+    if gradient in (differences.loop, differences.batched):
+        check_step_moves(h, sizes, str(x.dtype))
     step = _loss_and(gradient, h, memory, sizes["x"])
     losses = np.empty(len(batches), x.dtype)
     for k, batch in enumerate(batches):

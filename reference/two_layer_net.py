@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reference.functions import DELTA, cross_entropy_error, sigmoid, softmax
-from reference.validation import check_dtype, check_labels, check_net
+from reference.validation import check_dtype, check_labels, check_net, check_seed, check_size, check_spread
 
 
 class Params(NamedTuple):
@@ -36,8 +36,9 @@ def init(
     The numbers are drawn in float64, so that a seed means the same net, rounded, in float32.
     """
     for name, size in {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}.items():
-        if size < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {size}.")
+        check_size(name, size)
+    check_spread(weight_init_std)
+    check_seed(seed)
     check_dtype(dtype)
     rng = np.random.default_rng(seed)
     drawn = Params(
@@ -185,8 +186,9 @@ class TwoLayerNet:
 
     def _on_backend(self, x: np.ndarray) -> tuple[Params, Any]:
         """Return parameters and inputs as the backend's own; the chapter's float32 inputs become float64 here."""
+        device = "cpu" if "cpu" in self._port.devices() else "auto"
         arrays = (*(self.params[name] for name in Params._fields), x)
-        *params, x = (self._port.from_numpy(np.asarray(a), dtype="float64", device="cpu") for a in arrays)
+        *params, x = (self._port.from_numpy(np.asarray(a), dtype="float64", device=device) for a in arrays)
         return Params(*params), x
 
     def _as_dict(self, gradient: Params) -> dict[str, np.ndarray]:

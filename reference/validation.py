@@ -14,6 +14,7 @@ Sizes = dict[str, float]
 """max(|array|) of W1, b1, W2, b2 and x, by name."""
 Entries = tuple[np.ndarray, ...]
 """Flat indices of entries of W1, b1, W2 and b2."""
+MEMBERS = ("W1", "b1", "W2", "b2")
 DTYPES = ("float64", "float32")
 MEMORY = 256 * 2**20
 """Bytes that one gradient may use for its work unless told otherwise."""
@@ -25,7 +26,7 @@ class DeviceError(ValueError):
 
 def dtype_name(array: Any) -> str:
     """Return 'float32' for an array of NumPy, JAX or PyTorch that holds float32, and so on."""
-    return str(array.dtype).removeprefix("torch.")
+    return str(array.dtype).rpartition(".")[2]  # torch.float32
 
 
 def unit_roundoff(dtype: str) -> float:
@@ -36,8 +37,31 @@ def unit_roundoff(dtype: str) -> float:
 def check_dtype(dtype: str) -> str:
     """Return `dtype` if it is one that the project computes in."""
     if dtype not in DTYPES:
-        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
     return dtype
+
+
+def check_numbers(array: Any) -> np.ndarray:
+    """Return what `from_numpy` is given as a NumPy array of real numbers."""
+    found = _as_array("array", array)
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"`array` must hold real numbers, got {found.dtype}.")
+    return found
+
+
+def _as_array(name: str, values: Any) -> np.ndarray:
+    if isinstance(values, np.ma.MaskedArray):  # whose mask would be dropped
+        raise ValueError(f"`{name}` must have no mask, got a numpy.ma.MaskedArray.")
+    try:
+        return np.asarray(values)
+    except Exception as error:  # ragged lists, or whatever a foreign array does not like
+        raise ValueError(f"`{name}` must be an array, got {shown(values)}.") from error
+
+
+def shown(value: Any) -> str:
+    """Return what a sentence shows of a value: one line, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_device(device: str, devices: tuple[str, ...]) -> str:
@@ -45,7 +69,7 @@ def check_device(device: str, devices: tuple[str, ...]) -> str:
     if device == "auto":
         return devices[0]
     if device not in devices:
-        raise DeviceError(f"`device` must be auto or one of {', '.join(devices)} here, got {device!r}.")
+        raise DeviceError(f"`device` must be auto or one of {', '.join(devices)} here, got {shown(device)}.")
     return device
 
 
@@ -67,7 +91,9 @@ def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], fl
     Sizes
         The largest size of a number in each.
     """
-    named = {**_members("params", params), "x": x}
+    if getattr(params, "_fields", None) != MEMBERS:
+        raise ValueError(f"`params` must be a Params of {', '.join(MEMBERS)}, got a {type(params).__name__}.")
+    named = {**params._asdict(), "x": x}
     for name, array in named.items():
         _check_array(name, array, array_type)
     _check_shapes({name: tuple(array.shape) for name, array in named.items()})
@@ -80,14 +106,9 @@ def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], fl
     return sizes
 
 
-def _members(name: str, params: Any) -> dict[str, Any]:
-    if len(params) != 4:
-        raise ValueError(f"`{name}` must have the four members W1, b1, W2 and b2, got {len(params)}.")
-    return dict(zip(("W1", "b1", "W2", "b2"), params, strict=True))
-
-
 def _check_array(name: str, array: Any, array_type: type) -> None:
-    if not isinstance(array, array_type):
+    # A subclass of NumPy's array has a mask that would be dropped, or products that mean something else.
+    if type(array) is not np.ndarray if array_type is np.ndarray else not isinstance(array, array_type):
         wanted, got = (f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in (array_type, type(array)))
         raise ValueError(f"`{name}` must be a {wanted} (the port's from_numpy makes one), got {got}.")
     if dtype_name(array) not in DTYPES:
@@ -131,7 +152,7 @@ def check_labels(t: Any, samples: int, classes: int) -> np.ndarray:
     -------
     (B,) int64 array
     """
-    t = np.asarray(t)
+    t = _as_array("t", t)
     if t.shape not in ((samples,), (samples, classes)):
         raise ValueError(f"`t` must have shape ({samples},) or ({samples}, {classes}), got {t.shape}.")
     if t.dtype.kind not in "biuf" or not np.isfinite(t).all():
@@ -147,8 +168,31 @@ def check_labels(t: Any, samples: int, classes: int) -> np.ndarray:
 def _one_hot_labels(t: np.ndarray) -> np.ndarray:
     wrong = np.flatnonzero(((t != 0) & (t != 1)).any(axis=1) | (t.sum(axis=1) != 1))
     if len(wrong):
-        raise ValueError(f"`t` must hold one-hot rows (a single 1 among 0s), got {t[wrong[0]].tolist()} at {wrong[0]}.")
+        raise ValueError(
+            f"`t` must hold one-hot rows (a single 1 among 0s), got {shown(t[wrong[0]].tolist())} at {wrong[0]}."
+        )
     return t.argmax(axis=1)
+
+
+def check_size(name: str, size: int) -> int:
+    """Return a number of inputs, units or the like."""
+    if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"`{name}` must be a whole number, at least 1, got {shown(size)}.")
+    return int(size)
+
+
+def check_spread(deviation: float) -> float:
+    """Return a standard deviation."""
+    if not _is_number(deviation) or not 0 <= deviation < math.inf:
+        raise ValueError(f"`weight_init_std` must be a finite number, at least 0, got {shown(deviation)}.")
+    return float(deviation)
+
+
+def check_seed(seed: int | None) -> int | None:
+    """Return the seed; None asks for another net each time."""
+    if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0):
+        raise ValueError(f"`seed` must be a whole number, at least 0, or None, got {shown(seed)}.")
+    return seed
 
 
 def check_step(h: float) -> float:
@@ -157,14 +201,14 @@ def check_step(h: float) -> float:
     Above 1 it measures no slope; below 1e-20 its products with small inputs leave the range of float32.
     """
     if not _is_number(h) or not 1e-20 <= h <= 1:
-        raise ValueError(f"`h` must be from 1e-20 to 1, got {h!r}.")
+        raise ValueError(f"`h` must be from 1e-20 to 1, got {shown(h)}.")
     return float(h)
 
 
 def check_learning_rate(learning_rate: float) -> float:
     """Return the learning rate as a Python float."""
     if not _is_number(learning_rate) or not math.isfinite(learning_rate):
-        raise ValueError(f"`learning_rate` must be a finite number, got {learning_rate!r}.")
+        raise ValueError(f"`learning_rate` must be a finite number, got {shown(learning_rate)}.")
     return float(learning_rate)
 
 
@@ -186,7 +230,7 @@ def check_step_moves(h: float, sizes: Sizes, dtype: str) -> None:
 def check_memory(memory: float) -> int:
     """Return the memory budget in bytes."""
     if not _is_number(memory) or not 0 < memory < math.inf:
-        raise ValueError(f"`memory` must be a positive number of bytes, got {memory!r}.")
+        raise ValueError(f"`memory` must be a positive number of bytes, got {shown(memory)}.")
     return int(memory)
 
 
@@ -194,24 +238,29 @@ def check_entries(params: Any, entries: Any) -> Entries:
     """Return the flat indices to differentiate, one int64 array for each member of `params`; None asks for all."""
     if entries is None:
         return tuple(np.arange(math.prod(p.shape)).reshape(p.shape) for p in params)
-    checked = []
-    for (name, at), p in zip(_members("entries", entries).items(), params, strict=True):
-        at, size = np.asarray(at), math.prod(p.shape)
-        if at.size and (at.dtype.kind not in "iu" or at.min() < 0 or at.max() >= size):
-            raise ValueError(f"`entries` must be whole numbers from 0 to {size - 1} for `{name}`, got {at.tolist()}.")
-        checked.append(at.astype(np.int64))
-    return tuple(checked)
+    if not isinstance(entries, (tuple, list)) or len(entries) != len(MEMBERS):
+        raise ValueError(f"`entries` must hold an array for each of {', '.join(MEMBERS)}, got {shown(entries)}.")
+    return tuple(_entries_of(*each) for each in zip(MEMBERS, entries, params, strict=True))
+
+
+def _entries_of(name: str, at: Any, p: Any) -> np.ndarray:
+    at, size = _as_array("entries", at), math.prod(p.shape)
+    if at.size and (at.dtype.kind not in "iu" or at.min() < 0 or at.max() >= size):
+        raise ValueError(
+            f"`entries` must be whole numbers from 0 to {size - 1} for `{name}`, got {shown(at.tolist())}."
+        )
+    return at.astype(np.int64)
 
 
 def check_gradient(gradient: Any, known: tuple[Callable[..., Any], ...]) -> None:
     """Raise ValueError unless `gradient` is one of the functions `known`."""
-    if gradient not in known:
-        raise ValueError(f"`gradient` must be the port's `gradient` or one of its `GRADIENTS`, got {gradient!r}.")
+    if not any(gradient is function for function in known):
+        raise ValueError(f"`gradient` must be the port's `gradient` or one of its `GRADIENTS`, got {shown(gradient)}.")
 
 
 def check_batches(batches: Any, samples: int) -> np.ndarray:
     """Return the (K, B) sample indices of K mini-batches as int64, each of them within the data."""
-    batches = np.asarray(batches)
+    batches = _as_array("batches", batches)
     if batches.ndim != 2 or batches.dtype.kind not in "iu" or 0 in batches.shape:
         raise ValueError(
             f"`batches` must be a non-empty (K, B) array of whole numbers, got {batches.dtype} {batches.shape}."

@@ -1,7 +1,10 @@
-"""Profiles, the backends that must be there, and a cache that spares JAX from compiling twice."""
+"""Profiles, the ports that tests run on, and a cache that spares JAX from compiling twice."""
 
 import os
 import tempfile
+from contextlib import suppress
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -22,13 +25,58 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--port",
+        metavar="FILE|MODULE|NAME",
+        action="append",
+        default=[],
+        help="run what every port must pass on this port alone: a .py file, a module or the name of an installed port; "
+        "may be given more than once",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "subjects(*dtypes): what every port must pass; the test takes `subject`")
+    for name in config.getoption("port"):
+        with suppress(ports.NotRunError):  # which is each test's reason to be skipped
+            try:
+                load(name)
+            except ports.PortError as error:
+                raise pytest.UsageError(f"--port: {error}") from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if mark := metafunc.definition.get_closest_marker("subjects"):
+        pairs = list(product(metafunc.config.getoption("port") or ports.BUILT_IN, mark.args))
+        ids = [f"{shown(name)}-{dtype}" for name, dtype in pairs]
+        metafunc.parametrize("subject", pairs, indirect=True, ids=ids)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("port"):
+        others = [item for item in items if item.get_closest_marker("subjects") is None]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+@cache  # a file would be another module each time
+def load(name: str) -> ports.Port:
+    return ports.load(name)
+
+
+def shown(name: str) -> str:
+    return Path(name).stem if name.endswith(".py") else name
+
+
 @pytest.fixture(scope="session")
 def subject(request: pytest.FixtureRequest) -> Subject:
-    """Return the backend and dtype of an indirect parameter, or skip with the reason that it can't run here."""
-    backend, dtype = request.param
+    """Return the port and dtype that a test marked with `subjects` runs on, or skip with the reason that it can't."""
+    name, dtype = request.param
     try:
-        return Subject(backend, ports.load(backend), dtype, "cpu")
+        port = load(name)
     except ports.NotRunError as reason:
-        if backend in os.environ.get("FDNET_REQUIRE", "").split(","):
-            pytest.fail(f"{backend} is required by FDNET_REQUIRE but did not run: {reason}")
-        pytest.skip(f"{backend} not run: {reason}")
+        if name in os.environ.get("FDNET_REQUIRE", "").split(","):
+            pytest.fail(f"{name} is required by FDNET_REQUIRE but did not run: {reason}")
+        pytest.skip(f"{name} not run: {reason}")
+    return Subject(shown(name), port, dtype, "cpu" if "cpu" in port.devices() else port.devices()[0])

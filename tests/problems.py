@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-import ports
 from ports.agreement import Problem
 from reference.two_layer_net import Params
 from reference.validation import DTYPES
@@ -48,6 +47,5 @@ def _edits() -> st.SearchStrategy[tuple[str, int, float]]:
 
 
 def subjects(*dtypes: str) -> pytest.MarkDecorator:
-    """Run a test on each backend in each dtype, both unless told: it takes the fixture `subject`."""
-    pairs = [(backend, dtype) for backend in ports.BUILT_IN for dtype in dtypes or DTYPES]
-    return pytest.mark.parametrize("subject", pairs, indirect=True, ids=map("-".join, pairs))
+    """Run a test on each port in each dtype, both unless told: it takes the fixture `subject`."""
+    return pytest.mark.subjects(*(dtypes or DTYPES))

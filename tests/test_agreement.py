@@ -246,7 +246,7 @@ def test_labels_of_every_kind_are_the_same_labels(subject: Subject, kind: str) -
 @subjects("float64", "float32")
 def test_labels_may_be_the_backends_own(subject: Subject) -> None:
     problem = moderate(0)
-    own = subject.port.from_numpy(np.eye(2)[problem.t], dtype=subject.dtype, device="cpu")
+    own = subject.port.from_numpy(np.eye(2)[problem.t], dtype=subject.dtype, device=subject.device)
     assert_same(gradient_of(subject, problem, "structured", own), gradient_of(subject, problem, "structured"))
 
 

@@ -1,15 +1,24 @@
 """A bad argument is refused by each function of each backend: one sentence that quotes it, before anything is done."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from ports.agreement import Subject
+import ports
+from ports.agreement import Problem, Subject, check_forward, check_gradient
 from ports.protocol import STRATEGIES
 from problems import subjects
 from reference.two_layer_net import Params
+from reference.validation import DTYPES
 
 BATCHES = np.array([[0, 1], [2, 3]])
 
@@ -69,8 +78,38 @@ NETS = {  # of each function; what makes the call bad, and what the sentence mus
     "b1 is a row": (with_array("b1", np.atleast_2d), "`b1` must have 1 axes, none of them empty, got shape (1, 3)"),
     "x is one sample": (with_array("x", lambda a: a[0]), "`x` must have 2 axes, none of them empty, got shape (5,)"),
     "x is empty": (with_array("x", lambda a: a[:0]), "`x` must have 2 axes, none of them empty, got shape (0, 5)"),
-    "there are three members": (lambda call: call._replace(params=call.params[:3]), "`params` must have ... got 3"),
     "x is a stack": (with_array("x", lambda a: a[None]), "got shape (1, 7, 5)"),
+    "x has no columns": (
+        with_array("x", lambda a: a[:, :0]),
+        "`x` must have 2 axes, none of them empty, got shape (7, 0)",
+    ),
+    "there are no hidden units": (with_array("b1", lambda a: a[:0]), "none of them empty, got shape (0,)"),
+    "b2 is a number": (with_array("b2", lambda a: a[0]), "`b2` must have 1 axes, none of them empty, got shape ()"),
+}
+
+OWN = {  # of each function; made of the backend's own arrays
+    "params are a tuple": (
+        lambda call: call._replace(params=tuple(call.params)),
+        "`params` must be a Params ... a tuple.",
+    ),
+    "params are a list": (
+        lambda call: call._replace(params=list(call.params)),
+        "`params` must be a Params ... a list.",
+    ),
+    "params are a dict": (lambda call: call._replace(params=call.params._asdict()), "W1, b1, W2, b2, got a dict."),
+    "there are three members": (
+        lambda call: call._replace(params=call.params[:3]),
+        "`params` must be a Params of W1, b1",
+    ),
+    "there are no params": (lambda call: call._replace(params=None), "`params` must be a Params ... got a NoneType."),
+    "params are an array": (lambda call: call._replace(params=call.x), "`params` must be a Params of W1, b1, W2, b2"),
+    "x is bool": (lambda call: call._replace(x=call.x != call.x), "`x` must be float32 or float64, got bool."),
+    "W2 is bool": (
+        lambda call: call._replace(params=call.params._replace(W2=call.params.W2 != call.params.W2)),
+        "`W2` must be float32 or float64, got bool.",
+    ),
+    "x is one number": (lambda call: call._replace(x=call.x[0, 0]), "`x` must "),
+    "x is params": (lambda call: call._replace(x=call.params), "`x` must be a ... from_numpy makes one), got "),
 }
 
 LABELS = {  # of each function but predict
@@ -93,16 +132,42 @@ LABELS = {  # of each function but predict
     "rows of probabilities": (with_array("t", lambda t: np.full((7, 2), 0.5)), "got [0.5, 0.5] at 0"),
     "a row that sums to one": (with_array("t", lambda t: 2 * np.eye(2)[t] - np.eye(2)[1 - t]), "got [2.0, -1.0] at 0"),
     "one-hot rows of too many classes": (with_array("t", lambda t: np.eye(3)[t]), "got (7, 3)"),
+    "one-hot rows of too few samples": (with_array("t", lambda t: np.eye(2)[t[:-1]]), "got (6, 2)"),
+    "one-hot rows in a stack": (with_array("t", lambda t: np.eye(2)[t][None]), "got (1, 7, 2)"),
+    "one-hot rows of NaN": (with_array("t", lambda t: np.eye(2)[t] * np.nan), "`t` must hold class numbers or one-hot"),
+    "a label is infinite": (
+        with_array("t", lambda t: np.where(t, np.inf, 0.0)),
+        "got float64 with a value that is neither",
+    ),
+    "a label is past all integers": (with_array("t", lambda t: [10**30, *t[1:]]), "or one-hot rows, got object"),
+    "a label is None": (with_array("t", lambda t: [None, *t[1:]]), "or one-hot rows, got object"),
+    "labels are objects": (with_array("t", lambda t: t.astype(object)), "or one-hot rows, got object"),
+    "labels are complex": (with_array("t", lambda t: t.astype(complex)), "or one-hot rows, got complex128"),
+    "labels are days": (with_array("t", lambda t: t.astype("M8[D]")), "or one-hot rows, got datetime64[D]"),
+    "labels are masked": (with_array("t", lambda t: np.ma.masked_less(t, 1)), "`t` must have no mask, got"),
+    "labels are ragged": (
+        with_array("t", lambda t: [[0], [1, 0]] * 3 + [[1]]),
+        "`t` must be an array, got [[0], [1, 0]",
+    ),
+    "labels are a set": (with_array("t", lambda t: set(t.tolist())), "`t` must have shape (7,) or (7, 2), got ()"),
+    "labels are one number": (with_array("t", lambda t: 1), "`t` must have shape (7,) or (7, 2), got ()"),
+    "labels are a large word": (with_array("t", lambda t: "7" * 10_000), "`t` must have shape (7,) or (7, 2), got ()"),
 }
 
 STEPS = {  # of each difference
     f"h is {h!r}": (with_option(h=h), f"`h` must be ... got {h!r}")
-    for h in (0, 0.0, -1e-5, 1.0000001, float("inf"), float("nan"), True, "1e-4", None, 1e-4j)
+    for h in (0, 0.0, -1e-5, 1.0000001, 1e-21, float("inf"), float("nan"), True, "1e-4", None, 1e-4j, [1e-4])
 }
+STEPS["h is an array"] = (
+    with_option(h=np.full((3, 3), 1e-4)),
+    "`h` must be from 1e-20 to 1, got array([[0.0001, 0.0001",
+)
+STEPS["h is a NumPy NaN"] = (with_option(h=np.float32("nan")), "`h` must be from 1e-20 to 1, got np.float32(nan)")
 MEMORY = {
     f"memory is {memory!r}": (with_option(memory=memory), f"`memory` must be ... got {memory!r}")
-    for memory in (0, -1, float("nan"), float("inf"), "1 MB", None)
+    for memory in (0, -1, float("nan"), float("inf"), "1 MB", None, True, [1], 1j)
 }
+OWN_CHANGES = [change for change, _ in OWN.values()]
 SMALL_STEPS = {  # of the differences that move a parameter
     "p + h is p": (with_option(h=1e-17), "so that p + h is not p, got 1e-17"),
     "the largest p + h is p": (
@@ -120,7 +185,15 @@ def with_entries(**entries: Any) -> Callable[[Call], Call]:
 ENTRIES = {
     "an entry is too large": (with_entries(W1=np.array([0, 15])), "from 0 to 14 for `W1`, got [0, 15]"),
     "an entry is negative": (with_entries(b2=np.array([-1])), "from 0 to 1 for `b2`, got [-1]"),
-    "entries of three members": (with_option(entries=(np.zeros(0, int),) * 3), "`entries` must have ... got 3"),
+    "entries of three members": (
+        with_option(entries=(np.zeros(0, int),) * 3),
+        "`entries` must hold an array for each of",
+    ),
+    "entries are a number": (with_option(entries=7), "`entries` must hold an array for each of W1, b1, W2, b2, got 7."),
+    "entries are one array": (with_option(entries=np.arange(4)), "`entries` must hold ... got array([0, 1, 2, 3])."),
+    "entries are a mask": (with_entries(b1=np.array([True, False, True])), "for `b1`, got [True, False, True]"),
+    "entries are ragged": (with_entries(b1=[[0], [1, 2]]), "`entries` must be an array, got [[0], [1, 2]]"),
+    "many entries are wrong": (with_entries(W1=np.arange(10_000)), "from 0 to 14 for `W1`, got [0, 1, 2"),
     "an entry is a half": (with_entries(W2=np.array([0.5])), "for `W2`, got [0.5]"),
 }
 
@@ -132,14 +205,35 @@ TRAINING = {
     "there are no batches": (with_option(batches=BATCHES[:0]), "got int64 (0, 2)"),
     "batches are empty": (with_option(batches=BATCHES[:, :0]), "got int64 (2, 0)"),
     "batches are a mask": (with_option(batches=BATCHES > 0), "got bool (2, 2)"),
+    "batches are ragged": (with_option(batches=[[0, 1], [2]]), "`batches` must be an array, got [[0, 1], [2]]."),
+    "batches are masked": (with_option(batches=np.ma.masked_equal(BATCHES, 1)), "`batches` must have no mask"),
+    "batches are objects": (with_option(batches=BATCHES.astype(object)), "got object (2, 2)"),
+    "batches are words": (with_option(batches=[["0", "1"]]), "got <U1 (1, 2)"),
+    "batches are None": (with_option(batches=None), "got object ()"),
+    "batches are an empty list": (with_option(batches=[]), "got float64 (0,)"),
+    "batches are a stack": (with_option(batches=BATCHES[None]), "got int64 (1, 2, 2)"),
+    "a batch index is past int64": (
+        with_option(batches=np.array([[2**63 + 1]], np.uint64)),
+        "got 9223372036854775809 to",
+    ),
     **{
         f"the learning rate is {rate!r}": (with_option(learning_rate=rate), f"`learning_rate` must be ... got {rate!r}")
-        for rate in (float("nan"), float("inf"), True, "0.1", None)
+        for rate in (float("nan"), float("inf"), True, "0.1", None, 0.1j, [0.1])
     },
     "the gradient is a name": (with_option(gradient="loop"), "or one of its `GRADIENTS`, got 'loop'"),
     "the gradient is another's": (with_option(gradient=max), f"or one of its `GRADIENTS`, got {max!r}"),
+    "the gradient is another port's": (
+        with_option(gradient=lambda *net, h, memory: net[0]),
+        "`GRADIENTS`, got <function",
+    ),
+    "the gradient is none": (with_option(gradient=None), "or one of its `GRADIENTS`, got None"),
+    "the gradient is an array": (
+        with_option(gradient=np.zeros((2, 2))),
+        "`GRADIENTS`, got array([[0., 0.], [0., 0.]])",
+    ),
 }
 
+FUNCTIONS = ("predict", "loss", "accuracy", "gradient", *STRATEGIES, "train_steps")
 Case = tuple[str, Callable[[Call], Call], str]
 
 
@@ -147,7 +241,8 @@ def cases() -> list[Any]:
     """Return each bad call of each function that it concerns: (function, change, sentence)."""
     moving, differences = ("loop", "batched"), STRATEGIES
     tables = [
-        (NETS, ("predict", "loss", "accuracy", "gradient", *differences, "train_steps")),
+        (NETS, FUNCTIONS),
+        (OWN, FUNCTIONS),
         (LABELS, ("loss", "accuracy", "gradient", *differences, "train_steps")),
         (STEPS | MEMORY, (*differences, "train_steps")),
         (SMALL_STEPS | ENTRIES, moving),
@@ -161,13 +256,17 @@ def cases() -> list[Any]:
     ]
 
 
-def on_backend(subject: Subject, call: Call, function: str) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
-    """Return the function and its arguments, with the backend's own arrays."""
-    port, dtype = subject.port, subject.dtype
-    *params, x = (port.from_numpy(a, dtype=dtype, device="cpu") for a in (*call.params, call.x))
-    arguments = [Params(*params) if len(params) == 4 else tuple(params), x] + (
-        [] if function == "predict" else [call.t]
+def on_backend(subject: Subject, call: Call) -> Call:
+    """Return the call with the backend's own arrays."""
+    *params, x = (
+        subject.port.from_numpy(array, dtype=subject.dtype, device=subject.device) for array in (*call.params, call.x)
     )
+    return call._replace(params=Params(*params), x=x)
+
+
+def arranged(subject: Subject, call: Call, function: str) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
+    """Return the function and its arguments."""
+    port, arguments = subject.port, [call.params, call.x] + ([] if function == "predict" else [call.t])
     if function in STRATEGIES:
         return port.GRADIENTS[function], arguments, call.options
     if function == "train_steps":
@@ -176,10 +275,31 @@ def on_backend(subject: Subject, call: Call, function: str) -> tuple[Callable[..
     return getattr(port, function), arguments, {}
 
 
-def bits(subject: Subject, arguments: list[Any], options: dict[str, Any]) -> list[bytes]:
-    params, x, *t = arguments
-    arrays = [*map(subject.port.to_numpy, (*params, x)), *map(np.asarray, (*t, options.get("batches", 0)))]
-    return [array.tobytes() for array in arrays]
+def bits(subject: Subject, call: Call) -> list[Any]:
+    """Return all that a call is given, as it was before the call."""
+    own = type(subject.port.from_numpy(np.zeros(1), dtype=subject.dtype, device=subject.device))
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, (own, np.ndarray)):
+            array = value if isinstance(value, np.ndarray) else subject.port.to_numpy(value)
+            return array.dtype, array.shape, array.tobytes()
+        if isinstance(value, dict):
+            return {key: kept(each) for key, each in value.items()}
+        return [kept(each) for each in value] if isinstance(value, (tuple, list)) else repr(value)
+
+    return [kept(value) for value in (*call, BATCHES)]
+
+
+def refusal(subject: Subject, call: Call, function: str) -> str:
+    """Return the sentence that a bad call is refused with; nothing that it was given has changed."""
+    before = bits(subject, call)
+    called, arguments, options = arranged(subject, call, function)
+    with pytest.raises(ValueError, match=r"^`.*\.$") as caught:
+        called(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 250
+    assert bits(subject, call) == before
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(("function", "change", "sentence"), cases())
@@ -187,69 +307,233 @@ def bits(subject: Subject, arguments: list[Any], options: dict[str, Any]) -> lis
 def test_a_bad_call_is_one_sentence(
     subject: Subject, function: str, change: Callable[[Call], Call], sentence: str
 ) -> None:
-    call, arguments, options = on_backend(subject, change(good_call()), function)
-    before = bits(subject, arguments, options)
-    with pytest.raises(ValueError, match=r"^`.*\.$") as caught:
-        call(*arguments, **options)
-    assert all(part in str(caught.value) for part in sentence.split(" ... "))
-    assert "\n" not in str(caught.value)
-    assert bits(subject, arguments, options) == before
+    own = change in OWN_CHANGES
+    call = change(on_backend(subject, good_call())) if own else on_backend(subject, change(good_call()))
+    message = refusal(subject, call, function)
+    assert all(part in message for part in sentence.split(" ... ")), message
 
 
-@pytest.mark.parametrize("function", ["predict", "loss", "accuracy", "gradient", *STRATEGIES, "train_steps"])
+@pytest.mark.parametrize("strategy", ["loop", "batched"])
+@pytest.mark.parametrize("bad", SMALL_STEPS)
+@subjects("float64")
+def test_training_by_differences_that_move_no_parameter_is_refused(subject: Subject, bad: str, strategy: str) -> None:
+    change, sentence = SMALL_STEPS[bad]
+    call = with_option(gradient=subject.port.GRADIENTS[strategy])(on_backend(subject, change(good_call())))
+    assert sentence in refusal(subject, call, "train_steps")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 @subjects()
 def test_the_good_call_is_taken(subject: Subject, function: str) -> None:
-    call, arguments, options = on_backend(subject, good_call(), function)
+    call, arguments, options = arranged(subject, on_backend(subject, good_call()), function)
     call(*arguments, **options)
 
 
-OF_ANOTHER_KIND = {  # made of the backend's own array and a NumPy array of the same numbers
-    "a list": lambda own, array: array.tolist(),
-    "None": lambda own, array: None,
-    "a number": lambda own, array: 1.0,
+OF_ANOTHER_KIND = {  # made of a NumPy array
+    "a list": lambda array: array.tolist(),
+    "None": lambda array: None,
+    "a number": lambda array: 1.0,
+    "a view of memory": memoryview,
+    "a word": lambda array: "x",
 }
+SOME = ("predict", "loss", "collocated", "train_steps")
+
+
+def with_own(call: Call, name: str, value: Any) -> Call:
+    """Replace x or a member of a net by a value that no backend has made."""
+    return call._replace(x=value) if name == "x" else call._replace(params=call.params._replace(**{name: value}))
 
 
 @pytest.mark.parametrize("kind", OF_ANOTHER_KIND)
 @pytest.mark.parametrize("at", [*Params._fields, "x"])
-@pytest.mark.parametrize("function", ["predict", "loss", "collocated", "train_steps"])
+@pytest.mark.parametrize("function", SOME)
 @subjects("float64")
 def test_what_is_no_array_is_refused(subject: Subject, function: str, at: str, kind: str) -> None:
     good = good_call()
-    call, (params, x, *t), options = on_backend(subject, good, function)
-    wrong = OF_ANOTHER_KIND[kind](None, good.x)
-    if at == "x":
-        x = wrong
-    else:
-        params = params._replace(**{at: wrong})
-    with pytest.raises(
-        ValueError, match=rf"^`{at}` must be a .* \(the port's from_numpy makes one\), got builtins\.\w+\.$"
-    ):
-        call(params, x, *t, **options)
+    call = with_own(on_backend(subject, good), at, OF_ANOTHER_KIND[kind](good.x))
+    message = refusal(subject, call, function)
+    assert re.fullmatch(rf"`{at}` must be a .* \(the port's from_numpy makes one\), got builtins\.\w+\.", message)
 
 
-@pytest.mark.parametrize("function", ["predict", "loss", "collocated", "train_steps"])
 @subjects("float64")
-def test_another_backends_array_is_refused(subject: Subject, function: str) -> None:
-    good = good_call()
-    call, (params, _, *t), options = on_backend(subject, good, function)
-    stranger = memoryview(good.x) if subject.name == "numpy" else good.x
-    with pytest.raises(ValueError, match=r"^`x` must be a .*, got "):
-        call(params, stranger, *t, **options)
+def test_another_backends_arrays_are_refused(subject: Subject) -> None:
+    good, call = good_call(), on_backend(subject, good_call())
+    if isinstance(call.x, np.ndarray):
+        pytest.skip("its own arrays are NumPy's")
+    for at, function in product(("W1", "x"), FUNCTIONS):
+        message = refusal(subject, with_own(call, at, good.x if at == "x" else good.params.W1), function)
+        assert re.fullmatch(rf"`{at}` must be a .* \(the port's from_numpy makes one\), got numpy\.ndarray\.", message)
 
 
-@pytest.mark.parametrize("function", ["predict", "loss", "accuracy", "gradient", *STRATEGIES, "train_steps"])
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("at", ["b1", "W2", "b2", "x"])
 @subjects("float64")
 def test_mixed_dtypes_are_refused(subject: Subject, at: str, function: str) -> None:
-    good = good_call()
-    call, (params, x, *t), options = on_backend(subject, good, function)
-    source = good.x if at == "x" else getattr(good.params, at)
-    single = subject.port.from_numpy(source, dtype="float32", device="cpu")
-    if at == "x":
-        x = single
-    else:
-        params = params._replace(**{at: single})
-    message = rf"^`{at}` must have the dtype of W1 \(float64\), got float32: mixed dtypes are refused.*\.$"
-    with pytest.raises(ValueError, match=message):
-        call(params, x, *t, **options)
+    call = on_backend(subject, good_call())
+    single = on_backend(subject._replace(dtype="float32"), good_call())
+    call = with_own(call, at, single.x if at == "x" else getattr(single.params, at))
+    start = f"`{at}` must have the dtype of W1 (float64), got float32: mixed dtypes are refused"
+    assert refusal(subject, call, function).startswith(start)
+
+
+@subjects("float64")
+def test_mixed_devices_are_refused(subject: Subject) -> None:
+    others = [device for device in subject.port.devices() if device != subject.device]
+    if not others:
+        pytest.skip(f"{subject.name} has no second device here")
+    call, other = (on_backend(subject._replace(device=device), good_call()) for device in (subject.device, others[0]))
+    for at, function in product(("b1", "W2", "b2", "x"), FUNCTIONS):
+        stranger = with_own(call, at, other.x if at == "x" else getattr(other.params, at))
+        assert refusal(subject, stranger, function).startswith(f"`{at}` must be on the device of W1 (")
+
+
+NO_NUMBERS = {
+    "complex numbers": (np.ones(2, complex), "must hold real numbers, got complex128."),
+    "objects": (np.array([1.0, None]), "must hold real numbers, got object."),
+    "words": (np.array(["1.5"]), "must hold real numbers, got <U3."),
+    "days": (np.zeros(2, "M8[D]"), "must hold real numbers, got datetime64[D]."),
+    "records": (np.zeros(2, "f8,f8"), "must hold real numbers, got [('f0', '<f8'), ('f1', '<f8')]."),
+    "nothing": (None, "must hold real numbers, got object."),
+    "a mask": (np.ma.masked_invalid([1.0, np.nan]), "must have no mask, got a numpy.ma.MaskedArray."),
+    "ragged rows": ([[1.0], [1.0, 2.0]], "must be an array, got [[1.0], [1.0, 2.0]]."),
+}
+
+
+@pytest.mark.parametrize("kind", NO_NUMBERS)
+@subjects()
+def test_what_holds_no_numbers_is_refused(subject: Subject, kind: str) -> None:
+    values, sentence = NO_NUMBERS[kind]
+    with pytest.raises(ValueError, match=rf"^`array` {re.escape(sentence)}$"):
+        subject.port.from_numpy(values, dtype=subject.dtype, device=subject.device)
+
+
+# --- what only one backend has
+
+NUMPYS: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
+    "a masked array": (lambda a: np.ma.masked_array(a, mask=a > 2), "got numpy.MaskedArray."),
+    "a matrix": (np.asmatrix, "got numpy.matrix."),
+    "a subclass": (lambda a: a.view(type("Subclass", (np.ndarray,), {})), "Subclass."),
+    "a scalar": (lambda a: a[0, 0], "got numpy.float64."),
+    "objects": (lambda a: a.astype(object), "must be float32 or float64, got object."),
+    "complex": (lambda a: a.astype(complex), "must be float32 or float64, got complex128."),
+    "big-endian": (lambda a: a.astype(">f8"), "must be float32 or float64, got >f8."),
+    "half": (lambda a: a.astype(np.float16), "must be float32 or float64, got float16."),
+    "long": (lambda a: a.astype(np.longdouble), "must be float32 or float64, got "),
+    "whole numbers": (lambda a: a.astype(int), "must be float32 or float64, got int64."),
+    "words": (lambda a: a.astype(str), "must be float32 or float64, got <U32."),
+}
+TORCHS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "half": (lambda a: a.half(), "must be float32 or float64, got float16."),
+    "bfloat16": (lambda a: a.bfloat16(), "must be float32 or float64, got bfloat16."),
+    "whole numbers": (lambda a: a.long(), "must be float32 or float64, got int64."),
+    "complex": (lambda a: a + 0j, "must be float32 or float64, got complex128."),
+    "of another device": (lambda a: a.to("meta"), "must be on the device of W1 (cpu), got meta."),
+}
+JAXS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "half": (lambda a: a.astype("float16"), "must be float32 or float64, got float16."),
+    "bfloat16": (lambda a: a.astype("bfloat16"), "must be float32 or float64, got bfloat16."),
+    "whole numbers": (lambda a: a.astype("int32"), "must be float32 or float64, got int32."),
+    "complex": (lambda a: a.astype("complex64"), "must be float32 or float64, got complex64."),
+}
+KINDS = [
+    pytest.param(backend, *table[kind], id=f"{backend}: {kind}")
+    for backend, table in {"numpy": NUMPYS, "torch": TORCHS, "jax": JAXS}.items()
+    for kind in table
+]
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(("backend", "change", "sentence"), KINDS)
+def test_an_array_of_another_kind_is_refused(
+    backend: str, change: Callable[[Any], Any], sentence: str, function: str
+) -> None:
+    pytest.importorskip(backend, reason=f"{backend} not run: it is not installed")
+    subject = Subject(backend, ports.load(backend), "float64", "cpu")
+    call = on_backend(subject, good_call())
+    called, arguments, options = arranged(subject, call._replace(x=change(call.x)), function)
+    before = bits(subject, call)
+    with pytest.raises(ValueError, match=r"^`x` must .*\.$") as caught:
+        called(*arguments, **options)
+    assert sentence in str(caught.value)
+    assert bits(subject, call) == before
+
+
+def test_jax_refuses_arrays_of_two_devices() -> None:
+    pytest.importorskip("jax", reason="jax not run: it is not installed")
+    code = """
+import jax, ports, test_bad_input as bad
+subject, good = bad.Subject("jax", ports.load("jax"), "float64", "cpu"), bad.good_call()
+call, other = bad.on_backend(subject, good), bad.on_backend(subject._replace(device="cpu:1"), good)
+for function in bad.FUNCTIONS:
+    print(bad.refusal(subject, call._replace(x=other.x), function))
+"""
+    folder = Path(__file__).parent
+    paths = os.pathsep.join((str(folder), str(folder.parent)))
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": paths}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(FUNCTIONS)
+    assert set(lines) == {"`x` must be on the device of W1 (cpu:0), got cpu:1."}
+
+
+# --- what is unusual, and right
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+UNUSUAL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "read-only": read_only,
+    "in Fortran's order": np.asfortranarray,
+    "every other": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "backwards": lambda a: a[::-1].copy()[::-1],
+    "unaligned": lambda a: np.frombuffer(b"." + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape),
+}
+
+
+def everything(subject: Subject, call: Call) -> list[np.ndarray]:
+    results = []
+    for function in FUNCTIONS:
+        called, arguments, options = arranged(subject, call, function)
+        found = called(*arguments, **options)
+        parts = (*found[0], found[1]) if function == "train_steps" else found if isinstance(found, Params) else [found]
+        results += [subject.port.to_numpy(part).astype(np.float64) for part in parts]
+    return results
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+@subjects()
+def test_labels_and_batches_may_lie_in_memory_as_they_like(subject: Subject, kind: str) -> None:
+    call, unusual = on_backend(subject, good_call()), UNUSUAL[kind]
+    expected = everything(subject, call._replace(t=np.eye(2)[call.t]))
+    got = everything(subject, call._replace(t=unusual(np.eye(2)[call.t]), options={}))
+    for g, e in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(g, e)
+
+
+TENSORS: dict[str, Callable[[Any], Any]] = {
+    "in Fortran's order": lambda a: a.T.contiguous().T,
+    "every other": lambda a: a.repeat_interleave(2, 0)[::2],
+}
+LAYOUTS = [("numpy", kind) for kind in UNUSUAL] + [("torch", kind) for kind in TENSORS]
+
+
+@pytest.mark.filterwarnings("ignore:The use of `x.T` on tensors:UserWarning")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("backend", "kind"), LAYOUTS, ids=": ".join)
+def test_arrays_may_lie_in_memory_as_they_like(backend: str, kind: str, dtype: str) -> None:
+    pytest.importorskip(backend, reason=f"{backend} not run: it is not installed")
+    port, change = ports.load(backend), (UNUSUAL if backend == "numpy" else TENSORS)[kind]
+    laid_out = SimpleNamespace(**vars(port))
+    laid_out.from_numpy = lambda *array, **options: change(port.from_numpy(*array, **options))
+    subject, problem = Subject(backend, laid_out, dtype, "cpu"), Problem(*good_call()[:3])
+    for row in check_forward(subject, problem):
+        assert row.agrees, row
+    for strategy in (*STRATEGIES, None):
+        for row in check_gradient(subject, problem, strategy, 1e-2):
+            assert row.agrees, row

@@ -131,43 +131,89 @@ def test_a_missing_framework_is_a_row(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().err == "compare.py: Nothing to compare: jax: jax is not installed.\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("--backend", "tensorflow"), "A backend must be one of numpy, torch, jax, .*got 'tensorflow'"),
-        (("--backend", ","), "must name at least one, got ','"),
-        (("--strategy", "fast"), "must be one of loop, batched, structured, collocated, got 'fast'"),
-        (("--dtype", "float16"), "must be one of float64, float32, got 'float16'"),
-        (("--device", "tpu:7"), "Nothing to compare: .*`device` must be auto or one of cpu.*, got 'tpu:7'"),
-        (("--data", "no/such/folder"), "no/such/folder"),
-        (("--batch", "0"), "`batch` must be from 1 to 1000, the number of samples, got 0"),
-        (("--batch", "1001"), "`batch` must be from 1 to 1000, .*got 1001"),
-        (("--batch", "many"), "argument --batch: invalid int value: 'many'"),
-        (("--hidden", "0"), "`hidden` must be at least 1, got 0"),
-        (("--step", "0"), "`h` must be from 1e-20 to 1, got 0.0"),
-        (("--step=-1e-4",), "`h` must be from 1e-20 to 1, got -0.0001"),
-        (("--step", "nan"), "`h` must be from 1e-20 to 1, got nan"),
-        (("--step", "1e-17"), "`h` must be above .*got 1e-17"),
-        (("--seed", "-1"), "`seed` must not be negative, got -1"),
-        (("--chunk-memory", "lots"), "must be a size such as 64MiB, got 'lots'"),
-        (("--chunk-memory", "0"), "must be a size such as 64MiB, got '0'"),
-        (("--port", "no_such_port.py"), "A port's file must exist, got 'no_such_port.py'"),
-        (("--json", "/no/such/folder/agree.json"), "No such file or directory: '/no/such/folder.*'"),
-        (("--no-such-option",), "unrecognized arguments: --no-such-option"),
-    ],
-)
-def test_bad_input_is_one_sentence(
-    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+BAD_ARGUMENTS = {
+    "--backend tensorflow": "A backend must be one of numpy, torch, jax, .*got 'tensorflow'",
+    "--backend ,": "must name at least one, got ','",
+    "--backend numpy,.rel": "A backend must be one of numpy, torch, jax, .*got '.rel'",
+    "--backend NumPy": "A backend must be one of .*got 'NumPy'",
+    "--backend json": "`json.accuracy` must be a function .params, x, t., got None",
+    "--strategy fast": "must be one of loop, batched, structured, collocated, got 'fast'",
+    "--strategy loop,all": "must be one of loop, batched, structured, collocated, got 'all'",
+    "--strategy ,": "must name at least one, got ','",
+    "--dtype float16": "must be one of float64, float32, got 'float16'",
+    "--dtype ,": "must name at least one, got ','",
+    "--device tpu:7": "Nothing to compare: .*`device` must be auto or one of cpu.*, got 'tpu:7'",
+    "--device=": "Nothing to compare: .*`device` must be auto or one of cpu.*, got ''",
+    "--device cpu,cpu": "Nothing to compare: .*`device` must be auto or one of cpu.*, got 'cpu,cpu'",
+    "--data no/such/folder": "no/such/folder",
+    "--data=": "`source` must be digits, .*, got ''",
+    "--data MNIST": "`source` must be digits, .*, got 'MNIST'",
+    "--data {empty}": "must hold train-images-idx3-ubyte or .*, got neither",
+    "--data {broken}": "broken.py must be a readable npz file, got BadZipFile",
+    "--batch 0": "`batch` must be from 1 to 1000, the number of samples, got 0",
+    "--batch -1": "`batch` must be from 1 to 1000, the number of samples, got -1",
+    "--batch 1001": "`batch` must be from 1 to 1000, .*got 1001",
+    "--batch many": "argument --batch: invalid int value: 'many'",
+    "--batch 1e2": "argument --batch: invalid int value: '1e2'",
+    "--batch": "argument --batch: expected one argument",
+    "--hidden 0": "`hidden` must be at least 1, got 0",
+    "--hidden -3": "`hidden` must be at least 1, got -3",
+    "--hidden 2.5": "argument --hidden: invalid int value: '2.5'",
+    "--hidden 1000000000000": "this needs more memory than there is: ",
+    "--step 0": "`h` must be from 1e-20 to 1, got 0.0",
+    "--step=-1e-4": "`h` must be from 1e-20 to 1, got -0.0001",
+    "--step 1.5": "`h` must be from 1e-20 to 1, got 1.5",
+    "--step inf": "`h` must be from 1e-20 to 1, got inf",
+    "--step nan": "`h` must be from 1e-20 to 1, got nan",
+    "--step 1e-17": "`h` must be above .*got 1e-17",
+    "--step small": "argument --step: invalid float value: 'small'",
+    "--seed -1": "`seed` must not be negative, got -1",
+    "--seed 0.5": "argument --seed: invalid int value: '0.5'",
+    "--chunk-memory lots": "must be a size such as 64MiB, got 'lots'",
+    "--chunk-memory 0": "must be a size such as 64MiB, got '0'",
+    "--chunk-memory -1MiB": "argument --chunk-memory: expected one argument",
+    "--chunk-memory=-1MiB": "must be a size such as 64MiB, got '-1MiB'",
+    "--chunk-memory nan": "must be a size such as 64MiB, got 'nan'",
+    "--chunk-memory 64MB": "must be a size such as 64MiB, got '64MB'",
+    "--port no_such_port.py": "A port's file must exist, got 'no_such_port.py'",
+    "--port ports.nothing": "A backend must be one of .*got 'ports.nothing'",
+    "--port=": "A backend must be one of .*got ''",
+    "--port .rel": "A backend must be one of .*got '.rel'",
+    "--port os.path": "path.accuracy` must be a function",
+    "--port {empty}": "A backend must be one of .*got '/",
+    "--port {broken}": "The port '.*broken.py' must be importable, got SyntaxError at broken.py:1: ",
+    "--port {lacking}": "lacking.accuracy` must be a function .params, x, t., got None",
+    "--port {other}": "other.GRADIENTS..loop..` must take .params, x, t, ., h, memory., got .params, x, t.",
+    "--json /no/such/folder/agree.json": "No such file or directory: '/no/such/folder.*'",
+    "--json {empty}": "Is a directory: |Directory not empty: ",
+    "--no-such-option": "unrecognized arguments: --no-such-option",
+    "--quiet=yes": "argument --quiet: ignored explicit argument 'yes'",
+    "extra": "unrecognized arguments: extra",
+}
+FILES = {
+    "broken": "def predict(:",
+    "lacking": "from ports.numpy_port import predict",
+    "other": "from ports.numpy_port import *\nGRADIENTS = dict(GRADIENTS, loop=lambda params, x, t: params)",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD_ARGUMENTS)
+def test_bad_input_is_one_sentence(arguments: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    paths = {name: tmp_path / f"{name}.py" for name in FILES}
+    for name, path in paths.items():
+        path.write_text(FILES[name])
     try:
-        code = compare.main([*SMALL, *arguments])
+        code = compare.main(["agree", *SMALL, *arguments.format(empty=empty, **paths).split()])
     except SystemExit as stop:
         code = stop.code
     output = capsys.readouterr()
     assert code == commands.BAD_INPUT
-    assert re.search(sentence, output.err), output.err
-    assert output.err.count("\n") == 1
+    assert re.search(BAD_ARGUMENTS[arguments], output.err), output.err
+    assert re.fullmatch(r"compare\.py.*: .*\.\n", output.err), output.err
     assert output.out == ""
+    assert sorted(tmp_path.iterdir()) == sorted([empty, *paths.values()])
 
 
 def test_large_nets_are_sampled_and_the_table_says_so(

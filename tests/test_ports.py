@@ -1,8 +1,9 @@
 """What the package promises about loading a backend, and what each backend promises about its surroundings."""
 
 import hashlib
-import importlib
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,10 +27,15 @@ FRAMEWORKS = {"jax", "torch"}
 
 def python(code: str, **environment: str) -> str:
     """Run `code` in a fresh interpreter and return what it prints."""
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    run = shell("-c", code, **environment)
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
+
+
+def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python from the root of the project."""
+    command, env = [sys.executable, *arguments], {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 # --- loading
@@ -84,29 +90,86 @@ def test_a_file_is_loaded_by_its_path(a_file: Path) -> None:
     assert port.GRADIENTS is ports.load("numpy").GRADIENTS
 
 
-def test_a_port_of_an_installed_package_has_a_name(a_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a_file.write_text(PORT)
-    metadata = a_file.parent / "fdnet_other-1.0.dist-info"
+def install(folder: Path, entries: str) -> None:
+    """Lay out what pip leaves of a distribution that offers ports, in a folder that is to be on sys.path."""
+    metadata = folder / "fdnet_other-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fdnet-other\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[fdnet.ports]\nother = fdnet_test_port\nnumpy = fdnet_test_port\n[other.group]\nstranger = fdnet_test_port\n"
-    )
+    (metadata / "entry_points.txt").write_text(f"[fdnet.ports]\n{entries}\n[other.group]\nstranger = json\n")
+
+
+def test_a_port_of_an_installed_package_has_a_name(a_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_file.write_text(PORT)
+    install(a_file.parent, "other = fdnet_test_port\nnumpy = fdnet_test_port")
     monkeypatch.syspath_prepend(str(a_file.parent))
-    importlib.invalidate_caches()
     assert ports.names() == (*ports.BUILT_IN, "other")
     assert ports.load("other").__file__ == str(a_file)  # type: ignore[attr-defined]
     assert ports.load("numpy").__name__ == "ports.numpy_port"  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["nonsense", "NUMPY", "missing.py", "json", "os.path"])
-def test_what_is_no_port_is_one_sentence(name: str) -> None:
+def test_an_entry_point_may_name_an_attribute(a_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_file.write_text("from ports import numpy_port as inner\n")
+    install(a_file.parent, "other = fdnet_test_port:inner\nnothing = fdnet_test_port:outer\ngone = fdnet_gone")
+    monkeypatch.syspath_prepend(str(a_file.parent))
+    assert ports.load("other") is ports.load("numpy")
+    assert "AttributeError" in refusal("nothing")
+    assert refusal("gone").endswith("got 'gone'.")
+
+
+@pytest.fixture
+def installed(a_file: Path) -> dict[str, str]:
+    """Give the environment of an interpreter that finds a port `other` installed, which notes that it was used."""
+    a_file.write_text(PORT + f"open({str(a_file.with_name('used'))!r}, 'a').close()\n")
+    install(a_file.parent, "other = fdnet_test_port")
+    return {"PYTHONPATH": str(a_file.parent), "HYPOTHESIS_PROFILE": "dev"}
+
+
+def test_compare_finds_an_installed_port(installed: dict[str, str], a_file: Path) -> None:
+    small = ("--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy,other", "--json")
+    run = shell("compare.py", "agree", *small, **installed)
+    assert run.returncode == 0, run.stderr
+    assert {row["backend"] for row in json.loads(run.stdout)["agreement"]} == {"numpy", "other"}
+    assert a_file.with_name("used").exists()
+
+
+def test_pytest_finds_an_installed_port(installed: dict[str, str]) -> None:
+    run = shell("-m", "pytest", "-q", "--port", "other", "tests/test_ports.py", "-k", "there_and_back", **installed)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"{2 * len(ARRAYS)} passed" in run.stdout
+
+
+NO_PORTS = [
+    "nonsense",
+    "NUMPY",
+    "missing.py",
+    "ports.nothing",
+    "nobody.has_this",
+    ".rel",
+    "",
+    "..",
+    "a b",
+    "numpy.",
+    "/",
+]
+
+
+def refusal(name: str) -> str:
     with pytest.raises(PortError) as caught:
         ports.load(name)
     message = str(caught.value)
     assert message.endswith(".")
     assert "\n" not in message
-    assert repr(name) in message or name in ("json", "os.path")
+    return message
+
+
+@pytest.mark.parametrize("name", NO_PORTS)
+def test_a_name_of_no_port_is_one_sentence(name: str) -> None:
+    assert f"got {name!r}." in refusal(name)
+
+
+@pytest.mark.parametrize("name", ["json", "os.path", "reference"])
+def test_a_module_that_is_no_port_is_one_sentence(name: str) -> None:
+    assert ".accuracy` must be a function (params, x, t), got None." in refusal(name)
 
 
 @pytest.mark.parametrize("framework", sorted(FRAMEWORKS))
@@ -124,22 +187,52 @@ def test_a_file_whose_framework_is_absent_is_not_run(a_file: Path) -> None:
         ports.load(str(a_file))
 
 
+def test_jax_without_jaxlib_is_not_run() -> None:
+    pytest.importorskip("jax", reason="jax not run: it is not installed")
+    code = (
+        "import sys; sys.modules['jaxlib'] = None\nimport ports\n"
+        "try: ports.load('jax')\nexcept ports.NotRunError as reason: print(reason)"
+    )
+    assert python(code) == "jaxlib is not installed."
+
+
+NUMPY_PORT = "from ports.numpy_port import *\n"
 BROKEN = {
-    "a syntax error": ("def predict(:\n", SyntaxError),
-    "a wrong name": ("from ports.numpy_port import *\nundefined\n", NameError),
-    "an import that fails": ("from ports.numpy_port import nothing\n", ImportError),
-    "a member missing": ("from ports.numpy_port import predict\n", PortError),
-    "an error of its own": ("raise RuntimeError('broken')\n", RuntimeError),
+    "a syntax error": ("def predict(:\n", "SyntaxError at fdnet_test_port.py:1: "),
+    "bytes that are no text": ("\0", "SyntaxError at .*null bytes"),
+    "a wrong name": (NUMPY_PORT + "undefined\n", "NameError at fdnet_test_port.py:2: name 'undefined' is not defined"),
+    "an import that fails": ("from ports.numpy_port import nothing\n", "ImportError at fdnet_test_port.py:1: cannot"),
+    "a part of ours that is not": ("import ports.nothing\n", "ModuleNotFoundError at .*: No module named 'ports.noth"),
+    "a part that its framework lacks": (
+        "import numpy.nothing\n",
+        "ModuleNotFoundError at .*:1: No module named 'numpy.n",
+    ),
+    "an error of its own": ("raise RuntimeError('broken\\nin two.')\n", "RuntimeError at .*:1: broken in two"),
+    "an exit": ("import sys\nsys.exit(0)\n", "SystemExit at fdnet_test_port.py:2: 0"),
+    "devices that fail": (NUMPY_PORT + "def devices():\n    return 1 / 0", "ZeroDivisionError at .*:3: division by"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_port_is_an_error(case: str, a_file: Path) -> None:
-    source, error = BROKEN[case]
+def test_a_broken_port_is_one_sentence(case: str, a_file: Path) -> None:
+    source, got = BROKEN[case]
     a_file.write_text(source)
-    with pytest.raises(error) as caught:
+    start = re.escape(f"The port {str(a_file)!r} must be importable, got ")
+    message = refusal(str(a_file))
+    assert re.match(start + got, message)
+    assert not message.endswith("..")
+    assert "fdnet_port_fdnet_test_port" not in sys.modules or case == "devices that fail"
+
+
+def test_what_a_file_lacks_is_named(a_file: Path) -> None:
+    a_file.write_text("from ports.numpy_port import predict\n")
+    assert "fdnet_test_port.accuracy` must be a function (params, x, t), got None." in refusal(str(a_file))
+
+
+def test_an_interrupt_is_passed_on(a_file: Path) -> None:
+    a_file.write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
         ports.load(str(a_file))
-    assert not isinstance(caught.value, NotRunError)
 
 
 # --- arrays there and back
@@ -162,7 +255,7 @@ ARRAYS = {
 @subjects()
 def test_an_array_survives_the_way_there_and_back(subject: Subject, case: str) -> None:
     array = ARRAYS[case]
-    back = subject.port.to_numpy(subject.port.from_numpy(array, dtype=subject.dtype, device="cpu"))
+    back = subject.port.to_numpy(subject.port.from_numpy(array, dtype=subject.dtype, device=subject.device))
     assert (back.dtype, back.shape) == (subject.dtype, array.shape)
     np.testing.assert_array_equal(back, array.astype(subject.dtype))
 
@@ -171,7 +264,7 @@ def test_an_array_survives_the_way_there_and_back(subject: Subject, case: str) -
 def test_a_read_only_array_is_taken(subject: Subject) -> None:
     array = ARRAYS["matrix"].astype(subject.dtype)
     array.flags.writeable = False
-    back = subject.port.to_numpy(subject.port.from_numpy(array, dtype=subject.dtype, device="cpu"))
+    back = subject.port.to_numpy(subject.port.from_numpy(array, dtype=subject.dtype, device=subject.device))
     np.testing.assert_array_equal(back, array)
 
 
@@ -179,7 +272,7 @@ def test_a_read_only_array_is_taken(subject: Subject) -> None:
 @subjects()
 def test_from_numpy_copies(subject: Subject, size: int) -> None:
     source = np.zeros(size, subject.dtype)
-    array = subject.port.from_numpy(source, dtype=subject.dtype, device="cpu")
+    array = subject.port.from_numpy(source, dtype=subject.dtype, device=subject.device)
     source[:] = 1
     assert not subject.port.to_numpy(array).any()
 
@@ -187,7 +280,7 @@ def test_from_numpy_copies(subject: Subject, size: int) -> None:
 @pytest.mark.parametrize("size", [3, 4096])
 @subjects()
 def test_to_numpy_copies(subject: Subject, size: int) -> None:
-    array = subject.port.from_numpy(np.zeros(size), dtype=subject.dtype, device="cpu")
+    array = subject.port.from_numpy(np.zeros(size), dtype=subject.dtype, device=subject.device)
     subject.port.to_numpy(array)[:] = 1
     assert not subject.port.to_numpy(array).any()
 
@@ -196,20 +289,20 @@ def test_to_numpy_copies(subject: Subject, size: int) -> None:
 @subjects("float64")
 def test_another_dtype_is_refused(subject: Subject, dtype: Any) -> None:
     with pytest.raises(ValueError, match=r"^`dtype` must be one of float64, float32, got"):
-        subject.port.from_numpy(np.zeros(1), dtype=dtype, device="cpu")
+        subject.port.from_numpy(np.zeros(1), dtype=dtype, device=subject.device)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cpu:7", "", None])
 @subjects("float64")
 def test_another_device_is_refused(subject: Subject, device: Any) -> None:
-    with pytest.raises(ValueError, match=r"^`device` must be .*cpu.*, got"):
+    with pytest.raises(ValueError, match=rf"^`device` must be .*{subject.device}.*, got"):
         subject.port.from_numpy(np.zeros(1), dtype="float64", device=device)
 
 
 @subjects("float32")
 def test_each_device_can_be_used(subject: Subject) -> None:
     port = subject.port
-    assert "cpu" in port.devices()
+    assert subject.device in port.devices()
     for device in ("auto", *port.devices()):
         assert port.to_numpy(port.from_numpy(np.ones(2), dtype="float32", device=device)).tolist() == [1, 1]
 

@@ -46,13 +46,13 @@ def test_the_members_are_those_of_the_design() -> None:
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_a_missing_function_is_named(member: str) -> None:
-    assert f"`a_port` must have a function `{member}(" in refusal(port(**{member: None}))
+    assert f"`a_port.{member}` must be a function (" in refusal(port(**{member: None}))
 
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_a_function_that_is_none_is_named(member: str) -> None:
     message = refusal(port(**{member: "not a function"}))
-    assert f"`a_port` must have a function `{member}(" in message
+    assert f"`a_port.{member}` must be a function (" in message
     assert "got 'not a function'" in message
 
 
@@ -63,14 +63,61 @@ def test_a_wrong_signature_is_named(member: str) -> None:
     assert "got (wrong)" in message
 
 
-def test_arguments_in_another_order_are_a_wrong_signature() -> None:
-    assert "must take (params, x, t), got (x, params, t)" in refusal(port(loss=lambda x, params, t: None))
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [
+        (lambda x, params, t: None, "(x, params, t)"),
+        (lambda params, x: None, "(params, x)"),
+        (lambda params, x, t, more: None, "(params, x, t, more)"),
+        (lambda params, x, *, t: None, "(params, x, *, t)"),
+        (lambda params, x, **t: None, "(params, x, **t)"),
+        (max, "a function without a signature"),
+    ],
+)
+def test_arguments_that_would_not_arrive_are_a_wrong_signature(function: Any, got: str) -> None:
+    assert f"`a_port.loss` must take (params, x, t), got {got}." in refusal(port(loss=function))
 
 
-def test_a_port_may_take_more() -> None:
-    check_port(port(loss=lambda params, x, t, *, more=None: None))
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda params, x, t, *, more=None: None,
+        lambda *args, **options: None,
+        lambda params, *rest: None,
+    ],
+)
+def test_a_port_may_take_more(function: Any) -> None:
+    check_port(port(loss=function))
 
 
-@pytest.mark.parametrize("gradients", [None, {}, [], {"loop": 1}, lambda: None])
+def test_keywords_have_no_order() -> None:
+    check_port(port(from_numpy=lambda array, *, device, dtype: None))
+
+
+@pytest.mark.parametrize("gradients", [None, {}, [], {"loop": max}, lambda: None])
 def test_gradients_that_are_none_are_named(gradients: Any) -> None:
-    assert "`a_port.GRADIENTS` must be a dict of strategy names and functions" in refusal(port(GRADIENTS=gradients))
+    message = refusal(port(GRADIENTS=gradients))
+    assert "`a_port.GRADIENTS` must be a dict of functions for loop, batched, structured, collocated, got " in message
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [
+        (1, "got 1"),
+        (lambda params, x, t: None, "got (params, x, t)"),
+        (lambda params, x, t, *, h: None, "got (params, x, t, *, h)"),
+        (lambda params, x, t, *, memory=1: None, "got (params, x, t, *, memory=1)"),
+    ],
+)
+def test_a_wrong_gradient_is_named(strategy: str, function: Any, got: str) -> None:
+    message = refusal(port(GRADIENTS={**numpy_port.GRADIENTS, strategy: function}))
+    assert f"`a_port.GRADIENTS['{strategy}']` must " in message
+    assert "(params, x, t, *, h, memory)" in message
+    assert got in message
+
+
+@pytest.mark.parametrize("devices", [(), [], ["cpu"], "cpu", None, (0,)])
+def test_devices_that_are_no_names_are_refused(devices: Any) -> None:
+    message = refusal(port(devices=lambda: devices))
+    assert message == f"`a_port.devices()` must return a tuple of names, got {devices!r}."

@@ -14,6 +14,7 @@ import ports
 ROOT = Path(ports.__file__).parents[1]
 REFERENCE = sorted((ROOT / "reference").rglob("*.py"))
 PORTS = sorted((ROOT / "ports").rglob("*.py"))
+EXAMPLES = sorted((ROOT / "tests/examples").rglob("*.py"))
 FRAMEWORKS = {"jax", "torch", "tensorflow", "cupy", "numba", "autograd", "mlx"}
 
 AUTOGRAD = {
@@ -44,7 +45,7 @@ def autograd_in(source: str) -> list[tuple[int, str]]:
     return [(line, name) for line, name in named(ast.parse(source)) if name in AUTOGRAD]
 
 
-@pytest.mark.parametrize("path", [*REFERENCE, *PORTS], ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", [*REFERENCE, *PORTS, *EXAMPLES], ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_there_is_no_autograd(path: Path) -> None:
     finite_differences = {"jacobian"} if path.name == "peers.py" else set()  # scipy.differentiate.jacobian
     found = autograd_in(path.read_text(encoding="utf-8"))

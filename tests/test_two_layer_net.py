@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -79,11 +80,28 @@ def test_the_initial_net_is_the_chapters():
         assert abs(weights.mean()) < 0.0005
 
 
-@pytest.mark.parametrize("name", ["input_size", "hidden_size", "output_size"])
-def test_an_empty_layer_is_refused(name):
-    sizes = {"input_size": 3, "hidden_size": 2, "output_size": 2, name: 0}
-    with pytest.raises(ValueError, match=f"^`{name}` must be at least 1, got 0.$"):
-        TwoLayerNet(**sizes)
+SIZES = {"input_size": 3, "hidden_size": 2, "output_size": 2}
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True, "3", None, np.array([3])])
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_that_is_no_number_of_units_is_refused(name, size):
+    with pytest.raises(
+        ValueError, match=rf"^`{name}` must be a whole number, at least 1, got {re.escape(repr(size))}\.$"
+    ):
+        init(**(SIZES | {name: size}))
+
+
+@pytest.mark.parametrize("std", [-0.01, float("nan"), float("inf"), "0.01", None, True])
+def test_a_spread_that_is_no_number_is_refused(std):
+    with pytest.raises(ValueError, match=rf"^`weight_init_std` must be a finite number, at least 0, got {std!r}\.$"):
+        init(**SIZES, weight_init_std=std)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", True])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    with pytest.raises(ValueError, match=rf"^`seed` must be a whole number, at least 0, or None, got {seed!r}\.$"):
+        init(**SIZES, seed=seed)
 
 
 def test_another_dtype_is_refused():
@@ -214,7 +232,7 @@ def test_a_step_that_is_no_step_is_refused():
 
 @subjects("float64")
 def test_the_chapters_listing_learns_digits(subject):
-    network_class = functools.partial(TwoLayerNet, backend=subject.name, seed=0)
+    network_class = functools.partial(TwoLayerNet, backend=subject.port, seed=0)
     x_train, t_train, x_test, t_test = datasets.load("digits", dtype="float32")
     t_train, t_test = np.eye(10)[t_train], np.eye(10)[t_test]
     np.random.seed(0)

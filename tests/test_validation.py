@@ -3,6 +3,7 @@
 import math
 import re
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -92,11 +93,15 @@ def test_what_is_not_finite_is_refused(name, value, shown):
 
 
 def test_arrays_are_on_one_device():
-    class Elsewhere(np.ndarray):
-        device = "cuda"
+    class Array(NamedTuple):
+        shape: tuple[int, ...]
+        device: str = "cpu"
+        dtype: str = "float64"
 
+    params, x = Params(*(Array(p.shape) for p in NET)), Array(X.shape)
+    check_net(params, x, Array, lambda array: 1.0)
     with refuses("`b2` must be on the device of W1 (cpu), got cuda."):
-        loss(*net_with("b2", NET.b2.view(Elsewhere)), T)
+        check_net(params._replace(b2=params.b2._replace(device="cuda")), x, Array, lambda array: 1.0)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
