@@ -13,7 +13,7 @@ from test_source import roots
 
 ROOT = Path(compare.__file__).parent
 EXAMPLE = ROOT / "tests/examples/array_api_port.py"
-SMALL = ("--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
+SMALL = ("agree", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
 SAMPLE = (
     "test_agreement.py::test_forward",
     "test_agreement.py::test_gradient",
