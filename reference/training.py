@@ -67,7 +67,7 @@ def begin(params: Params, seed: int = 0) -> Progress:
     """Return the beginning of a run from the initial net `params`."""
     if seed < 0:
         raise ValueError(f"`seed` must not be negative, got {seed}.")
-    return Progress(0, params, np.empty(0), np.empty((0, 3)), dict(np.random.default_rng(seed).bit_generator.state))
+    return Progress(0, params, np.empty(0), np.empty((0, 3)), dict(np.random.PCG64(seed).state))
 
 
 def train(
@@ -132,7 +132,7 @@ def train(
     placed = _place(port, data, dtype_name(now.params.W1), device)
     epoch = max(len(data.x_train) // batch, 1)
     ends = borders(now.iteration, iterations, epoch, segment_length(now.params, strategy, batch))
-    draw = np.random.default_rng()
+    draw = np.random.Generator(np.random.PCG64())
     draw.bit_generator.state = now.generator
     losses = np.concatenate((now.losses, np.empty(iterations - now.iteration)))
     table = now.accuracies[now.accuracies[:, 0] % epoch == 0]  # without the end of a shorter run
