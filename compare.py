@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from commands import BAD_INPUT, EXIT_CODES, INTERRUPTED, agree
+from commands import BAD_INPUT, EXIT_CODES, INTERRUPTED, agree, predict, train
 
-COMMANDS = (agree,)
+COMMANDS = (agree, train, predict)
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"compare.py: {error.strerror or error}: {error.filename!r}.", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print("compare.py: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"compare.py: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -65,6 +65,11 @@ class Drift(NamedTuple):
     bound: float
 
     @property
+    def ratio(self) -> float:
+        """Gap / bound; infinite where the bound is 0, as for parts that nothing moves."""
+        return self.gap / self.bound if self.bound else math.inf if self.gap else 0.0
+
+    @property
     def agrees(self) -> bool:
         """Whether the gap is within the bound; NaN never is."""
         return self.gap <= self.bound

@@ -125,7 +125,7 @@ def train(
         If a loss or a parameter is no longer finite.
     """
     now = params if isinstance(params, Progress) else begin(params, seed)
-    _check_run(port, now, strategy, iterations, batch, learning_rate, h, memory)
+    check_run(port, now, strategy, iterations, batch, learning_rate, h, memory)
     steps = partial(
         port.train_steps, gradient=port.GRADIENTS[strategy], learning_rate=learning_rate, h=h, memory=memory
     )
@@ -180,7 +180,7 @@ def _place(port: Any, data: Dataset, dtype: str, device: str) -> _Placed:
     return _Placed(port, put, (put(data.x_train), data.t_train), (put(data.x_test), data.t_test))
 
 
-def _check_run(
+def check_run(
     port: Any,
     now: Progress,
     strategy: str,
@@ -190,6 +190,7 @@ def _check_run(
     h: float,
     memory: float,
 ) -> None:
+    """Raise ValueError if `train` could not run with these arguments."""
     if strategy not in port.GRADIENTS:
         raise ValueError(f"`strategy` must be one of {', '.join(port.GRADIENTS)}, got {strategy!r}.")
     if iterations < max(1, now.iteration):
