@@ -49,8 +49,8 @@ def path_of(path: str | None, subject: Subject, several: bool) -> str | None:
     return str(whole.with_name(f"{whole.stem}-{subject.name}-{subject.dtype}{whole.suffix}"))
 
 
-def write_files(args: argparse.Namespace, ends: Mapping[Subject, Progress]) -> None:
-    """Write what was asked for of runs at their ends."""
+def write_files(args: argparse.Namespace, ends: Mapping[Subject, Progress], epoch: int) -> None:
+    """Write what was asked for of runs at their ends, with epochs of so many iterations."""
     from reference.checkpoints import write_whole
     from reference.params import save_params
 
@@ -64,5 +64,5 @@ def write_files(args: argparse.Namespace, ends: Mapping[Subject, Progress]) -> N
         from ports.figures import training_figure
 
         image = io.BytesIO()
-        training_figure(histories).savefig(image, format=Path(args.plot).suffix[1:], dpi=150)
+        training_figure(histories, epoch).savefig(image, format=Path(args.plot).suffix[1:], dpi=150)
         write_whole(args.plot, [image.getvalue()])

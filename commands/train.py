@@ -85,7 +85,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, write, compare, print, and return the exit code."""
-    from reference.training import DivergedError
+    from reference.training import DivergedError, epoch_length
 
     check_files(args)
     found, not_run = subjects(args)
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     except DivergedError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return DISAGREES
-    write_files(args, {each.subject: each.progress for each in runs})
+    write_files(args, {each.subject: each.progress for each in runs}, epoch_length(begun[0].data, args.batch))
     drifts, not_compared = _drifts(args, runs) if len(runs) > 1 else ([], [])
     if lines:
         _print_drifts(drifts, not_compared)

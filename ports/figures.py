@@ -1,6 +1,7 @@
 """The figures, drawn by matplotlib; none of them touches its global state."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,13 +16,15 @@ WINDOW = 100
 """Iterations of the running mean."""
 
 
-def training_figure(histories: Mapping[tuple[str, str], Progress]) -> Figure:
+def training_figure(histories: Mapping[tuple[str, str], Progress], epoch: int) -> Figure:
     """Return the chapter's two figures side by side: the loss by iteration, and the accuracies by epoch.
 
     Parameters
     ----------
     histories : mapping
         From (backend, dtype) to where its run has come.
+    epoch : int
+        Iterations of an epoch.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
@@ -29,17 +32,19 @@ def training_figure(histories: Mapping[tuple[str, str], Progress]) -> Figure:
     several = len({dtype for _, dtype in histories}) > 1
     for n, ((backend, dtype), history) in enumerate(histories.items()):
         # Runs that agree lie on each other: the later the thinner, so that all are seen.
-        style = {"color": colors[backend], "ls": STYLES[dtype], "lw": 1.4 + 1.6 * (len(histories) - 1 - n)}
+        style: dict[str, Any] = {"color": colors[backend], "ls": STYLES[dtype] if several else "-"}
+        style["lw"] = 1.2 + 2.0 * (len(histories) - 1 - n)
         name = f"{backend} {dtype}" if several else backend
         at = np.arange(1, history.iteration + 1)
         if n == 0:
             losses.plot(at, history.losses, color="0.82", lw=0.6, label=f"{name}, each mini-batch", zorder=1)
         losses.plot(*running_mean(history.losses), label=f"{name}, mean of {WINDOW}", **style)
-        epochs, train, test = history.accuracies.T
-        accuracies.plot(epochs, train, marker="o", ms=3, label=f"{name}, training", **style)
-        accuracies.plot(epochs, test, marker="s", ms=3, mfc="white", label=f"{name}, test", **(style | {"alpha": 0.6}))
+        ends, train, test = history.accuracies.T
+        marks = {"markersize": style["lw"] + 2} if len(ends) <= 30 else {"markersize": 0}
+        accuracies.plot(ends / epoch, train, label=f"{name}, training", marker="o", **marks, **style)
+        accuracies.plot(ends / epoch, test, label=f"{name}, test", marker="s", alpha=0.5, **marks, **style)
     losses.set(xlabel="iteration", ylabel="loss", ylim=(0, None), title="Loss of the mini-batch before its step")
-    accuracies.set(xlabel="iteration", ylabel="accuracy", ylim=(0, 1), title="Accuracy at each epoch")
+    accuracies.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="Accuracy in training and in the test")
     for axes, place in ((losses, "upper right"), (accuracies, "lower right")):
         axes.grid(color="0.9")
         axes.legend(loc=place, fontsize="small", frameon=False)

@@ -130,7 +130,7 @@ def train(
         port.train_steps, gradient=port.GRADIENTS[strategy], learning_rate=learning_rate, h=h, memory=memory
     )
     placed = _place(port, data, dtype_name(now.params.W1), device)
-    epoch = max(len(data.x_train) // batch, 1)
+    epoch = epoch_length(data, batch)
     ends = borders(now.iteration, iterations, epoch, segment_length(now.params, strategy, batch))
     draw = np.random.Generator(np.random.PCG64())
     draw.bit_generator.state = now.generator
@@ -147,6 +147,11 @@ def train(
             shown += 1
         now = Progress(end, net, losses[:end], table[:shown], dict(draw.bit_generator.state), border)
         yield now
+
+
+def epoch_length(data: Dataset, batch: int) -> int:
+    """Return the iterations of an epoch."""
+    return max(len(data.x_train) // batch, 1)
 
 
 class _Placed(NamedTuple):
