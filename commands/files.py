@@ -37,8 +37,10 @@ def check_files(args: argparse.Namespace) -> None:
 def _check_writable(option: str, path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"`--{option}` must be a file, got the folder {str(path)!r}.")
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def path_of(path: str | None, subject: Subject, several: bool) -> str | None:

@@ -119,8 +119,8 @@ def write_whole(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # the temporary name means nothing to anyone
+        if isinstance(error, OSError):  # the temporary name means nothing to anyone
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     _sync_folder(target.parent)
 

@@ -202,11 +202,12 @@ def check_run(
         raise ValueError(f"`iterations` must be at least {max(1, now.iteration)}, got {iterations}.")
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, got {batch}.")
-    check_learning_rate(learning_rate)
+    h, dtype = check_step(h), dtype_name(now.params.W1)
     check_memory(memory)
-    h, sizes = check_step(h), dict(zip(Params._fields, map(largest, now.params), strict=True))
+    if abs(check_learning_rate(learning_rate)) > float(np.finfo(dtype).max):
+        raise ValueError(f"`learning_rate` must be a number of {dtype}, got {learning_rate!r}.")
     if strategy in ("loop", "batched"):
-        check_step_moves(h, sizes, dtype_name(now.params.W1))
+        check_step_moves(h, dict(zip(Params._fields, map(largest, now.params), strict=True)), dtype)
 
 
 def _check_finite(losses: np.ndarray, start: int, net: Params, learning_rate: float) -> None:
