@@ -44,8 +44,7 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
     add = parser.add_argument
     add("--params", metavar="FILE.npz", required=True, help="the arrays W1, b1, W2 and b2")
-    add_subjects(parser)
-    parser.set_defaults(backend=("numpy",), dtype=())
+    add_subjects(parser, backend="numpy", dtype=None)  # the file's
     known = "digits, mnist, fashion-mnist, random, or a folder or npz file"
     add("--data", metavar="NAME|PATH", default="digits", help=known)
     add("--part", choices=("test", "train"), default="test", help="the part of the data set")

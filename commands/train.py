@@ -57,9 +57,8 @@ def add(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.set_defaults(run=run)
-    add_subjects(parser)
+    add_subjects(parser, backend="numpy", dtype="float64")
     add_problem(parser)
-    parser.set_defaults(backend=("numpy",), dtype=("float64",))
     add = parser.add_argument
     add("--strategy", choices=STRATEGIES, default="collocated", help="how the differences are evaluated")
     add("--iterations", metavar="K", type=int, default=10_000, help="steps in all, those of the checkpoint included")

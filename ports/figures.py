@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from reference.training import Progress
@@ -42,7 +43,8 @@ def training_figure(histories: Mapping[tuple[str, str], Progress], epoch: int) -
         ends, train, test = history.accuracies.T
         marks = {"markersize": style["lw"] + 2} if len(ends) <= 30 else {"markersize": 0}
         accuracies.plot(ends / epoch, train, label=f"{name}, training", marker="o", **marks, **style)
-        accuracies.plot(ends / epoch, test, label=f"{name}, test", marker="s", alpha=0.5, **marks, **style)
+        lighter = style | {"color": [(1 + c) / 2 for c in to_rgb(colors[backend])]}
+        accuracies.plot(ends / epoch, test, label=f"{name}, test", marker="s", **marks, **lighter)
     losses.set(xlabel="iteration", ylabel="loss", ylim=(0, None), title="Loss of the mini-batch before its step")
     accuracies.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="Accuracy in training and in the test")
     for axes, place in ((losses, "upper right"), (accuracies, "lower right")):
