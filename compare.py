@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from commands import BAD_INPUT, EXIT_CODES, INTERRUPTED, advise, agree, report, speed
+from commands import BAD_INPUT, EXIT_CODES, INTERRUPTED, advise, agree, predict, report, speed, train
 
-COMMANDS = (advise, agree, speed, report)
+COMMANDS = (advise, agree, speed, train, predict, report)
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         print(f"compare.py: this needs more memory than there is: {error}.", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print("compare.py: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"compare.py: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         return INTERRUPTED
 
 

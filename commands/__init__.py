@@ -6,6 +6,6 @@ They import the standard library alone until they run, so that --help answers at
 AGREES, DISAGREES, BAD_INPUT, CRASHED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes."""
 EXIT_CODES = (
-    "exit codes: 0 all agree, 1 something disagrees, 2 bad input or nothing to compare, 3 a backend crashed, "
-    "130 interrupted"
+    "exit codes: 0 all agree, 1 something disagrees or a training diverged, 2 bad input or nothing to compare, "
+    "3 a backend crashed, 130 interrupted"
 )

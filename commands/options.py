@@ -15,11 +15,13 @@ STRATEGIES = ("loop", "batched", "structured", "collocated")
 DTYPES = ("float64", "float32")
 
 
-def add_subjects(parser: argparse.ArgumentParser) -> None:
+def add_subjects(
+    parser: argparse.ArgumentParser, *, backend: str = "all", dtype: str | None = ",".join(DTYPES)
+) -> None:
     """Add what names the backends, dtypes and devices to run."""
     add = parser.add_argument
-    add("--backend", metavar="NAMES", type=names, default=(), help="backends, by comma (default: all)")
-    add("--dtype", metavar="NAMES", type=dtypes, default=",".join(DTYPES), help="dtypes, by comma")
+    add("--backend", metavar="NAMES", type=backends, default=backend, help="backends, by comma, or all")
+    add("--dtype", metavar="NAMES", type=dtypes, default=dtype, help="dtypes, by comma")
     add(
         "--device",
         metavar="NAMES",
@@ -65,6 +67,11 @@ def names(text: str) -> tuple[str, ...]:
     if not found:
         raise argparse.ArgumentTypeError(f"must name at least one, got {text!r}")
     return found
+
+
+def backends(text: str) -> tuple[str, ...]:
+    """Parse names of backends; none stand for "all"."""
+    return () if text == "all" else names(text)
 
 
 def strategies(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ accelerators alone.
 
 import inspect
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -230,8 +231,17 @@ def _canary_sum(d: Array) -> Array:
     return (jnp.expm1(d) - jnp.expm1(-d)).sum(axis=0)
 
 
+_LARGEST: dict[int, float] = {}
+"""What `_largest` has found, by the id of an array that lives."""
+
+
 def _largest(array: Array) -> float:
-    return float(_compiled(_max_abs)(array))
+    """Return max(|array|). An array of JAX never changes: it is looked through once, however often it is checked."""
+    key = id(array)
+    if key not in _LARGEST:
+        _LARGEST[key] = float(_compiled(_max_abs)(array))
+        weakref.finalize(array, _LARGEST.pop, key, None)
+    return _LARGEST[key]
 
 
 def _max_abs(array: Array) -> Array:

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from ports.advice import Advice, Timing
 from ports.agreement import Agreement, NotCompared, Outcome
 from ports.speed import ERROR, Interval, SelfCheck
+from ports.trajectory import Drift
 
 FORWARD = "forward"
 """Stands for predictions, loss and accuracy, which no strategy touches."""
@@ -96,6 +98,42 @@ def _entries(group: list[Agreement]) -> str:
     counts = {row.quantity: (row.checked, row.entries) for row in group}
     checked, entries = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
     return f"{entries:,}" if checked == entries else f"{checked:,} of {entries:,}"
+
+
+def confusion_table(counts: np.ndarray) -> Table:
+    """Return a confusion matrix as a table: a row for each class, a column for each prediction."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title="class (row) taken for (column)")
+    table.add_column("", style="bold", justify="right")
+    for n in range(len(counts)):
+        table.add_column(str(n), justify="right")
+    for n, row in enumerate(counts):
+        cells = (f"[green]{count}[/]" if n == k else str(count) if count else "." for k, count in enumerate(row))
+        table.add_row(str(n), *cells)
+    return table
+
+
+def drift_table(rows: list[Drift]) -> Table:
+    """Return a table of how far runs of training have drifted from the reference's."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("backend", "quantity", "gap", "bound", "gap/bound", "verdict"):
+        table.add_column(column, justify="right" if column in ("gap", "bound", "gap/bound") else "left")
+    for name, group in groupby(rows, lambda row: f"{row.backend} {row.dtype}"):
+        for n, row in enumerate(group):
+            verdict = "[green]agrees[/]" if row.agrees else "[bold red]DISAGREES[/]"
+            numbers = f"{row.gap:.1e}", f"{row.bound:.1e}", f"{row.ratio:.3f}"
+            table.add_row("" if n else name, row.quantity, *numbers, verdict)
+    return table
+
+
+def drift_summary(rows: list[Drift]) -> str:
+    """Return the verdict on all runs in a sentence."""
+    wrong = sum(not row.agrees for row in rows)
+    worst = max(rows, key=lambda row: row.ratio)
+    verdict = f"DISAGREES: {wrong} of {len(rows)} quantities" if wrong else f"All {len(rows)} quantities agree"
+    return (
+        f"{verdict}; the largest gap is {worst.ratio:.2g} of its bound ({worst.backend} {worst.dtype} "
+        f"{worst.quantity})."
+    )
 
 
 def backends_table(outcome: Outcome) -> Table:

@@ -100,8 +100,10 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         raise DataError(f"{path} must be readable, got {_described(error)}.") from error
 
 
-def read_npz(path: Path, ndims: dict[str, int]) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, ndims: dict[str, int], *, floats: bool = False) -> dict[str, NDArray[Any]]:
     """Read the named arrays of an npz file: pixels as uint8, labels (those with one dimension) as any integer.
+
+    With `floats` they are parameters instead, float32 or float64.
 
     `numpy.load` would allocate whatever a header claims, so only the parsing of headers is left to NumPy. An array of
     pickled objects is refused by its dtype, and never unpickled.
@@ -110,7 +112,7 @@ def read_npz(path: Path, ndims: dict[str, int]) -> dict[str, NDArray[Any]]:
         missing = [name for name in ndims if f"{name}.npy" not in archive.namelist()]
         if missing:
             raise DataError(f"{path} must hold the arrays {', '.join(ndims)}, got no {', '.join(missing)}.")
-        return {name: _member(archive, name, ndim, f"{path}[{name}]") for name, ndim in ndims.items()}
+        return {name: _member(archive, name, ndim, f"{path}[{name}]", floats) for name, ndim in ndims.items()}
 
 
 def _layout(folder: Path) -> Path:
@@ -167,7 +169,7 @@ def _body(stream: _Stream, shape: tuple[int, ...], dtype: np.dtype[Any], where: 
     return np.frombuffer(data, dtype)
 
 
-def _member(archive: zipfile.ZipFile, name: str, ndim: int, where: str) -> NDArray[Any]:
+def _member(archive: zipfile.ZipFile, name: str, ndim: int, where: str, floats: bool) -> NDArray[Any]:
     method = archive.getinfo(f"{name}.npy").compress_type
     if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may ask for gigabytes before they unpack
         raise DataError(f"{where} must be stored or deflated, got compression method {method}.")
@@ -175,7 +177,9 @@ def _member(archive: zipfile.ZipFile, name: str, ndim: int, where: str) -> NDArr
         shape, fortran, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
         if len(shape) != ndim:
             raise DataError(f"{where} must be {ndim}-dimensional, got the shape {shape}.")
-        if dtype != np.uint8 and (ndim > 1 or dtype.kind not in "iu"):
+        if floats and (dtype.kind, dtype.itemsize) not in (("f", 4), ("f", 8)):
+            raise DataError(f"{where} must be float32 or float64, got {dtype}.")
+        if not floats and dtype != np.uint8 and (ndim > 1 or dtype.kind not in "iu"):
             raise DataError(f"{where} must be {'uint8' if ndim > 1 else 'integers'}, got {dtype}.")
         return _body(stream, shape, dtype, where).reshape(shape, order="F" if fortran else "C")
 

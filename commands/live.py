@@ -1,0 +1,102 @@
+"""How a run of training is shown: the chapter's lines, and a bar on a terminal or a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from reference.training import Progress
+
+PAUSE = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Live:
+    """Shows a run: `lines` on stdout as the chapter prints them, how far it has come on stderr unless `quiet`."""
+
+    def __init__(self, name: str, iterations: int, *, lines: bool, quiet: bool) -> None:
+        self._name, self._iterations, self._lines, self._quiet = name, iterations, lines, quiet
+        self._bar: Any = None
+        self._begun: Progress | None = None
+        self._seen = 0
+
+    def __enter__(self) -> Self:
+        self._start = self._told = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, now: Progress) -> None:
+        """Show how far the run has come."""
+        if self._begun is None:
+            self._begin(now)
+        for _, train, test in now.accuracies[self._seen :] if self._lines else ():
+            print(f"train acc, test acc | {round(train, 4)}, {round(test, 4)}", flush=self._bar is None)
+        self._seen = len(now.accuracies)
+        if self._bar:
+            self._bar.update(0, completed=now.iteration, **_figures(now))
+        elif not self._quiet and time.perf_counter() - self._told > PAUSE:
+            self._tell(now)
+
+    def _begin(self, now: Progress) -> None:
+        from rich.console import Console
+
+        self._begun = now
+        self._seen = len(now.accuracies) if now.iteration else 0  # those before were shown before the interruption
+        if not self._quiet and (stderr := Console(stderr=True, highlight=False)).is_terminal:
+            self._bar = _bar(stderr)
+            self._bar.add_task(self._name, total=self._iterations, completed=now.iteration, **_figures(now))
+            self._bar.start()
+
+    def _tell(self, now: Progress) -> None:
+        assert self._begun is not None
+        self._told = time.perf_counter()
+        pace = (self._told - self._start) / max(1, now.iteration - self._begun.iteration)
+        figures = _figures(now)
+        print(
+            f"{self._name}: {now.iteration:,} of {self._iterations:,} iterations, loss {figures['loss']}, "
+            f"test acc {figures['accuracy']}, {pace * (self._iterations - now.iteration):.0f} s left",
+            file=sys.stderr,
+        )
+
+
+def tracked(name: str, quiet: bool, steps: Iterable[int]) -> Iterable[int]:
+    """Return the steps, with a bar for them on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    stderr = Console(stderr=True)
+    return track(steps, name, console=stderr, transient=True) if stderr.is_terminal and not quiet else steps
+
+
+def _bar(stderr: Any) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TextColumn("acc {task.fields[accuracy]}"),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        expand=True,
+        redirect_stdout=sys.stdout.isatty(),  # so that lines go above the bar; a pipe gets its lines itself
+        redirect_stderr=False,
+    )
+
+
+def _figures(now: Progress) -> dict[str, str]:
+    """Return the mean loss of the last 100 mini-batches and the last accuracy of the test set."""
+    recent, accuracies = now.losses[-100:], now.accuracies
+    return {
+        "loss": f"{recent.mean():.4f}" if len(recent) else "-",
+        "accuracy": f"{accuracies[-1, 2]:.4f}" if len(accuracies) else "-",
+    }

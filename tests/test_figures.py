@@ -1,0 +1,54 @@
+"""The figures show what they say, in the colors of their backends, and leave matplotlib's state alone."""
+
+import sys
+
+import numpy as np
+
+from ports.figures import COLORS, OTHERS, WINDOW, backend_colors, running_mean, training_figure
+from reference.training import begin
+from reference.two_layer_net import init
+
+RUN = begin(init(2, 2, 2, seed=0))._replace(
+    iteration=250, losses=np.linspace(2, 1, 250), accuracies=np.array([[0, 0.1, 0.2], [125, 0.5, 0.4], [250, 0.9, 0.8]])
+)
+
+
+def test_losses_and_accuracies_of_each_run() -> None:
+    keys = [("numpy", "float64"), ("jax", "float64"), ("mine", "float64")]
+    figure = training_figure(dict.fromkeys(keys, RUN), epoch=125)
+    losses, accuracies = figure.axes
+    raw, *means = losses.lines
+    np.testing.assert_array_equal(raw.get_ydata(), RUN.losses)
+    for line, color in zip(means, (COLORS["numpy"], COLORS["jax"], OTHERS[0]), strict=True):
+        assert line.get_color() == color
+        np.testing.assert_array_equal(line.get_ydata(), running_mean(RUN.losses)[1])
+    assert len(accuracies.lines) == 6
+    np.testing.assert_array_equal(accuracies.lines[1].get_xdata(), [0, 1, 2])
+    np.testing.assert_array_equal(accuracies.lines[0].get_ydata(), RUN.accuracies[:, 1])
+    np.testing.assert_array_equal(accuracies.lines[1].get_ydata(), RUN.accuracies[:, 2])
+    labels = [text.get_text() for text in accuracies.get_legend().get_texts()]
+    assert labels[:2] == ["numpy, training", "numpy, test"]
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_two_dtypes_are_told_apart() -> None:
+    figure = training_figure({("numpy", "float64"): RUN, ("numpy", "float32"): RUN}, epoch=125)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == [
+        "numpy float64, each mini-batch",
+        f"numpy float64, mean of {WINDOW}",
+        f"numpy float32, mean of {WINDOW}",
+    ]
+    assert len({line.get_linestyle() for line in figure.axes[0].lines[1:]}) == 2
+
+
+def test_a_mean_is_of_what_there_is() -> None:
+    at, means = running_mean(np.arange(300.0))
+    np.testing.assert_array_equal(at, np.arange(1, 301))
+    np.testing.assert_allclose(means[[0, 1, 98, 99, 100, 299]], [0, 0.5, 49, 49.5, 50.5, 249.5])
+
+
+def test_other_ports_have_colors_of_their_own() -> None:
+    found = backend_colors(["mine", "jax", "yours", "mine"])
+    assert len({*found.values()}) == 5
+    assert found["jax"] == "#009E73"

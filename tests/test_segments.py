@@ -1,0 +1,43 @@
+"""Borders: the same for every run of the same sizes, wherever it begins and ends."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reference.segments import borders, segment_length
+from reference.two_layer_net import init
+
+SIZES = {"epoch": st.integers(1, 700), "length": st.integers(1, 400), "iterations": st.integers(1, 2000)}
+
+
+@given(**SIZES)
+def test_segments_cover_the_run_and_none_is_too_long(epoch: int, length: int, iterations: int) -> None:
+    ends = [0, *(end for end, _ in borders(0, iterations, epoch, length))]
+    lengths = np.diff(ends)
+    assert ends[-1] == iterations
+    assert lengths.min() >= 1
+    assert lengths.max() <= min(length, epoch)
+    assert set(range(0, iterations, epoch)) <= set(ends)
+    assert len(set(lengths.tolist())) <= 3  # each is compiled: the piece, the rest of an epoch, the end of the run
+
+
+@given(**SIZES, later=st.integers(0, 2000), begun=st.integers(0, 100))
+def test_borders_depend_on_neither_beginning_nor_end(
+    epoch: int, length: int, iterations: int, later: int, begun: int
+) -> None:
+    whole = [end for end, _ in borders(0, iterations + later, epoch, length)]
+    short = list(borders(0, iterations, epoch, length))
+    assert [end for end, border in short if border] == [end for end in whole if end <= iterations]
+    start = ([0, *(end for end, border in short if border)] * 101)[begun]
+    assert list(borders(start, iterations, epoch, length)) == [pair for pair in short if pair[0] > start]
+
+
+def test_the_end_of_a_run_is_a_border_only_where_a_longer_one_has_it() -> None:
+    assert list(borders(0, 10, 4, 3)) == [(2, True), (4, True), (6, True), (8, True), (10, True)]
+    assert list(borders(0, 9, 4, 3)) == [(2, True), (4, True), (6, True), (8, True), (9, False)]
+
+
+@pytest.mark.parametrize(("strategy", "length"), [("collocated", 301), ("structured", 18), ("batched", 1), ("loop", 1)])
+def test_a_segment_of_the_chapter_is_some_tenths_of_a_second(strategy: str, length: int) -> None:
+    assert segment_length(init(784, 50, 10), strategy, 100) == length

@@ -1,0 +1,214 @@
+"""The whole run: the chapter's loop on every backend, and the same bits wherever it was interrupted."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ports import numpy_port
+from ports.agreement import Subject
+from problems import subjects
+from reference import checkpoints, datasets, segments, two_layer_net
+from reference.datasets import Dataset, load_mnist
+from reference.gradient import collocated
+from reference.training import DivergedError, Progress, begin, train
+from reference.two_layer_net import Params, TwoLayerNet, init
+
+OPTIONS: dict[str, Any] = {"batch": 100, "learning_rate": 3.0}  # so large that W2 outgrows its plan several times
+EPOCH = 14  # of the digits
+
+
+def digits(dtype: str = "float64") -> tuple[Dataset, Params]:
+    return datasets.load("digits", dtype=dtype), init(64, 5, 10, seed=0, dtype=dtype)
+
+
+def run(port: Any, params: Params | Progress, data: Dataset, **options: Any) -> list[Progress]:
+    return list(train(port, params, data, **{**OPTIONS, **options}))
+
+
+def assert_same_bits(got: Progress, expected: Progress) -> None:
+    assert got.iteration == expected.iteration
+    assert got.generator == expected.generator
+    for g, e in zip((*got.params, *got[2:4]), (*expected.params, *expected[2:4]), strict=True):
+        assert g.dtype == e.dtype
+        np.testing.assert_array_equal(g, e)
+
+
+def test_it_is_the_chapters_loop() -> None:
+    data, params = digits()
+    end = run(numpy_port, params, data, iterations=40)[-1]
+    draw, losses, accuracies = np.random.default_rng(0), [], []
+    for i in range(41):
+        if i % EPOCH == 0 or i == 40:
+            parts = ((data.x_train, data.t_train), (data.x_test, data.t_test))
+            accuracies.append((i, *(two_layer_net.accuracy(params, x, t) for x, t in parts)))
+        batch = draw.integers(0, len(data.x_train), 100)
+        x, t = data.x_train[batch], data.t_train[batch]
+        if i < 40:
+            losses.append(two_layer_net.loss(params, x, t))
+            params = Params(*(p - 3.0 * g for p, g in zip(params, collocated(params, x, t), strict=True)))
+    for got, expected in zip(end.params, params, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(end.losses, losses, rtol=4e-16)
+    np.testing.assert_array_equal(end.accuracies, accuracies)
+
+
+@subjects()
+def test_a_run_goes_on_with_the_same_bits(subject: Subject, tmp_path: Path) -> None:
+    data, params = digits(subject.dtype)
+    steps = run(subject.port, params, data, iterations=70)
+    assert np.abs(params.W2).max() * 8 < np.abs(steps[-1].params.W2).max()  # the plan has changed on the way
+    assert steps[-1].params.W1.dtype == subject.dtype
+    for n in (0, 2, 4):
+        checkpoints.save(tmp_path / "run", checkpoints.Checkpoint(steps[n], {}, {}))
+        found = checkpoints.load(tmp_path / "run").progress
+        assert_same_bits(found, steps[n])
+        assert_same_bits(run(subject.port, found, data, iterations=70)[-1], steps[-1])
+
+
+@subjects("float64")
+def test_a_longer_run_goes_on_with_the_same_bits_from_the_last_border(subject: Subject) -> None:
+    data, params = digits(subject.dtype)
+    *_, border, end = run(subject.port, params, data, iterations=38)
+    assert (border.iteration, border.border, end.iteration, end.border) == (28, True, 38, False)
+    whole = run(subject.port, params, data, iterations=56)
+    assert_same_bits(run(subject.port, border, data, iterations=56)[-1], whole[-1])
+
+
+def test_the_end_of_a_shorter_run_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, params = digits()
+    monkeypatch.setattr(segments, "WORK", 4.0 * 100 * sum(p.size for p in params))  # pieces of 4 iterations
+    short = run(numpy_port, params, data, iterations=18)[-1]
+    assert (short.border, short.accuracies[:, 0].tolist()) == (True, [0, 14, 18])
+    assert_same_bits(run(numpy_port, short, data, iterations=28)[-1], run(numpy_port, params, data, iterations=28)[-1])
+    assert_same_bits(run(numpy_port, short, data, iterations=18)[-1], short)
+
+
+def test_draws_do_not_depend_on_where_they_are_cut() -> None:
+    for samples in (7, 1437, 60_000, 2**33):
+        whole, parts = np.random.default_rng(1), np.random.default_rng(1)
+        cut = [parts.integers(0, samples, (k, 7)) for k in (1, 5, 3)]
+        np.testing.assert_array_equal(whole.integers(0, samples, (9, 7)), np.concatenate(cut))
+
+
+def test_progress_once_handed_out_stays_as_it_is() -> None:
+    data, params = digits()
+    steps, kept = train(numpy_port, params, data, iterations=42, **OPTIONS), []
+    for now in steps:
+        kept.append((now, now.losses.copy(), now.accuracies.copy(), *(p.copy() for p in now.params)))
+    for now, *copies in kept:
+        for array, copy in zip((now.losses, now.accuracies, *now.params), copies, strict=True):
+            np.testing.assert_array_equal(array, copy)
+    np.testing.assert_array_equal(params.W1, init(64, 5, 10, seed=0).W1)
+
+
+@pytest.mark.filterwarnings("ignore:`collocated` needs more than 8 nodes")
+@subjects()
+def test_a_loss_that_is_not_finite_stops_the_run(subject: Subject) -> None:
+    data = datasets.load("random", dtype=subject.dtype)
+    params = init(64, 5, 10, 10.0, seed=0, dtype=subject.dtype)
+    rate = float(np.finfo(subject.dtype).max)
+    steps = train(subject.port, params, data, batch=20, learning_rate=rate, iterations=60)
+    assert next(steps).iteration == 0
+    with pytest.raises(DivergedError) as caught:
+        list(steps)
+    assert str(caught.value).startswith("Training diverged: the loss is no longer finite at iteration ")
+    assert str(caught.value).endswith(f"; the likely cause is the learning rate, {rate:g}: try a smaller one.")
+    assert 2 <= int(str(caught.value).split("iteration ")[1].split(";")[0]) <= 9
+
+
+def test_a_parameter_that_is_not_finite_at_the_end_of_a_segment_stops_the_run() -> None:
+    data, params = digits()
+    port = type(
+        "Port", (), {**{n: staticmethod(getattr(numpy_port, n)) for n in numpy_port.__all__ if n != "GRADIENTS"}}
+    )
+    port.GRADIENTS = numpy_port.GRADIENTS
+
+    def train_steps(net: Params, *_: Any, **__: Any) -> tuple[Params, np.ndarray]:
+        return net._replace(b1=net.b1 + np.inf), np.ones(EPOCH)
+
+    port.train_steps = staticmethod(train_steps)
+    with pytest.raises(DivergedError, match="a parameter is no longer finite at iteration 14;"):
+        run(port, params, data, iterations=28)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"strategy": "fast"}, "`strategy` must be one of loop, batched, structured, collocated, got 'fast'."),
+        ({"iterations": 0}, "`iterations` must be at least 1, got 0."),
+        ({"batch": 0}, "`batch` must be at least 1, got 0."),
+        ({"learning_rate": np.nan}, "`learning_rate` must be a finite number, got nan."),
+        ({"learning_rate": 1e39, "dtype": "float32"}, "`learning_rate` must be a number of float32, got 1e+39."),
+        ({"h": 2.0}, "`h` must be from 1e-20 to 1, got 2.0."),
+        ({"h": 1e-19, "strategy": "loop"}, "`h` must be above "),
+        ({"memory": 0}, "`memory` must be a positive number of bytes, got 0."),
+        ({"seed": -1}, "`seed` must not be negative, got -1."),
+        ({"device": "tpu"}, "`device` must be auto or one of cpu here, got 'tpu'."),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(options: dict[str, Any], sentence: str) -> None:
+    options = dict(options)
+    data, params = digits(options.pop("dtype", "float64"))
+    with pytest.raises(ValueError, match=r"^`") as caught:
+        next(train(numpy_port, params, data, **options))
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_run_can_not_end_before_it_goes_on() -> None:
+    data, params = digits()
+    with pytest.raises(ValueError, match=r"^`iterations` must be at least 9, got 5\.$"):
+        next(train(numpy_port, begin(params)._replace(iteration=9, losses=np.ones(9)), data, iterations=5))
+
+
+@subjects("float64")
+def test_the_chapters_listing_runs_with_its_imports_changed_alone(subject: Subject) -> None:
+    backend = subject.name
+
+    # from dataset.mnist import load_mnist
+    def load() -> Any:
+        return load_mnist(normalize=True, one_hot_label=True, source="digits")
+
+    # from two_layer_net import TwoLayerNet
+    def make(input_size: int, hidden_size: int, output_size: int) -> TwoLayerNet:
+        return TwoLayerNet(input_size, hidden_size, output_size, backend=backend, seed=0)
+
+    (x_train, t_train), (x_test, t_test) = load()
+    network = make(input_size=64, hidden_size=50, output_size=10)
+
+    iters_num = 300
+    train_size = x_train.shape[0]
+    batch_size = 100
+    learning_rate = 1.0
+
+    train_loss_list = []
+    train_acc_list = []
+    test_acc_list = []
+
+    iter_per_epoch = max(train_size / batch_size, 1)
+
+    for i in range(iters_num):
+        batch_mask = np.random.choice(train_size, batch_size)
+        x_batch = x_train[batch_mask]
+        t_batch = t_train[batch_mask]
+
+        grad = network.numerical_gradient(x_batch, t_batch)
+
+        for key in ("W1", "b1", "W2", "b2"):
+            network.params[key] -= learning_rate * grad[key]
+
+        loss = network.loss(x_batch, t_batch)
+        train_loss_list.append(loss)
+
+        if i % iter_per_epoch == 0:
+            train_acc = network.accuracy(x_train, t_train)
+            test_acc = network.accuracy(x_test, t_test)
+            train_acc_list.append(train_acc)
+            test_acc_list.append(test_acc)
+            print("train acc, test acc | " + str(train_acc) + ", " + str(test_acc))
+
+    assert len(train_loss_list) == 300
+    assert np.mean(train_loss_list[-20:]) < 0.5 < 2 < train_loss_list[0]
+    assert network.accuracy(x_test, t_test) > 0.8
+    assert len(train_acc_list) == len(test_acc_list) >= 1
