@@ -111,7 +111,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ports.agreement.check", interrupt)
+    monkeypatch.setattr("ports.trials.check", interrupt)
     assert compare.main(list(SMALL)) == commands.INTERRUPTED
     assert capsys.readouterr().err == "compare.py: interrupted.\n"
 
