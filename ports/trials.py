@@ -117,9 +117,9 @@ def _prime(problem: Problem) -> Problem:
 
 
 def stretch(problem: Problem, seed: int) -> Problem:
-    """Return the problem with inputs in [-3, 3], the first of them not 0."""
+    """Return the problem with inputs in [-3, 3], the first and last not 0."""
     x = problem.x / (np.abs(problem.x).max() or 1) * np.random.default_rng(seed).uniform(-3, 3, problem.x.shape)
-    x[0, :2] = 1.0, -3.0
+    x[-1, -1], x[0, 0] = -3.0, 1.0
     return problem._replace(x=x)
 
 

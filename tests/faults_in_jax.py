@@ -52,7 +52,7 @@ STEP = {
     "collocated: no half": edit("_collocated", "2 * shifts.h", "shifts.h"),
     "collocated: divisor in float32": edit("_collocated", "2 * shifts.h", "2 * shifts.h.astype(jnp.float32)"),
     "collocated: closed form": edit("collocated", "return _by_chunks", "return gradient(params, x, t) or _by_chunks"),
-}  # fmt: skip
+}
 LOSS = {
     "DELTA dropped": edit("_loss", "y_t + DELTA", "y_t"),
     "DELTA is 1e-8": edit("", "from reference.functions import DELTA\n", "DELTA = 1e-8\n"),
@@ -93,7 +93,7 @@ FORWARD = {
     "differences: b2 negated": edit("_unperturbed", "+ params.b2", "- params.b2"),
     "differences: softmax over the samples": edit("_unperturbed", "jax.nn.softmax(a2)", "jax.nn.softmax(a2, axis=0)"),
     "differences: softmax unshifted": edit("_unperturbed", "jax.nn.softmax(a2)", "jnp.exp(a2) / jnp.exp(a2).sum(axis=1, keepdims=True)"),
-}  # fmt: skip
+}
 INDEXING = {
     "label + 1": edit("_checked", "check_labels(t, len(x), len(params.b2))", "(check_labels(t, len(x), len(params.b2)) + 1) % len(params.b2)"),
     "sample 0's label for all": edit("_loss", "labels[:, None]", "jnp.zeros_like(labels)[:, None] + labels[0]"),
@@ -106,15 +106,14 @@ INDEXING = {
     "structured: last parameter dropped": edit("_structured", "shifts.h, needs).sum(axis=0),\n        )", "shifts.h, needs).sum(axis=0).at[-1].set(0),\n        )"),
     "structured: last chunk of pairs lost": edit("_sum_by_pixel", "fori_loop(0, -(-count // size)", "fori_loop(0, count // size"),
     "structured: padding counted": edit("_sum_by_pixel", "jnp.where(n * size + jnp.arange(size) < count, x[b, i], 0)", "x[b, i]"),
-    "structured: pixel and sample swapped": edit("_sum_by_pixel", "pixel, sample = jnp.nonzero(x.T", "sample, pixel = jnp.nonzero(x"),
+    "structured: neighbouring pixel": edit("_sum_by_pixel", "x[b, i]", "x[b, (i + 1) % x.shape[1]]"),
     "last chunk of samples lost": edit("_by_chunks", f"in {_CHUNKS}", f"in (lambda c: c[: max(1, len(c) - 1)])([*{_CHUNKS}])"),
     "shorter chunk lost": edit("_slices", "range(0, length, size)", "range(0, max(1, length - size + 1), size)"),
     "chunks weigh the same": edit("_by_chunks", "(rows.stop - rows.start) / len(x)", f"1 / len([*{_CHUNKS}])"),
     "collocated: W1 transposed": edit("_collocated_sums", "Params(W1,", "Params(W1.T.reshape(W1.shape),"),
     "collocated: W2 column-major": edit("_collocated_sums", "b1, W2,", "b1, W2.ravel().reshape(W2.shape[::-1]).T,"),
     "collocated: order of b1 rolled": edit("_collocated_sums", "(W1, b1,", "(W1, jnp.roll(b1, 1),"),
-}  # fmt: skip
-INDEXING["structured: pixel and sample swapped"] = edit("_sum_by_pixel", "x[b, i]", "x[b, (i + 1) % x.shape[1]]")
+}
 PRECISION = {
     "x in float32": edit("_logits", "_matmul(x,", "_matmul(x.astype(jnp.float32).astype(x.dtype),"),
     "logits in float32": edit("_predict", "_logits(params, x)", "_logits(params, x).astype(jnp.float32).astype(x.dtype)"),
@@ -135,7 +134,7 @@ PRECISION = {
     "transform in float32": edit("_interpolate", ".astype(values.dtype)", ".astype(jnp.float32).astype(values.dtype)"),
     "structured: step in float32": edit("_sum_by_pixel", "h * jnp.abs(value)", "h.astype(jnp.float32) * jnp.abs(value)"),
     "learning rate in float32": edit("train_steps", "x.dtype), sizes", "jnp.float32), sizes"),
-}  # fmt: skip
+}
 DIRECT = {
     "a hidden node too few": edit("_collocated_sums", _HIDDEN, "positive_nodes(max(1, needs.hidden_nodes - 1))"),
     "an output node too few": edit("_collocated_sums", _OUTPUT, "positive_nodes(max(1, needs.output_nodes - 1))"),
@@ -171,7 +170,7 @@ DIRECT = {
     "large shifts: slope at the start": edit("_hidden_difference", "-_sigmoid(net.a1 + s)", "-net.z1"),
     "exponentials: sign forgotten": edit("_by_exponentials", "jnp.sign(apart) * ", ""),
     "exponentials: lesser and greater swapped": edit("_by_exponentials", "change > 0", "change < 0"),
-}  # fmt: skip
+}
 STATE = {
     "stale mini-batch": edit("_scan", "x[batch], labels[batch]", "x[batches[0]], labels[batches[0]]"),
     "stale labels": edit("_scan", "labels[batch]", "labels[batches[0]]"),
@@ -188,5 +187,5 @@ STATE = {
     "to_numpy aliases": edit("to_numpy", "np.array(array)", "np.asarray(array)"),
     "from_numpy changes its source": edit("from_numpy", "    copy =", "    array *= 1 - 1e-3\n    copy ="),
     "from_numpy reads in the order of memory": edit("from_numpy", "np.array(array, dtype=check_dtype(dtype))", "np.array(array, dtype=check_dtype(dtype)).ravel('K').reshape(np.shape(array))"),
-}  # fmt: skip
+}
 FAULTS = STEP | LOSS | FORWARD | INDEXING | PRECISION | DIRECT | STATE

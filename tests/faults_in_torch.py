@@ -57,7 +57,7 @@ STEP = {
         f"{name}: default h is 1e-3": edit(name, "h: float = 1e-4", "h: float = 1e-3")
         for name in ("loop", "batched", "structured", "collocated")
     },
-}  # fmt: skip
+}
 LOSS = {
     "DELTA dropped": edit("_cross_entropy", "y_t + DELTA", "y_t"),
     "DELTA is 1e-8": edit("", "from reference.functions import DELTA\n", "DELTA = 1e-8\n"),
@@ -74,7 +74,7 @@ LOSS = {
     "differences: DELTA is 1e-8": edit("_unperturbed", "_scalar(DELTA, x)", "_scalar(1e-8, x)"),
     "differences: 1 + rho is rho": edit("_unperturbed", "rho + _scalar(1, x)", "rho"),
     "exponentials: DELTA is 1e-8": edit("_by_exponentials", "math.log(DELTA)", "math.log(1e-8)"),
-}  # fmt: skip
+}
 FORWARD = {
     "b1 missing": edit("_logits", " + params.b1[:, None]", ""),
     "b1 negated": edit("_logits", "+ params.b1", "- params.b1"),
@@ -95,7 +95,7 @@ FORWARD = {
     "differences: softmax over the samples": edit("_forward", _INNER, "torch.softmax(a2.T, dim=1).T"),
     "differences: softmax unshifted": edit("_forward", _INNER, "a2.exp() / a2.exp().sum(1, keepdim=True)"),
     "differences: softmax twice": edit("_forward", _INNER, f"torch.softmax({_INNER}, dim=1)"),
-}  # fmt: skip
+}
 INDEXING = {
     "label + 1": edit("_checked", "check_labels(on_host, len(x), len(params.b2))", "(check_labels(on_host, len(x), len(params.b2)) + 1) % len(params.b2)"),
     "sample 0's label for all": edit("_right", "labels[None]", "labels[None] * 0 + labels[0]"),
@@ -118,7 +118,7 @@ INDEXING = {
     "collocated: W1 transposed": edit("_collocated_sums", "Params(W1,", "Params(W1.T.reshape(W1.shape),"),
     "collocated: order of b1 rolled": edit("_collocated_sums", "Params(W1, b1", "Params(W1, b1.roll(1)"),
     "collocated: right class of the transpose": edit("_collocated_sums", "labels).mT", "labels.flip(0)).mT"),
-}  # fmt: skip
+}
 PRECISION = {
     "x in float32": edit("_logits", "x.T", "x.T.float().to(x.dtype)"),
     "logits in float32": edit("_right", "_logits(params, x)", "_logits(params, x).float().to(x.dtype)"),
@@ -140,7 +140,7 @@ PRECISION = {
     "structured: step in float32": edit("_add_by_pixel", "h * value.abs()", "float(np.float32(h)) * value.abs()"),
     "rho in float32": edit("_unperturbed", "y_t / _scalar(DELTA, x)", "(y_t / _scalar(DELTA, x)).float().to(x.dtype)"),
     "learning rate in float32": edit("_scan", "alpha=learning_rate", "alpha=float(np.float32(learning_rate))"),
-}  # fmt: skip
+}
 DIRECT = {
     "a hidden node too few": edit("_nodes", _HIDDEN, "positive_nodes(max(1, needs.hidden_nodes - 1))")
     + edit("_nodes", "(needs.hidden_nodes,", "(max(1, needs.hidden_nodes - 1),"),
@@ -176,7 +176,7 @@ DIRECT = {
     "large shifts: slope at the start": edit("_hidden_difference", "-torch.sigmoid(net.a1 + s)", "-net.z1"),
     "exponentials: sign forgotten": edit("_by_exponentials", ".mul_(apart.sign_())", ""),
     "exponentials: lesser and greater swapped": edit("_by_exponentials", "change > 0", "change < 0"),
-}  # fmt: skip
+}
 STATE = {
     "loop: parameter left moved": edit("_loop_member", "        parameter.copy_(value)\n", ""),
     "batched: parameter left moved": edit("_differences", "    moved[nth] = value\n    return", "    return"),
@@ -198,5 +198,5 @@ STATE = {
     "from_numpy aliases": edit("from_numpy", "np.array(array, dtype=check_dtype(dtype), order=\"C\")", "np.asarray(array, dtype=check_dtype(dtype))"),
     "from_numpy changes its source": edit("from_numpy", "    copy =", "    array *= 1 - 1e-3\n    copy ="),
     "from_numpy reads in the order of memory": edit("from_numpy", "torch.from_numpy(copy)", "torch.from_numpy(np.asarray(array, dtype).ravel('K').reshape(copy.shape))"),
-}  # fmt: skip
+}
 FAULTS = STEP | LOSS | FORWARD | INDEXING | PRECISION | DIRECT | STATE

@@ -1,4 +1,4 @@
-"""A plugin of pytest: `pytest -p plant --fault torch "loop: no half"` runs the tests on a wrong port for the right one."""
+"""A plugin of pytest: `pytest -p plant --fault torch "loop: no half"` plants a wrong port for the right one."""
 
 import importlib
 import sys
@@ -15,6 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     backend, name = config.getoption("--fault")
-    port = wrong_ports.edited(backend, importlib.import_module(f"faults_in_{backend}").FAULTS[name])
+    faults = importlib.import_module(f"faults_in_{backend}").FAULTS
+    port = wrong_ports.edited(backend, faults[name] if name else ())
     sys.modules[f"ports.{backend}_port"] = port
     setattr(ports, f"{backend}_port", port)

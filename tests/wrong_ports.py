@@ -1,7 +1,7 @@
 """Ports with one fault each, made from right ones: what agreement and the property tests must catch.
 
-A fault is planted in the source of a port as it is imported (faults_in_numpy.py, faults_in_torch.py, faults_in_jax.py), or
-in what goes into and comes out of a right port's functions.
+A fault is planted in the source of a port as it is imported (faults_in_numpy.py, faults_in_torch.py and
+faults_in_jax.py have the edits), or in what goes into and comes out of a right port's functions.
 """
 
 import ast
