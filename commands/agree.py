@@ -57,7 +57,8 @@ def compare_all(args: argparse.Namespace, found: list[Subject], net: Problem) ->
     from rich.console import Console
     from rich.progress import track
 
-    from ports.agreement import Agreement, Outcome, check
+    from ports.agreement import Agreement, Outcome
+    from ports.trials import check
 
     outcome = Outcome([], [], [], [])
     stderr = Console(stderr=True)

@@ -16,8 +16,8 @@ from reference.validation import unit_roundoff
 
 __all__ = ["Agreement", "Problem", "Subject"]
 
-SECOND_STEP = 1e-2
-"""Rounding of the losses weighs a hundredth of what it does at 1e-4, truncation ten thousand times as much."""
+DEFAULT_STEP = 1e-4
+"""What a port takes where it is told no step."""
 FULL_COST = 1e11
 """Floating-point operations of `loop` up to which all entries are checked: some seconds."""
 
@@ -40,6 +40,7 @@ class Agreement:
     expected: float | str
     checked: int
     entries: int
+    problem: str = "data"
 
     @property
     def ratio(self) -> float:
@@ -91,7 +92,7 @@ def check_gradient(
     strategy : str or None
         A name of the port's GRADIENTS; None for the closed form.
     h : float
-        The step.
+        The step. The port is not told of the default one.
     entries : Params, optional
         Flat indices of the entries that `loop` or `batched` is to be checked at.
     **options
@@ -99,22 +100,23 @@ def check_gradient(
     """
     port, exact = subject.port, problem.rounded(subject.dtype)
     params, x = on_device(subject, problem)
+    t = problem.t.copy()
     if strategy is None:
-        got = port.gradient(params, x, problem.t)
+        got = port.gradient(params, x, t)
         expected = two_layer_net.gradient(exact.params, exact.x, problem.t)
     else:
         sampled = {} if entries is None else {"entries": entries}
-        got = port.GRADIENTS[strategy](params, x, problem.t, h=h, **sampled, **options)
+        got = port.GRADIENTS[strategy](params, x, t, **told(h), **sampled, **options)
         expected = structured(exact.params, exact.x, problem.t, h=h)
     bounds = gradient_bound(exact, subject.dtype, strategy, h if strategy else 0.0)
-    changed = _changed(subject, problem, params, x)
+    changed = changed_argument(subject, problem, params, x, t)
     for name, g, e, bound in zip(Params._fields, got, expected, bounds, strict=True):
         size = e.size
         if entries is not None:
             at = getattr(entries, name)
             e, bound = e.ravel()[at], bound.ravel()[at]
         row = compare(subject, name, port.to_numpy(g), e, bound, strategy=strategy or "closed form", step=h, size=size)
-        yield row if not changed else _mismatch(row, f"`{changed}` was changed by the call", "an untouched argument")
+        yield untouched(row, changed)
 
 
 def compare(
@@ -177,14 +179,24 @@ def on_device(subject: Subject, problem: Problem) -> tuple[Params, Any]:
     return Params(*params), x
 
 
-def _changed(subject: Subject, problem: Problem, params: Params, x: Any) -> str | None:
+def told(h: float) -> dict[str, float]:
+    """Return how a step is put to a port: the default one by leaving it out, so that the default is compared too."""
+    return {} if h == DEFAULT_STEP else {"h": h}
+
+
+def changed_argument(subject: Subject, problem: Problem, params: Params, x: Any, t: np.ndarray) -> str | None:
     """Return the name of an argument whose bits a call has changed."""
     named = {**params._asdict(), "x": x}
     before = {**problem.params._asdict(), "x": problem.x}
     for name, array in named.items():
         if not np.array_equal(subject.port.to_numpy(array), before[name].astype(subject.dtype)):
             return name
-    return None
+    return None if np.array_equal(t, problem.t) else "t"
+
+
+def untouched(row: Agreement, changed: str | None) -> Agreement:
+    """Return the row, or one that disagrees for an argument was changed by the call."""
+    return _mismatch(row, f"`{changed}` was changed by the call", "an untouched argument") if changed else row
 
 
 def informative(problem: Problem, strategy: str, dtype: str, h: float) -> bool:
@@ -257,29 +269,3 @@ class Outcome(NamedTuple):
     def agrees(self) -> bool:
         """Whether everything that was compared agrees, and nothing crashed."""
         return all(row.agrees for row in self.rows) and not self.crashed
-
-
-def check(
-    subject: Subject,
-    problem: Problem,
-    strategies: tuple[str, ...],
-    *,
-    h: float,
-    memory: float,
-    seed: int,
-) -> Iterator[Agreement | NotCompared]:
-    """Compare all about one subject: forward quantities, the closed form, and each strategy at `h` and SECOND_STEP.
-
-    `loop` and `batched` are checked at a random sample of entries where all of them would take long.
-    """
-    yield from check_forward(subject, problem)
-    yield from check_gradient(subject, problem, None, h)
-    sample = sample_entries(problem.params, len(problem.x), seed)
-    for strategy in strategies:
-        entries = sample if strategy in ("loop", "batched") else None
-        for step in dict.fromkeys((h, SECOND_STEP)):
-            if informative(problem, strategy, subject.dtype, step):
-                yield from check_gradient(subject, problem, strategy, step, entries=entries, memory=memory)
-            else:
-                reason = f"rounding of two {subject.dtype} losses outweighs their difference."
-                yield NotCompared(subject.name, strategy, subject.dtype, step, reason)

@@ -3,9 +3,10 @@
 Two right implementations of the same difference differ by rounding alone, and rounding has a bound that can be
 computed. All sizes below are in units of the unit roundoff u of the port's dtype, taken from the float64 reference at
 the very numbers that the port was given. Sums of n terms are charged sqrt(n)/2 roundings of their absolute size:
-roundings are as often up as down. What is left to chance is covered by a factor of 4 on every bound, the only one.
+roundings are as often up as down. A unit's input is a sum of I products and a bias, I + 1 terms; a logit one of H + 1.
+What is left to chance is covered by a factor of 4 on every bound, the only one.
 
-    e_a1 = sqrt(I)/2 (|x||W1| + |b1|)                 e_z = z (1 - z) e_a1 + 2 z
+    e_a1 = sqrt(I + 1)/2 (|x||W1| + |b1|)             e_z = z (1 - z) e_a1 + 2 z
     e_a2 = e_z |W2| + sqrt(H + 1)/2 (z |W2| + |b2|) + max_k |a2|
 
 * predictions: y_k is off by y_k (e_a2[k] + sum_l y_l e_a2[l] + 4), from its logit, the others' and the softmax itself.
@@ -24,6 +25,13 @@ A shift of S = h max(1, max|x|) changes the terms by a factor of at most exp(S +
 (see reference/collocation.py); where that is more than the losses' own error allows, E_L / h is the bound for all
 strategies. It is taken at the worst net within h: with |p| + h for |p|, and l_b and q |y_k - [k = t]| at their
 largest once S > 0.1.
+
+In training, what a step is off by moves the slopes of the next: by at most L times its length, L a bound on the norm
+of the loss's second derivative. With x', z' for x, z with a 1 appended, the logits' derivative by all parameters has a
+norm of at most J = sqrt(|z'|^2 + (|W2| |x'| / 4)^2), for sigmoid' <= 1/4; their second derivative along a direction of
+length 1 one of at most |x'| / 4 + 0.0963 |W2| |x'|^2, for |sigmoid''| <= 0.0963. The loss's first derivative by the
+logits is at most sqrt(2); its second, q (diag(y) - y y^T) - q (1 - q) (e_t - y)(e_t - y)^T, is one of norm <= 1/2 less
+another. So L = mean_b(J^2 / 2 + sqrt(2) (|x'| / 4 + 0.0963 |W2| |x'|^2)).
 """
 
 import math
@@ -75,7 +83,7 @@ def _forward(problem: Problem, h: float = 0.0) -> _Forward:
     y = softmax(a2)
     right = t[:, None] == np.arange(len(b2))
     y_t = y[right][:, None]
-    e_a1 = math.sqrt(x.shape[1]) / 2 * (np.abs(x) @ W1 + b1)
+    e_a1 = math.sqrt(x.shape[1] + 1) / 2 * (np.abs(x) @ W1 + b1)
     e_z = zw * e_a1 + 2 * z
     e_a2 = e_z @ W2 + math.sqrt(len(W2) + 1) / 2 * (z @ W2 + b2) + np.abs(a2).max(axis=1, keepdims=True)
     return _Forward(z, zw, a2, y, y_t, y_t / (y_t + DELTA), right, e_a1, e_z, e_a2)
@@ -122,6 +130,14 @@ def gradient_bound(problem: Problem, dtype: str, strategy: str | None, h: float)
     underflow = float(np.finfo(dtype).tiny) / DELTA * (1 + spread)  # of y_t, which y_t / (y_t + DELTA) magnifies
     terms = (math.exp(growth) * _bound(e, dtype) + underflow for e in _term_errors(problem))
     return Params(*(np.minimum(bound, of_losses) for bound in terms))
+
+
+def curvature_bound(problem: Problem) -> float:
+    """Return L, which no eigenvalue of the loss's second derivative exceeds in size."""
+    x2, z2 = ((np.linalg.norm(inputs, axis=1) ** 2 + 1) for inputs in (problem.x, _forward(problem).z))
+    weight = float(np.linalg.norm(problem.params.W2, 2))
+    first, second = z2 + x2 * weight**2 / 16, np.sqrt(x2) / 4 + 0.0963 * weight * x2
+    return float((first / 2 + math.sqrt(2) * second).mean())
 
 
 def _term_errors(problem: Problem) -> Params:

@@ -70,6 +70,7 @@ def disagreement_sentence(row: Agreement) -> str:
     where = f"{row.backend} {row.dtype} {row.strategy or FORWARD}"
     place = f"{row.quantity}{list(row.worst_index)}" if row.worst_index else row.quantity
     step = f" at h = {row.step:g}" if row.step is not None else ""
+    where += f" ({row.problem})" if row.problem != "data" else ""
     if row.gap is None:
         return f"{where}: {place}{step} is {row.got}, expected {row.expected}."
     return (
@@ -94,8 +95,8 @@ def _agreement_line(name: str, strategy: str, group: list[Agreement]) -> tuple[l
 
 
 def _entries(group: list[Agreement]) -> str:
-    """Return how many entries were checked of how many, whatever the steps they were checked at."""
-    counts = {row.quantity: (row.checked, row.entries) for row in group}
+    """Return how many entries were checked of how many, in the problem that was checked at most."""
+    counts = {row.quantity: (row.checked, row.entries) for row in sorted(group, key=lambda row: row.checked)}
     checked, entries = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
     return f"{entries:,}" if checked == entries else f"{checked:,} of {entries:,}"
 

@@ -24,6 +24,10 @@ def doubled(*args, **options):
     return gradient._replace(b2=2 * gradient.b2)
 
 
+def train_steps(*args, gradient, **options):
+    return right.train_steps(*args, gradient=right.GRADIENTS["collocated"], **options)
+
+
 GRADIENTS = {**right.GRADIENTS, "structured": doubled}
 """
 CRASHING = """
@@ -69,16 +73,14 @@ def test_json_is_pure_and_complete() -> None:
     assert result["environment"]["numpy"] == np.__version__
     assert result["not_run"] == []
     wanted = {"backend", "strategy", "dtype", "device", "quantity", "gap", "bound", "agrees", "worst_index", "got"}
-    assert all(wanted | {"expected"} <= set(row) for row in result["agreement"])
+    assert all(wanted | {"expected", "problem"} <= set(row) for row in result["agreement"])
+    members = {"W1", "b1", "W2", "b2"}
     assert {row["quantity"] for row in result["agreement"]} == {
-        "predictions",
-        "loss",
-        "accuracy",
-        "W1",
-        "b1",
-        "W2",
-        "b2",
+        *("array there and back", "array back once more", "predictions", "loss", "accuracy", "losses"),
+        *members,
+        *(f"trained {name}" for name in members),
     }
+    assert {row["problem"] for row in result["agreement"]} == {"data", "stretched", "saturated", "shifted"}
 
 
 def test_json_to_a_file_is_whole_and_leaves_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +113,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ports.agreement.check", interrupt)
+    monkeypatch.setattr("ports.trials.check", interrupt)
     assert compare.main(list(SMALL)) == commands.INTERRUPTED
     assert capsys.readouterr().err == "compare.py: interrupted.\n"
 
@@ -223,7 +225,7 @@ def test_large_nets_are_sampled_and_the_table_says_so(
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     entries = {line[0]: line[2:5] for line in lines if line and line[0] in ("loop", "batched", "structured")}
     assert entries["loop"] == entries["batched"] == ["143", "of", "235"]  # 100 of W1's 192
-    assert entries["structured"][0] == "235"
+    assert entries["structured"][0] == "472"  # and as many trained, and two losses
 
 
 def test_help_imports_no_package() -> None:

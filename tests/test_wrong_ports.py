@@ -1,71 +1,67 @@
-"""The tests of the tests: agreement catches every wrong port of the catalogue, wherever its fault lies."""
+"""The tests of the tests: what `compare.py agree` does, and the property tests, each catch every wrong port.
 
-from collections.abc import Iterator
+The faults of the catalogue are tried one by one under the nightly profile; a sample of them always.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+import faults_in_jax
+import faults_in_numpy
+import faults_in_torch
 import ports
-import test_ports
-from ports.agreement import Agreement, Subject, check_forward, check_gradient, random_problem
+from ports.agreement import Agreement, Subject, random_problem
 from ports.bounds import Problem
-from problems import STEPS
+from ports.protocol import STRATEGIES
+from ports.trials import check
 from reference import datasets
-from reference.two_layer_net import Params
-from wrong_ports import DIRECT, EVERYWHERE, FORWARD, IN_JAX, IN_NUMPY, LOSSES, Fault, altered, edited, on_any_backend
+from wrong_ports import around, edited
+
+ROOT = Path(ports.__file__).parents[1]
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+FAULTS = {"numpy": faults_in_numpy.FAULTS, "torch": faults_in_torch.FAULTS, "jax": faults_in_jax.FAULTS}
+MIRRORED = ("torch", "jax")
+
+pytestmark = pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
+
+
+def sample(names: Any, one_in: int) -> list[str]:
+    return list(names)[:: 1 if NIGHTLY else one_in]
+
+
+def each(backends: tuple[str, ...], one_in: int) -> pytest.MarkDecorator:
+    """Run a test on the faults of these backends, on one in so many where it's not night."""
+    found = [(backend, name) for backend in backends for name in sample(FAULTS[backend], one_in)]
+    return pytest.mark.parametrize(("backend", "name"), found, ids=[f"{backend}: {name}" for backend, name in found])
 
 
 @cache
 def digits() -> Problem:
     """Return what `compare.py` compares by default."""
     data = datasets.load("digits")
-    return random_problem(data.x_train, data.t_train, hidden=50, outputs=10, samples=100, seed=0)
+    return random_problem(data.x_train, data.t_train, hidden=50, samples=100, seed=0)
 
 
-@cache
-def stretched() -> Problem:
-    """Return the same with inputs in [-3, 3] and the first of them not 0: pixels show no fault of sign or of scale."""
-    params, x, t = digits()
-    x = 3 * np.random.default_rng(0).uniform(-1, 1, x.shape) * (x > 0)
-    x[0, 0] = 1.0
-    return Problem(params, x, t)
-
-
-@cache
-def saturated() -> Problem:
-    """Return the same with hidden units and probabilities near 0 and 1, where what is subtracted from 1 is lost."""
-    params, x, t = digits()
-    b1, b2 = params.b1 + 25 * (-1.0) ** np.arange(50), params.b2 + 25 * (np.arange(10) == 3)
-    return Problem(params._replace(b1=b1, b2=b2), x, t)
-
-
-PROBLEMS = (digits, stretched, saturated)
-
-
-def some(size: int) -> np.ndarray:
-    """Return flat indices of at least 80 of `size` entries, the last one among them; so many make two chunks."""
-    return np.arange(size)[:: -max(1, size // 80)][::-1]
-
-
-def rows(port: Any, where: str | None, problem: Problem) -> Iterator[Agreement]:
-    """Compare the forward pass, or a gradient at both steps; in `loop` and `batched` at some entries."""
-    subject = Subject("wrong", port, "float64", "cpu")
-    if where == FORWARD:
-        yield from check_forward(subject, problem)
-        return
-    entries = Params(*(some(p.size) for p in problem.params)) if where in LOSSES else None
-    for h in STEPS if where else STEPS[:1]:
-        yield from check_gradient(subject, problem, where, h, entries=entries)
-
-
-def assert_caught(fault: Fault) -> None:
-    """It is, in each function that has the fault."""
-    port = fault.make()
-    for where in fault.where:
-        found = (row for problem in PROBLEMS for row in rows(port, where, problem()))
-        assert any(not row.agrees for row in found), where
+def agrees(make: Callable[[], Any]) -> bool:
+    """Whether `compare.py agree` would find nothing in a port: no disagreement, and no crash once it is loaded."""
+    port = make()
+    for dtype in ("float64", "float32"):
+        subject = Subject("wrong", port, dtype, "cpu")
+        try:
+            for row in check(subject, digits(), STRATEGIES, h=1e-4, memory=2**28, seed=0):
+                if isinstance(row, Agreement) and not row.agrees:
+                    return False
+        except Exception:
+            return False
+    return True
 
 
 def needs(backend: str) -> None:
@@ -75,43 +71,56 @@ def needs(backend: str) -> None:
         pytest.skip(f"{backend} not run: {reason}")
 
 
-@pytest.mark.parametrize("backend", ["numpy", "jax"])
+@pytest.mark.parametrize("backend", MIRRORED)
+def test_there_are_faults_of_every_kind(backend: str) -> None:
+    faults = importlib.import_module(f"faults_in_{backend}")
+    kinds = [getattr(faults, kind) for kind in ("STEP", "LOSS", "FORWARD", "INDEXING", "PRECISION", "DIRECT", "STATE")]
+    assert sum(map(len, kinds)) == len(faults.FAULTS) >= 60
+
+
+@pytest.mark.parametrize("backend", FAULTS)
 def test_a_right_port_that_is_imported_anew_agrees(backend: str) -> None:
     needs(backend)
-    port = edited(backend)
+    port = edited(backend, ())
     assert port is not ports.load(backend)
-    for where in EVERYWHERE:
-        for problem in PROBLEMS[: 1 if backend == "jax" else None]:  # each compiles anew
-            for row in rows(port, where, problem()):
-                assert row.agrees, row
+    assert agrees(lambda: port)
 
 
-@pytest.mark.parametrize("name", IN_NUMPY)
-def test_a_fault_in_numpys_source_is_caught(name: str) -> None:
-    assert_caught(IN_NUMPY[name])
+@each(("numpy",), 6)
+def test_agreement_catches_a_fault_in_numpy(backend: str, name: str) -> None:
+    assert not agrees(lambda: edited(backend, FAULTS[backend][name]))
 
 
-@pytest.mark.parametrize("name", IN_JAX)
-def test_a_fault_in_jaxs_source_is_caught(name: str) -> None:
-    needs("jax")
-    assert_caught(IN_JAX[name])
+@each(MIRRORED, 20)
+def test_agreement_catches_a_fault(backend: str, name: str) -> None:
+    needs(backend)
+    assert not agrees(lambda: edited(backend, FAULTS[backend][name]))
 
 
-NUMPY, JAX = on_any_backend("numpy", gradients=DIRECT + LOSSES), on_any_backend("jax", gradients=("collocated",))
+@pytest.mark.parametrize("name", sample(around(ports.load("numpy")), 3))
+def test_agreement_catches_a_fault_around_a_port(name: str) -> None:
+    assert not agrees(around(ports.load("numpy"))[name])
 
 
-@pytest.mark.parametrize("name", NUMPY)
-def test_a_fault_around_numpy_is_caught(name: str) -> None:
-    assert_caught(NUMPY[name])
+def property_tests(backend: str, fault: str) -> subprocess.CompletedProcess[str]:
+    """Run the property tests of a backend with a fault in it, up to the first failure."""
+    files = ("tests/test_agreement.py", "tests/test_ports.py")
+    command = [sys.executable, "-m", "pytest", "-p", "plant", "--fault", backend, fault, "-x", "-k", backend, *files]
+    environment = {name: value for name, value in os.environ.items() if name != "HYPOTHESIS_PROFILE"}
+    environment |= {"CI": "1", "PYTHONPATH": str(ROOT / "tests")}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("name", JAX)
-def test_a_fault_around_jax_is_caught(name: str) -> None:
-    needs("jax")
-    assert_caught(JAX[name])
+@each(MIRRORED, 50)
+def test_the_property_tests_catch_a_fault(backend: str, name: str) -> None:
+    needs(backend)
+    done = property_tests(backend, name)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
 
 
-def test_an_alias_is_no_matter_of_agreement_but_is_caught() -> None:
-    port = altered(ports.load("numpy"), from_numpy=lambda array, *, dtype, device: np.asarray(array, dtype))
-    with pytest.raises(AssertionError):
-        test_ports.test_from_numpy_copies(Subject("wrong", port, "float64", "cpu"), 3)
+@pytest.mark.skipif(not NIGHTLY, reason="as long as the property tests themselves: run by night")
+@pytest.mark.parametrize("backend", MIRRORED)
+def test_the_property_tests_let_a_right_port_pass(backend: str) -> None:
+    needs(backend)
+    done = property_tests(backend, "")
+    assert done.returncode == pytest.ExitCode.OK, done.stdout

@@ -1,9 +1,10 @@
-"""Ports with one fault each, made from right ones: what agreement must catch.
+"""Ports with one fault each, made from right ones: what agreement and the property tests must catch.
 
-A fault is planted in the source of the reference or of the JAX port as it is imported, or in what goes into and comes
-out of a right port's functions.
+A fault is planted in the source of a port as it is imported (faults_in_numpy.py, faults_in_torch.py and
+faults_in_jax.py have the edits), or in what goes into and comes out of a right port's functions.
 """
 
+import ast
 import importlib
 import sys
 from collections.abc import Callable
@@ -17,35 +18,50 @@ import ports
 from ports.protocol import STRATEGIES, check_port
 from reference.two_layer_net import Params
 
-FORWARD = "forward"
-CLOSED_FORM = None
-LOSSES = ("loop", "batched")
-DIRECT = ("structured", "collocated")
-EVERYWHERE = (FORWARD, CLOSED_FORM, *DIRECT, *LOSSES)
-
-
-class Fault(NamedTuple):
-    """A wrong port, and where to look for its fault."""
-
-    make: Callable[[], Any]
-    where: tuple[str | None, ...]
-
-
 # --- faults in the source
 
-Edit = tuple[str, str, str]
-"""Module, what to replace, what to put there."""
+
+class Edit(NamedTuple):
+    """One change of the source."""
+
+    function: str  # or class, at the top level of the module; "" for all of it
+    old: str  # stands there once
+    new: str
+    module: str | None = None  # the port itself unless told
+
+
+def edit(*parts: str) -> tuple[Edit]:
+    return (Edit(*parts),)
+
+
+def changed(source: str, edits: list[Edit], module: str) -> str:
+    """Return the source with all edits made; each must find its place, once."""
+    for function, old, new, _ in edits:
+        start, stop = _span(source, function)
+        found = source[start:stop].count(old)
+        assert found == 1, f"{module}.{function} has {found} times {old!r}: mend the catalogue"
+        source = source[:start] + source[start:stop].replace(old, new) + source[stop:]
+    return source
+
+
+def _span(source: str, function: str) -> tuple[int, int]:
+    if not function:
+        return 0, len(source)
+    nodes = (node for node in ast.parse(source).body if getattr(node, "name", None) == function)
+    node: Any = next(nodes)
+    lines = source.splitlines(keepends=True)
+    return len("".join(lines[: node.lineno - 1])), len("".join(lines[: node.end_lineno]))
 
 
 class _Editor(SourceFileLoader):
     """Finds and loads modules as they are, but for the edits."""
 
-    def __init__(self, edits: tuple[Edit, ...]) -> None:
+    def __init__(self, edits: dict[str, list[Edit]]) -> None:
         self.edits = edits
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path)
-        if spec is None or name not in {module for module, _, _ in self.edits}:
+        spec = PathFinder.find_spec(name, path) if name in self.edits else None
+        if spec is None:
             return None
         assert spec.origin is not None
         self.name, self.path = name, spec.origin
@@ -53,21 +69,19 @@ class _Editor(SourceFileLoader):
         return spec
 
     def get_code(self, name: str) -> Any:
-        source = self.get_data(self.path).decode()
-        for _, old, new in (edit for edit in self.edits if edit[0] == name):
-            assert source.count(old) == 1, f"{name} has {source.count(old)} times {old!r}: mend the catalogue"
-            source = source.replace(old, new)
-        return compile(source, self.path, "exec")
+        return compile(changed(self.get_data(self.path).decode(), self.edits[name], name), self.path, "exec")
 
 
-def edited(port: str, *edits: Edit) -> Any:
+def edited(port: str, edits: tuple[Edit, ...]) -> Any:
     """Import a port anew, with edits, and the reference if it has some; what others have imported stays as it is."""
-    module = f"ports.{port}_port"
-    anew = {module.split(".")[0] for module, _, _ in edits} & {"reference"}  # Params, for one, stay one class otherwise
+    module, by_module = f"ports.{port}_port", dict[str, list[Edit]]()
+    for each in edits:
+        by_module.setdefault(each.module or module, []).append(each)
+    anew = {name.split(".")[0] for name in by_module} & {"reference"}  # Params, for one, stay one class otherwise
     kept = {name: m for name, m in sys.modules.items() if name.split(".")[0] in anew or name == module}
     for name in kept:
         del sys.modules[name]
-    editor = _Editor(edits)
+    editor = _Editor(by_module)
     sys.meta_path.insert(0, editor)
     try:
         return check_port(importlib.import_module(module))
@@ -79,151 +93,6 @@ def edited(port: str, *edits: Edit) -> Any:
         if module in kept:
             setattr(ports, f"{port}_port", kept[module])
 
-
-def in_numpy(module: str, *edits: tuple[str, str], where: tuple[str | None, ...]) -> Fault:
-    return Fault(lambda: edited("numpy", *((f"reference.{module}", *edit) for edit in edits)), where)
-
-
-def in_jax(*edits: tuple[str, str], where: tuple[str | None, ...]) -> Fault:
-    return Fault(lambda: edited("jax", *(("ports.jax_port", *edit) for edit in edits)), where)
-
-
-IN_NUMPY = {
-    "half is dropped in loop": in_numpy(
-        "gradient", ("] = (above - below) / (2 * h)", "] = (above - below) / h"), where=("loop",)
-    ),
-    "half is dropped in batched": in_numpy(
-        "gradient", ("return (above - below) / (2 * h)", "return (above - below) / h"), where=("batched",)
-    ),
-    "loop takes forward differences": in_numpy(
-        "gradient",
-        ("p.flat[entry] = value - h", "p.flat[entry] = value"),
-        ("] = (above - below) / (2 * h)", "] = (above - below) / h"),
-        where=("loop",),
-    ),
-    "batched takes backward differences": in_numpy(
-        "gradient",
-        ("moved[nth, entry] = value + h", "pass"),
-        ("return (above - below) / (2 * h)", "return (above - below) / h"),
-        where=("batched",),
-    ),
-    "loop divides by a float32 step": in_numpy(
-        "gradient",
-        ("] = (above - below) / (2 * h)", "] = (above - below) / (2 * float(np.float32(h)))"),
-        where=("loop",),
-    ),
-    "loop moves by a float32 step": in_numpy(
-        "gradient", ("p.flat[entry] = value + h", "p.flat[entry] = value + float(np.float32(h))"), where=("loop",)
-    ),
-    "loop leaves a parameter moved": in_numpy("gradient", ("        p.flat[entry] = value\n", ""), where=("loop",)),
-    "batched leaves a parameter moved": in_numpy(
-        "gradient", ("    moved[nth, entry] = value\n", ""), where=("batched",)
-    ),
-    "loop moves the caller's parameters": in_numpy(
-        "gradient",
-        ("Params(*(p.copy() for p in params))", "params"),
-        ("        p.flat[entry] = value\n", ""),
-        where=("loop",),
-    ),
-    "batched loses its last chunk": in_numpy(
-        "gradient",
-        ("differences = np.empty(flat.shape, p.dtype)", "differences = np.zeros(flat.shape, p.dtype)"),
-        ("in _slices(len(flat), size):", "in list(_slices(len(flat), size))[:-1]:"),
-        where=("batched",),
-    ),
-    "structured loses its last chunk": in_numpy(
-        "gradient", ("in _slices(len(pixel), size):", "in list(_slices(len(pixel), size))[:-1]:"), where=("structured",)
-    ),
-    "structured forgets the sign of an input": in_numpy(
-        "gradient", ("np.sign(value) * hidden", "hidden"), where=("structured",)
-    ),
-    "a bias has the largest input": in_numpy("gradient", ("h / shift, hidden", "1.0, hidden"), where=("collocated",)),
-    "a node is missing": in_numpy(
-        "collocation", ("return count\n", "return max(1, count - 1)\n"), where=("collocated",)
-    ),
-    "two terms are missing": in_numpy("collocation", ("return terms\n", "return max(1, terms - 2)\n"), where=DIRECT),
-    "nodes of another polynomial": in_numpy(
-        "collocation",
-        (
-            "return np.cos((2 * k - 1) * math.pi / (4 * count + 2))",
-            "return np.cos((2 * k - 1) * math.pi / (4 * count + 1))",
-        ),
-        where=("collocated",),
-    ),
-    "the shift of an output is squared": in_numpy(
-        "difference", ("e, f = np.expm1(s)", "e, f = np.expm1(s * s)"), where=DIRECT
-    ),
-    "the others are 1 - y_t": in_numpy(
-        "difference",
-        ("y=np.where(right, others.sum(axis=1, keepdims=True), y)", "y=np.where(right, 1 - y_t, y)"),
-        where=DIRECT,
-    ),
-    "w is 1 - z": in_numpy("difference", ("w1=sigmoid(-a1)", "w1=1 - z1"), where=DIRECT),
-    "expm1 is exp - 1": in_numpy("difference", ("e = np.expm1(-s)", "e = np.exp(-s) - 1"), where=DIRECT),
-    "expm1 is float32": in_numpy(
-        "difference", ("e = np.expm1(-s)", "e = np.expm1(np.float32(-s)).astype(s.dtype)"), where=DIRECT
-    ),
-    "log1p is log(1 +)": in_numpy("difference", ("return np.log1p(net.q", "return np.log(1 + net.q"), where=DIRECT),
-    "sigmoid is made of tanh": in_numpy(
-        "functions",
-        ("return np.where(a >= 0, 1, tail) / (1 + tail)", "return (1 + np.tanh(a / 2)) / 2"),
-        where=(CLOSED_FORM, *DIRECT),
-    ),
-    "the closed form has 1 - z": in_numpy("two_layer_net", ("* sigmoid(-a1)", "* (1 - z1)"), where=(CLOSED_FORM,)),
-    "the closed form has y - 1": in_numpy(
-        "two_layer_net",
-        ("delta2[rows, labels] = -delta2.sum(axis=1)", "delta2[rows, labels] = y_t - 1"),
-        where=(CLOSED_FORM,),
-    ),
-    "q is left out of the difference": in_numpy(
-        "difference", ("np.log1p(net.q * (above", "np.log1p((above"), where=DIRECT
-    ),
-    "r is left out of the difference": in_numpy("difference", ("(1 + net.r * above)", "1"), where=DIRECT),
-    "DELTA is left out of the loss": in_numpy(
-        "functions", ("np.log(right + DELTA)", "np.log(right)"), where=(FORWARD, *LOSSES)
-    ),
-    "DELTA is 1e-8": in_numpy("functions", ("DELTA = 1e-7", "DELTA = 1e-8"), where=EVERYWHERE),
-    "q is left out of the closed form": in_numpy(
-        "two_layer_net", ("(y_t / (y_t + DELTA) / len(x))", "(y_t / y_t / len(x))"), where=(CLOSED_FORM,)
-    ),
-    "the loss is a sum": in_numpy("functions", (".mean(axis=-1)", ".sum(axis=-1)"), where=(FORWARD, *LOSSES)),
-    "the logarithm has base 2": in_numpy("functions", ("-np.log(right", "-np.log2(right"), where=(FORWARD, *LOSSES)),
-    "softmax sums over the samples": in_numpy(
-        "functions", ("exponentials.sum(axis=-1", "exponentials.sum(axis=-2"), where=EVERYWHERE
-    ),
-    "b1 is left out of the net": in_numpy(
-        "two_layer_net", ("x @ params.W1 + params.b1[..., None, :]", "x @ params.W1"), where=(FORWARD, *LOSSES)
-    ),
-    "b2 is left out of the closed form": in_numpy(
-        "two_layer_net", ("softmax(z1 @ params.W2 + params.b2)", "softmax(z1 @ params.W2)"), where=(CLOSED_FORM,)
-    ),
-}
-
-IN_JAX = {
-    "half is dropped": in_jax(("return (above - below) / (2 * h)", "return (above - below) / h"), where=("batched",)),
-    "differences are one-sided": in_jax(("for by in (h, -h)", "for by in (2 * h, 0 * h)"), where=("batched",)),
-    "the last chunk is lost": in_jax(
-        ("(differences(flat[whole:]))", "(0 * differences(flat[whole:]))"), where=("batched",)
-    ),
-    "structured loses its last chunk": in_jax(
-        ("lax.fori_loop(0, -(-count // size)", "lax.fori_loop(0, count // size"), where=("structured",)
-    ),
-    "structured counts its padding": in_jax(
-        ("jnp.where(n * size + jnp.arange(size) < count, x[b, i], 0)", "x[b, i]"), where=("structured",)
-    ),
-    "DELTA is 1e-8": in_jax(("from reference.functions import DELTA\n", "DELTA = 1e-8\n"), where=(FORWARD,)),
-    "b1 is left out of the net": in_jax(
-        ("_sigmoid(_matmul(x, params.W1) + params.b1)", "_sigmoid(_matmul(x, params.W1))"), where=(FORWARD,)
-    ),
-    "accuracy is float32": in_jax(("== labels).astype(x.dtype).mean()", "== labels).mean()"), where=(FORWARD,)),
-    "a node is missing": in_jax(
-        ("positive_nodes(needs.hidden_nodes)", "positive_nodes(needs.hidden_nodes - 1)"), where=("collocated",)
-    ),
-    "a term is missing": in_jax(
-        ("for n in range(sums.shape[1] - 2, -1, -1)", "for n in range(sums.shape[1] - 3, -1, -1)"),
-        where=("collocated",),
-    ),
-}
 
 # --- faults in what goes in and comes out, on any backend
 
@@ -278,7 +147,15 @@ def with_forward(port: Any, change: tuple[str, Callable[[np.ndarray], np.ndarray
 
 
 def altered(port: Any, **changes: Any) -> Any:
-    return SimpleNamespace(**{name: getattr(port, name) for name in dir(port) if name[0] != "_"} | changes)
+    """Return the port with other members; it trains by the right gradients, for it knows no others."""
+    members = {name: getattr(port, name) for name in dir(port) if name[0] != "_"}
+    right = {f: port.GRADIENTS[name] for name, f in changes.get("GRADIENTS", {}).items()}
+    right[changes.get("gradient")] = port.gradient
+
+    def train_steps(*arguments: Any, gradient: Any, **options: Any) -> Any:
+        return port.train_steps(*arguments, gradient=right.get(gradient, gradient), **options)
+
+    return SimpleNamespace(**members | {"train_steps": train_steps} | changes)
 
 
 def closed_form_as_differences(port: Any) -> Any:
@@ -358,15 +235,11 @@ FORWARDS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 }
 
 
-def on_any_backend(backend: str, *, gradients: tuple[str, ...]) -> dict[str, Fault]:
-    """Return the faults that can be planted around a right port; `gradients` are the strategies to look at."""
+def around(port: Any) -> dict[str, Callable[[], Any]]:
+    """Return the makers of ports with a fault planted around a right one."""
 
-    def each(plant: Callable[..., Any], changes: dict[str, Any], where: tuple[str | None, ...]) -> dict[str, Fault]:
-        return {name: Fault(lambda c=change: plant(ports.load(backend), c), where) for name, change in changes.items()}
+    def each(plant: Callable[..., Any], changes: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+        return {name: lambda change=change: plant(port, change) for name, change in changes.items()}
 
-    return (
-        {"the closed form as a difference": Fault(lambda: closed_form_as_differences(ports.load(backend)), gradients)}
-        | each(with_calls, CALLS, gradients)
-        | each(with_results, RESULTS, (CLOSED_FORM, *gradients))
-        | each(with_forward, FORWARDS, (FORWARD,))
-    )
+    faults = each(with_calls, CALLS) | each(with_results, RESULTS) | each(with_forward, FORWARDS)
+    return faults | {"the closed form as a difference": lambda: closed_form_as_differences(port)}
