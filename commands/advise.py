@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_agreement(args: argparse.Namespace, outcome: Any) -> None:
-    from ports.report import agreement_notes, agreement_summary, backends_table
+    from ports.tables import agreement_notes, agreement_summary, backends_table
 
     out = console()
     say(out, agree.heading(args))

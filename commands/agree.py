@@ -89,7 +89,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _print(args: argparse.Namespace, outcome: Outcome) -> None:
-    from ports.report import agreement_notes, agreement_summary, agreement_table
+    from ports.tables import agreement_notes, agreement_summary, agreement_table
 
     out = console()
     say(out, heading(args))
@@ -104,7 +104,7 @@ def heading(args: argparse.Namespace) -> str:
 
 def tell_github(outcome: Outcome) -> None:
     """Append the table to the step summary, and annotate each disagreement, where GitHub Actions runs us."""
-    from ports.report import agreement_markdown, disagreement_sentence
+    from ports.tables import agreement_markdown, disagreement_sentence
 
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(path, "a", encoding="utf-8") as summary:

@@ -123,7 +123,7 @@ def _confusion(classes: np.ndarray, t: np.ndarray, outputs: int) -> np.ndarray:
 
 
 def _print(args: argparse.Namespace, answers: list[Answers], t: np.ndarray, outputs: int) -> None:
-    from ports.report import confusion_table
+    from ports.tables import confusion_table
 
     out = console()
     for n, each in enumerate(answers):

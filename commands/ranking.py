@@ -115,7 +115,7 @@ def _disagreement(c: Contender, outcome: Outcome) -> dict[str, Any] | None:
     ]
     if not wrong:
         return None
-    from ports.report import disagreement_sentence
+    from ports.tables import disagreement_sentence
 
     worst = max(wrong, key=lambda row: row.ratio)
     more = {"quantity": worst.quantity, "gap": worst.gap, "bound": worst.bound}

@@ -131,8 +131,9 @@ def _arguments(part: str, args: argparse.Namespace, path: str) -> list[str]:
 def _write_all(
     out: Path, args: argparse.Namespace, found: dict[str, Any], pictures: tuple[list[int], dict[str, Any]]
 ) -> None:
-    from ports import charts
+    from ports.figures import svg
     from ports.page import html, markdown
+    from ports.speed_figures import headline
 
     report = _report(args, found, pictures)
     write(str(out / "report.html"), html(report))
@@ -141,9 +142,9 @@ def _write_all(
     shown = {name: images.tolist() for name, images in pictures[1].items()}
     whole |= {**found, "gradient_pictures": {"units": pictures[0], **shown}}
     write(str(out / "report.json"), json.dumps(whole, indent=1, allow_nan=False) + "\n")
-    picture = charts.headline(found["speed"]["speed"], found["agree"]["agreement"])
+    picture = headline(found["speed"]["speed"], found["agree"]["agreement"])
     for scheme, ink in (("light", "#1b1f24"), ("dark", "#e6edf3")):
-        write(str(out / f"{scheme}.svg"), charts.svg(picture, ink))
+        write(str(out / f"{scheme}.svg"), svg(picture, ink))
 
 
 def _report(args: argparse.Namespace, found: dict[str, Any], pictures: Pictures) -> Report:

@@ -140,7 +140,7 @@ def restart_with_threads(count: int) -> None:
 
 def show(args: argparse.Namespace, net: Problem, ranking: Ranking) -> None:
     """Print the table and the advice."""
-    from ports.report import break_even_table, speed_notes, speed_table
+    from ports.speed_tables import break_even_table, speed_notes, speed_table
 
     out = console()
     what = {"gradient": "a gradient", "step": "a training step", "run": f"a run of {args.iterations:,} steps"}
@@ -172,8 +172,8 @@ def _self_check(args: argparse.Namespace, found: list[Contender]) -> int:
     import numpy as np
 
     from ports.advice import GAIN
-    from ports.report import self_check_sentence
     from ports.speed import self_check
+    from ports.speed_tables import self_check_sentence
 
     with waiting(f"timing {len(found)} contenders against themselves for {args.budget:g} s", args.quiet):
         result = self_check([c.clock for c in found], args.budget, GAIN, np.random.default_rng(args.seed))

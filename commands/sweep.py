@@ -53,7 +53,7 @@ def sweep(args: argparse.Namespace, data: Dataset, found: list[Subject], not_run
 
 
 def _show(args: argparse.Namespace, points: Any, rankings: list[Ranking], crossings: list[dict[str, Any]]) -> None:
-    from ports.report import crossover_sentence, speed_notes, sweep_table
+    from ports.speed_tables import crossover_sentence, speed_notes, sweep_table
 
     out = console()
     say(out, f"median time of a {args.what}, {args.data}, by {args.sweep}")

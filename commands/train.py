@@ -259,7 +259,7 @@ def _drifts(args: argparse.Namespace, runs: list[Run]) -> tuple[list[Drift], lis
 
 
 def _print_drifts(drifts: list[Drift], not_compared: list[str]) -> None:
-    from ports.report import drift_summary, drift_table
+    from ports.tables import drift_summary, drift_table
 
     out = console()
     for sentence in not_compared:

@@ -4,12 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.table import Table
 
-from ports import charts
+from ports import figures, speed_figures
 from ports.agreement import Agreement, NotCompared, Outcome
 from ports.page import Section
-from ports.report import agreement_notes, agreement_summary, agreement_table, crossover_sentence, plain_table, seconds
+from ports.speed_tables import crossover_sentence, seconds
+from ports.tables import agreement_notes, agreement_summary, agreement_table, plain_table
+from reference.training import Progress
+from reference.two_layer_net import Params
 
 Row = dict[str, Any]
 
@@ -49,7 +53,7 @@ def _ladder(speed: Row) -> Section:
     notes += [
         f"{row['backend']} {row['dtype']} {row['strategy']} was barred: {row['reason']}" for row in speed["barred"]
     ]
-    figure = charts.svg(charts.one(charts.ladder, rows, height=3.6)) if rows else None
+    figure = figures.svg(figures.one(speed_figures.ladder, rows, height=3.6)) if rows else None
     return Section("The ladder", sentence, figure, _speed_table(rows), [*notes, *_not_run(speed)])
 
 
@@ -88,7 +92,7 @@ def _agreement(agree: Row) -> Section:
         "Every quantity of every backend, by its distance from the float64 reference as a share of what rounding can "
         f"explain: all marks must lie left of the bound. {agreement_summary(outcome)}"
     )
-    figure = charts.svg(charts.one(charts.agreement, agree["agreement"], height=3.4)) if agree["agreement"] else None
+    figure = figures.svg(figures.one(figures.agreement, agree["agreement"], height=3.4)) if agree["agreement"] else None
     return Section("Agreement", sentence, figure, agreement_table(outcome), agreement_notes(outcome))
 
 
@@ -98,7 +102,7 @@ def _errors(rows: Sequence[Row]) -> Section:
         "of two losses, which grows as h falls and only loop has: collocated subtracts no losses, and has no left arm."
     )
     return Section(
-        "The error by the step", sentence, charts.svg(charts.one(charts.step_errors, rows, height=3.8)), None
+        "The error by the step", sentence, figures.svg(figures.one(figures.step_errors, rows, height=3.8)), None
     )
 
 
@@ -108,7 +112,7 @@ def _pictures(units: Sequence[int], pictures: dict[str, np.ndarray]) -> Iterator
             "The gradient of the weights that lead to some hidden units, as the images they look at, in each backend; "
             "below, what the others differ by from the first, on a scale of its own: rounding, and no pattern."
         )
-        yield Section("The gradient itself", sentence, charts.svg(charts.pictures(units, pictures)), None)
+        yield Section("The gradient itself", sentence, figures.svg(figures.pictures(units, pictures)), None)
 
 
 def _training(runs: Sequence[Row]) -> Iterator[Section]:
@@ -124,7 +128,17 @@ def _training(runs: Sequence[Row]) -> Iterator[Section]:
             last = row["accuracies"][-1]
             cells = (f"{len(row['losses']):,}", f"{last['train']:.4f}", f"{last['test']:.4f}")
             ends.add_row(row["backend"], row["dtype"], *cells)
-        yield Section("Training", sentence, charts.svg(charts.training(runs)), ends)
+        yield Section("Training", sentence, figures.svg(_training_figure(runs)), ends)
+
+
+def _training_figure(runs: Sequence[Row]) -> Figure:
+    ends = {}
+    for row in runs:
+        accuracies = np.array([tuple(each.values()) for each in row["accuracies"]])
+        losses = np.array(row["losses"])
+        ends[row["backend"], row["dtype"]] = Progress(len(losses), Params(*[np.empty(0)] * 4), losses, accuracies, {})
+    with figures.style():
+        return figures.training_figure(ends, epoch=1, stacked=True)
 
 
 def _size(sweep: Row, over: str) -> Section:
@@ -132,7 +146,7 @@ def _size(sweep: Row, over: str) -> Section:
     what = {"hidden": "the number of hidden units", "batch": "the size of the batch"}[over]
     ends = "where one overtakes another is marked" if crossings else "nobody overtakes another beyond doubt"
     sentence = f"How the time of one step grows with {what}, with its 95% interval as a band; {ends}."
-    figure = charts.svg(charts.one(charts.sizes, sweep["speed"], over, crossings)) if sweep["speed"] else None
+    figure = figures.svg(figures.one(speed_figures.sizes, sweep["speed"], over, crossings)) if sweep["speed"] else None
     return Section(f"Time against {what}", sentence, figure, None, [crossover_sentence(row, over) for row in crossings])
 
 
@@ -144,7 +158,7 @@ def _break_even(speed: Row) -> Iterator[Section]:
             "What so many steps take in all with collocated: a backend that compiles starts late and catches up; the "
             "dots are where the lead changes."
         )
-        yield Section("Break-even", sentence, charts.svg(charts.one(charts.break_even, rows)), _totals(speed))
+        yield Section("Break-even", sentence, figures.svg(figures.one(speed_figures.break_even, rows)), _totals(speed))
 
 
 def _totals(speed: Row) -> Table | None:

@@ -1,0 +1,116 @@
+"""The tables and sentences that show timings."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from ports.advice import Advice, Timing
+from ports.speed import ERROR, Interval, SelfCheck
+from ports.tables import plain_table
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration in the unit that fits it."""
+    if value is None:
+        return "-"
+    for unit, scale in (("s", 1.0), ("ms", 1e3)):
+        if value * scale >= 1:
+            return f"{value * scale:,.3g} {unit}" if value * scale < 1000 else f"{value * scale:,.0f} {unit}"
+    return f"{value * 1e6:.3g} us"
+
+
+def speed_table(timings: Sequence[Timing], width: int) -> Table:
+    """Return a table with a line for each contender; what does not fit into `width` columns is left to JSON."""
+    ladder = any(timing.to_closed_form for timing in timings)
+    columns = [("backend", "left"), ("strategy", "left"), ("first call", "right"), ("median", "right")]
+    columns += [("95% interval", "right"), ("x best", "right")]
+    more = [("x closed form", "right")] if ladder else []
+    more += [("cores", "right"), ("error", "right"), ("peak", "right")]
+    wide = width >= 120
+    table = plain_table(*columns, *(more if wide else more[:1]))
+    for dtype in dict.fromkeys(timing.contender.dtype for timing in timings):
+        table.add_row()
+        for timing in (timing for timing in timings if timing.contender.dtype == dtype):
+            cells = _speed_cells(timing, ladder)
+            table.add_row(*(cells if wide else cells[: len(columns) + len(more[:1])]))
+    return table
+
+
+def _speed_cells(timing: Timing, ladder: bool) -> list[str]:
+    c, mark = timing.contender, "~" if timing.contender.estimated else ""
+    device = "" if c.device.startswith(("cpu", "CPU")) else f" {c.device}"
+    cells = [
+        f"{c.backend} {c.dtype}{device}",
+        c.strategy,
+        seconds(c.first_call_s),
+        mark + seconds(timing.seconds.median),
+    ]
+    cells += [f"{seconds(timing.seconds.low)} to {seconds(timing.seconds.high)}", _ratio(timing.ratio)]
+    cells += [_number(timing.to_closed_form.median) if timing.to_closed_form else "-"] if ladder else []
+    peak = "-" if c.peak_bytes is None else f"{c.peak_bytes / 2**20:,.0f} MiB"
+    return [*cells, f"{timing.cores_used:.1f}", "-" if c.error is None else f"{c.error:.1e}", peak]
+
+
+def _ratio(ratio: Interval | None) -> str:
+    if ratio is None:
+        return "-"
+    return "1" if ratio[:] == (1, 1, 1) else f"{_number(ratio.median)} ({_number(ratio.low)} to {_number(ratio.high)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def speed_notes(
+    timings: Sequence[Timing], barred: Sequence[dict[str, Any]], not_run: Sequence[dict[str, str]]
+) -> list[str]:
+    """Return a sentence on all that the table can't show."""
+    samples = {c.strategy: c.estimated for c in (timing.contender for timing in timings) if c.estimated}
+    notes = [f"~ {strategy} is estimated from a sample, {sample}." for strategy, sample in samples.items()]
+    if any(timing.contender.first_call_s is not None for timing in timings):
+        notes.append("The first call traces, compiles and runs once; the median and all else is of the calls after it.")
+    notes += [f"barred: {row['backend']} {row['dtype']} {row['strategy']}: {row['reason']}" for row in barred]
+    return [*notes, *(f"{row['backend']}: not run: {row['reason']}" for row in not_run)]
+
+
+def break_even_table(advice: Sequence[Advice]) -> Table:
+    """Return which ends first, by the number of steps, first call included."""
+    table = plain_table(("steps", "right"), *((f"first in {each.dtype}", "left") for each in advice if each.break_even))
+    for rows in zip(*(each.break_even for each in advice if each.break_even), strict=True):
+        first = (f"{row['backend']} {row['strategy']}, {seconds(float(str(row['seconds'])))}" for row in rows)
+        table.add_row(f"{rows[0]['steps']:,}", *first)
+    return table
+
+
+def self_check_sentence(result: SelfCheck) -> str:
+    """Return what an A/A test found."""
+    share, named = result.told_apart / result.verdicts, result.winners / result.verdicts
+    low, high = _binomial_interval(result.told_apart, result.verdicts)
+    return (
+        f"Each contender against itself, {result.verdicts} verdicts: {result.told_apart} told apart, {share:.1%} "
+        f"({low:.1%} to {high:.1%}; nominal {ERROR:.0%}); {result.winners} named as a winner, {named:.1%}."
+    )
+
+
+def _binomial_interval(hits: int, trials: int) -> tuple[float, float]:
+    """Return the 95% interval of a share (E. B. Wilson, Probable inference, J. Am. Stat. Assoc. 22, 1927)."""
+    z2 = 1.96**2
+    middle, width = hits + z2 / 2, math.sqrt(z2 * (hits * (trials - hits) / trials + z2 / 4))
+    return (middle - width) / (trials + z2), (middle + width) / (trials + z2)
+
+
+def sweep_table(sizes: Sequence[int], found: Sequence[Sequence[Timing]]) -> Table:
+    """Return the medians, a column for each size."""
+    table = plain_table(("backend", "left"), ("strategy", "left"), *((f"{size:,}", "right") for size in sizes))
+    medians = [{timing.contender[:4]: timing.seconds.median for timing in timings} for timings in found]
+    for key in dict.fromkeys(key for column in medians for key in column):
+        table.add_row(f"{key[0]} {key[2]}", key[1], *(seconds(column.get(key)) for column in medians))
+    return table
+
+
+def crossover_sentence(row: dict[str, Any], over: str) -> str:
+    """Return where one becomes faster than another."""
+    below, above = (f"{row[key]['backend']} {row[key]['strategy']}" for key in ("faster_below", "faster_above"))
+    return f"In {row['faster_above']['dtype']}, {above} overtakes {below} at about {over} = {row['size']:.0f}."
