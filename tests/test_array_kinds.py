@@ -1,4 +1,4 @@
-"""Arrays of a kind that one backend alone has: refused where they would be misread, taken however they lie in memory."""
+"""Arrays of a kind that one backend alone has: refused where they could be misread, taken as they lie in memory."""
 
 import os
 import subprocess
