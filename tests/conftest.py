@@ -55,9 +55,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("port"):
-        others = [item for item in items if item.get_closest_marker("subjects") is None]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in others]
+        marked = [item for item in items if item.get_closest_marker("subjects")]
+        config.hook.pytest_deselected(items=[item for item in items if not item.get_closest_marker("subjects")])
+        items[:] = marked
 
 
 @cache  # a file would be another module each time

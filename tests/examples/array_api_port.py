@@ -94,9 +94,11 @@ def collocated(params, x, t, *, h=1e-4, memory=validation.MEMORY):
         values = D(layer, _like(x, reach * collocation.positive_nodes(count)[:, None, None]))  # (m, B, units)
         coefficients = xp.tensordot(_like(x, collocation.chebyshev_transform(count)), values, axes=1)
         v = inputs * (h / reach)
-        basis = [v, v]  # T_-1, T_1, and so on by T_{n+2} = 2 T_2 T_n - T_{n-2}
-        basis += ((4 * v**2 - 2) * basis[-1] - basis[-2] for _ in range(1, count))
-        return sum(basis[n + 1].T @ coefficients[n, ...] for n in range(count))
+        before, basis, total = v, v, 0  # T_-1 and T_1
+        for n in range(count):
+            total += basis.T @ coefficients[n, ...]
+            before, basis = basis, (4 * v**2 - 2) * basis - before  # T_{n+2} = 2 T_2 T_n - T_{n-2}
+        return total
 
     return _summed(by_nodes, params, x, right, h, memory)
 
@@ -107,16 +109,14 @@ TRAINABLE = (gradient, *GRADIENTS.values())
 
 
 def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memory=validation.MEMORY):
-    right, sizes = _checked(params, x, t, memory)
+    right, _ = _checked(params, x, t, memory)
     validation.check_gradient(gradient, TRAINABLE)
-    if gradient in (loop, batched):
-        validation.check_step_moves(validation.check_step(h), sizes, validation.dtype_name(x))
     rate, losses = validation.check_learning_rate(learning_rate), []
     options = {"h": validation.check_step(h), "memory": memory} if gradient in TRAINABLE[1:] else {}
     for batch in validation.check_batches(batches, x.shape[0]):
         inputs, labels = (xp.take(array, xp.asarray(batch, device=x.device), axis=0) for array in (x, right))
-        losses.append(_loss(params, inputs, labels))
         slope = gradient(params, inputs, labels, **options)
+        losses.append(_loss(params, inputs, labels))
         params = Params(*(p - rate * g for p, g in zip(params, slope, strict=True)))
     return params, xp.stack(losses)
 
@@ -149,6 +149,7 @@ def _loss(params, x, right):
 
 
 def _summed(of_layer, params, x, right, h, memory):
+    """Return the gradient; `of_layer(layer, inputs, D)` sums the differences of a layer over some samples."""
     size, sums = 1 + int(memory) // (1000 * params.W2.size * params.b2.size), []  # samples at a time
     for start in range(0, x.shape[0], size):
         rows = slice(start, min(start + size, x.shape[0]))
