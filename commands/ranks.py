@@ -55,8 +55,14 @@ def _check_command(args: argparse.Namespace) -> None:
 
 
 def _stop(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end()
     raise ConnectionError("torchrun has asked the ranks to stop, as it does when one of them has ended.")
+
+
+def end() -> None:
+    """Let no request to stop disturb what a rank does at its end; torchrun waits for 30 s."""
+    if count() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def gather(value: Any) -> list[Any]:
@@ -73,7 +79,8 @@ def check_same(what: str, value: Any) -> None:
 
 def tell(sentence: str) -> None:
     """Print an error on stderr, on one rank of each host."""
-    if first() and count() == 1:
+    end()
+    if count() == 1:
         print(sentence, file=sys.stderr)
     elif _speaks():
         print(sentence, file=sys.__stderr__, flush=True)

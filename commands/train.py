@@ -213,6 +213,7 @@ def _trained(args: argparse.Namespace, begun: Run, stop: threading.Event, lines:
                     begun.keeper.keep()
                     raise KeyboardInterrupt(_how_to_go_on(args, now))
     except ConnectionError as error:
+        ranks.end()
         begun.keeper.keep()
         raise ConnectionError(f"{str(error).rstrip('.')}; {_how_to_go_on(args, now)}") from error
     begun.keeper.keep()

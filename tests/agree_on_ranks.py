@@ -1,0 +1,124 @@
+"""Run by test_ranks.py: hold PyTorch's port over some numbers of ranks to the reference, on nets that Hypothesis draws.
+
+A process is forked for each rank, so that PyTorch is imported but once. Each number of ranks prints a line of JSON.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from ports import torch_port, torch_ranks
+from ports.agreement import Agreement, Problem, Subject, check_forward, check_gradient, informative
+from ports.protocol import STRATEGIES, check_port
+from ports.torch_ranks import Ranks
+from ports.trials import check_training
+from problems import STEPS, problems
+from reference.validation import DTYPES
+
+MEMORIES = (2**28, 3000)
+"""The second cuts the work of a rank into chunks."""
+
+
+def all_about(subject: Subject, problem: Problem, h: float, memory: int) -> Iterator[Agreement]:
+    yield from check_forward(subject, problem)
+    yield from check_gradient(subject, problem, None, h)
+    yield from check_training(subject, problem, None, h)
+    for strategy in STRATEGIES:
+        if informative(problem, strategy, subject.dtype, h):
+            yield from check_gradient(subject, problem, strategy, h, memory=memory)
+            yield from check_training(subject, problem, strategy, h)
+
+
+def found(examples: int) -> dict[str, Any]:
+    """Return what this rank finds; its digest is of the bits of all results."""
+    port: Any = check_port(torch_port.spread("all"))
+    digest, worst, wrong = hashlib.sha256(), dict.fromkeys(("forward", "closed form", *STRATEGIES), 0.0), []
+
+    def recorded(array: Any) -> Any:
+        digest.update(torch_port.to_numpy(array).tobytes())
+        return torch_port.to_numpy(array)
+
+    port.to_numpy = recorded
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],  # all ranks must draw the same, also where one of them is wrong
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(problems(), st.sampled_from(DTYPES), st.sampled_from(STEPS), st.sampled_from(MEMORIES))
+    def compare(problem: Problem, dtype: str, h: float, memory: int) -> None:
+        for row in all_about(Subject("torch", port, dtype, "cpu"), problem, h, memory):
+            of = row.strategy or "forward"
+            worst[of] = max(worst[of], row.ratio)
+            if not row.agrees:
+                wrong.append(f"{of} {row.quantity}: {row.got}, expected {row.expected}")
+
+    compare()
+    digests = port.gather(digest.hexdigest())
+    same = {"same bits": len(set(digests)) == 1, "messages": port.messages, "bytes": port.message_bytes}
+    return {"ranks": port.ranks, "worst": worst, "wrong": wrong[:5], **same}
+
+
+def fork(work: Callable[[], object], ranks: int) -> list[int]:
+    """Run `work` on so many ranks and return how they have ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(ranks)}
+    children = []
+    for rank in range(ranks):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(address, RANK=str(rank))
+            code = 1
+            try:
+                result = work()
+                if rank == 0:
+                    print(json.dumps(result), flush=True)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def _shorter(self: Ranks, length: int) -> slice:
+    return slice(length * self.rank // self.ranks, (length * (self.rank + 1) - 1) // self.ranks)
+
+
+def _overlapping(self: Ranks, length: int) -> slice:
+    return slice(max(0, length * self.rank // self.ranks - 1), length * (self.rank + 1) // self.ranks)
+
+
+FAULTS: dict[str, tuple[str, Any]] = {
+    "": ("ranks", None),
+    "nothing is summed": ("_sum", lambda self, arrays: [array.clone() for array in arrays]),
+    "a part ends too early": ("_part", _shorter),
+    "parts overlap": ("_part", _overlapping),
+    "another sum on each rank": (
+        "_sum",
+        lambda self, arrays, sum_=Ranks._sum: [s * (1 + self.rank * 2**-52) for s in sum_(self, arrays)],
+    ),
+}
+
+
+def main(examples: str, fault: str, *counts: str) -> None:
+    name, changed = FAULTS[fault]
+    if changed:
+        setattr(torch_ranks.Ranks, name, changed)
+    for count in counts:
+        codes = fork(lambda: found(int(examples)), int(count))
+        assert codes == [0] * int(count), codes
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
