@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """Compare, print, and return the exit code."""
     from reference.datasets import load
 
-    net = problem(args, load(args.data, seed=args.seed))
+    data = load(args.data, seed=args.seed)
+    net = problem(args, data)
+    ranks.check_same("data", data)
     found, not_run = subjects(args)
     outcome = compare_all(args, found, net)._replace(not_run=not_run)
     if args.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES
+from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES, ranks
 from commands.options import add_output, add_subjects, settings, subjects
 from commands.output import console, where, write_json
 
@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     data = load(args.data, seed=args.seed)
     x, t = (data.x_test, data.t_test) if args.part == "test" else (data.x_train, data.t_train)
     _check_fits(args, params, x, t)
+    ranks.check_same("data and parameters", (*data, *params))
     found, not_run = subjects(args)
     answers, crashed = _answer_all(found, params, x, t)
     if not args.quiet and args.json != "-":
@@ -91,6 +92,8 @@ def _answer_all(
     for subject in found:
         try:
             answers.append(_answer(subject, params, x, t))
+        except ConnectionError:  # other ranks wait no more
+            raise
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
             crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": where(error)})
     return answers, crashed

@@ -38,6 +38,9 @@ class Port(Protocol):
     `params` holds the backend's own arrays; `t` is class indices (B,) or one-hot rows (B, O), of any kind. Each
     function validates what it is given and raises ValueError with the rule and the value, before any work starts; the
     rules are in `reference.validation`. None of them changes an argument.
+
+    A module may offer one more function, `spread(devices)`, devices a number or "all": it returns a port whose work is
+    laid over so many devices, or raises DeviceError. All of its functions take and return whole arrays.
     """
 
     GRADIENTS: dict[str, Gradient]

@@ -243,7 +243,7 @@ def _train_steps(
     while True:
         needs = plan(h, sizes["x"], largest_weight, dtype_name(x))
         if gradient_ is collocated and not needs.collocates:
-            warn_of_structured(h, sizes["x"])
+            warn_of_structured(h, sizes["x"], stacklevel=5)
         step = _loss_and(gradient_, h, memory, needs, sizes, chosen.shape[1], params)
         planned = gradient_ is not gradient
         trained, y_t, largest_weight = scan(step, params, x, labels, chosen, learning_rate, planned)

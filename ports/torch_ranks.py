@@ -25,7 +25,7 @@ from reference.collocation import plan, warn_of_structured
 from reference.two_layer_net import Params
 from reference.validation import MEMORY, DeviceError, check_entries, check_gradient, check_net, check_step, dtype_name
 
-PATIENCE = 120.0
+PATIENCE = "120"
 """Seconds that a rank waits for the others, unless the variable FDNET_PATIENCE says otherwise."""
 
 Arguments = ParamSpec("Arguments")
@@ -40,7 +40,7 @@ def spread(devices: int | str) -> "Ranks":
     DeviceError
         If torchrun has not started so many, or if they don't find each other in time.
     """
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    ranks = int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ else 1
     if devices not in ("all", ranks):
         raise DeviceError(f"`devices` must be {ranks}, the number of ranks that torchrun has started, got {devices}.")
     return _meet(ranks)
@@ -236,7 +236,7 @@ class Ranks:
         labels, sizes = one._checked(params, x, t, memory)
         needs, mine = plan(h, sizes["x"], sizes["W2"], dtype_name(x)), self._part(len(x))
         if own is one.collocated and not needs.collocates:
-            warn_of_structured(h, sizes["x"])
+            warn_of_structured(h, sizes["x"], stacklevel=6)
         step = one._loss_and(own, h, memory, needs, sizes, len(x), params)
         return self._summed(step)(params, x[mine], labels[mine])[1]
 
@@ -292,12 +292,15 @@ def _answered(port: Ranks) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ConnectionError(
-            f"A rank has ended, or has not answered for {_patience():g} s: rank {port.rank} of {port.ranks} stops."
+            f"A rank has ended, or has not answered for {_patience()} s: rank {port.rank} of {port.ranks} stops."
         ) from error
 
 
-def _patience() -> float:
-    return float(os.environ.get("FDNET_PATIENCE", PATIENCE))
+def _patience() -> int:
+    text = os.environ.get("FDNET_PATIENCE", PATIENCE)
+    if not text.isdecimal() or not 0 < int(text) < 10**6:
+        raise ValueError(f"`FDNET_PATIENCE` must be a whole number of seconds, from 1 to 999999, got {text!r}.")
+    return int(text)
 
 
 def _gpu_for_each() -> bool:
@@ -323,7 +326,7 @@ def _meet(ranks: int) -> Ranks:
     except RuntimeError as error:
         at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise DeviceError(
-            f"The coordinator {at} and all {ranks} ranks must answer within {wait.seconds} s (FDNET_PATIENCE), but "
+            f"The coordinator {at} and all {ranks} ranks must answer within {_patience()} s (FDNET_PATIENCE), but "
             f"rank {rank} has waited in vain."
         ) from error
     atexit.register(dist.destroy_process_group)

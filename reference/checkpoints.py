@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.datasets import Dataset
 from reference.training import Progress
 from reference.two_layer_net import Params
 from reference.validation import DTYPES
@@ -96,8 +95,8 @@ def check_same(path: str | os.PathLike[str], found: dict[str, Any], wanted: dict
             raise CheckpointError(f"{path} must be of a run with `{key}` {want!r}, got one with {got!r}.")
 
 
-def data_hash(data: Dataset) -> str:
-    """Return the SHA-256 of a data set, shapes and dtypes included."""
+def data_hash(data: Iterable[NDArray[Any]]) -> str:
+    """Return the SHA-256 of a data set or of other arrays, shapes and dtypes included."""
     total = hashlib.sha256()
     for array in data:
         total.update(f"{array.dtype} {array.shape}".encode())

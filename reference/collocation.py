@@ -85,13 +85,13 @@ def plan(h: float, largest_input: float, largest_weight: float, dtype: str) -> P
     return _plan(h, reach(h, largest_input), _round_up(2 * largest_weight), unit_roundoff(dtype))
 
 
-def warn_of_structured(h: float, largest_input: float) -> None:
-    """Say that `collocated` hands over to `structured`."""
+def warn_of_structured(h: float, largest_input: float, *, stacklevel: int = 4) -> None:
+    """Say that `collocated` hands over to `structured`; `stacklevel` is the distance to the caller's own line."""
     message = (
         f"`collocated` needs more than {MAX_NODES} nodes at h = {h:g} and inputs of up to {largest_input:g} with these "
         "weights: `structured` takes over."
     )
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)
 
 
 def positive_nodes(count: int) -> np.ndarray:

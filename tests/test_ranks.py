@@ -176,7 +176,9 @@ def test_a_lost_rank_ends_the_others_with_a_sentence_and_the_run_can_go_on(
 # --- bad input
 
 
-def started_by_hand(*options: tuple[str, ...], **changes: str) -> list[tuple[int, list[str]]]:
+def started_by_hand(
+    *options: tuple[str, ...], folders: list[Path] | None = None, **changes: str
+) -> list[tuple[int, list[str]]]:
     """Start a rank with each of the options; return how each ends, and what it says."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -184,8 +186,8 @@ def started_by_hand(*options: tuple[str, ...], **changes: str) -> list[tuple[int
     changes |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     started = [
         subprocess.Popen(
-            [sys.executable, "compare.py", "agree", "--data", "random", "--backend", "torch", *words],
-            cwd=ROOT,
+            [sys.executable, ROOT / "compare.py", "agree", "--data", "random", "--backend", "torch", *words],
+            cwd=folders[rank] if folders else ROOT,
             env=environment(**{"WORLD_SIZE": str(len(options)), "RANK": str(rank), **changes}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -223,6 +225,26 @@ def test_more_devices_than_ranks_are_one_sentence(capsys: pytest.CaptureFixture[
         "compare.py: Nothing to compare: torch: `devices` must be 1, the number of ranks that torchrun has started, "
         "got 4.\n"
     )
+
+
+def test_a_patience_that_is_no_number_is_one_sentence() -> None:
+    [(code, [sentence])] = started_by_hand((), WORLD_SIZE="2", FDNET_PATIENCE="soon")
+    assert code == 2
+    assert sentence.endswith("must be a whole number of seconds, from 1 to 999999, got 'soon'.")
+
+
+def test_ranks_that_read_other_data_are_one_sentence(tmp_path: Path) -> None:
+    """Under the same name, as on two hosts."""
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        x, t = np.full((4, 2, 1), rank + 1, np.uint8), np.array([0, 1, 0, 1], np.uint8)
+        sets = {"x_train": x, "y_train": t, "x_test": x, "y_test": t}
+        np.savez(tmp_path / str(rank) / "data.npz", **sets)
+    options = ("--batch", "2", "--data", "data.npz")
+    ends = started_by_hand(options, options, folders=[tmp_path / "0", tmp_path / "1"])
+    assert [code for code, _ in ends] == [2, 2]
+    [sentence] = [line for _, lines in ends for line in lines]
+    assert sentence == "compare.py: All ranks must read the same data, but some have read others."
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "some", "1.5"])
