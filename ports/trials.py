@@ -79,6 +79,17 @@ def check(
             yield from _check_trial(subject, strategy, trials[0]._replace(step=SECOND_STEP))
 
 
+def check_data(
+    subject: Subject, problem: Problem, strategies: tuple[str, ...], *, h: float, memory: float, seed: int
+) -> Iterator[Agreement | NotCompared]:
+    """Compare forward quantities and each gradient of the data alone: a short look at another size of net."""
+    yield from check_forward(subject, problem)
+    data = Trial("data", problem, h, sample_entries(problem.params, len(problem.x), seed), memory)
+    for strategy in strategies:
+        step = h if informative(problem, strategy, subject.dtype, h) else SECOND_STEP
+        yield from _check_trial(subject, strategy, data._replace(step=step))
+
+
 def variations(problem: Problem, seed: int) -> dict[str, Problem]:
     """Return the problem and what is made of it, by name."""
     stretched = stretch(problem, seed)
