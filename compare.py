@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"compare.py: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
-        print(f"compare.py: {error.strerror or error}: {error.filename!r}.", file=sys.stderr)
+        file = f": {error.filename!r}" if error.filename is not None else ""  # a broken pipe has no name
+        print(f"compare.py: {error.strerror or error}{file}.", file=sys.stderr)
         return BAD_INPUT
     except MemoryError as error:
         print(f"compare.py: this needs more memory than there is: {error}.", file=sys.stderr)

@@ -233,7 +233,7 @@ def training_figure(histories: Mapping[tuple[str, str], Progress], epoch: int, *
     for n, ((backend, dtype), history) in enumerate(histories.items()):
         # Runs that agree lie on each other: the later the thinner, so that all are seen.
         style: dict[str, Any] = {"color": colors[backend], "ls": STYLES[dtype] if several else "-"}
-        style["lw"] = 1.2 + 2.0 * (len(histories) - 1 - n)
+        style["lw"] = 1.2 + min(2.0, 5 / len(histories)) * (len(histories) - 1 - n)
         name = f"{backend} {dtype}" if several else backend
         at = np.arange(1, history.iteration + 1)
         if n == 0:
