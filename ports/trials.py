@@ -172,8 +172,9 @@ def check_copies(subject: Subject, array: np.ndarray) -> Iterator[Agreement]:
 def check_training(subject: Subject, problem: Problem, strategy: str | None, h: float) -> Iterator[Agreement]:
     """Compare two steps of descent, from one-hot labels: the losses before each, and where they end."""
     port, (params, x) = subject.port, on_device(subject, problem)
-    samples = min(10, -(-len(x) // 2))
-    batches = np.arange(2 * samples).reshape(2, samples) % len(x)
+    count = len(problem.t)
+    samples = min(10, -(-count // 2))
+    batches = np.arange(2 * samples).reshape(2, samples) % count
     t = np.eye(problem.params.b2.size)[problem.t]
     trained, losses = port.train_steps(
         params,
