@@ -159,4 +159,4 @@ def _report(args: argparse.Namespace, found: dict[str, Any], pictures: Pictures)
     versions = ", ".join(f"{name} {made[name]}" for name in ("python", "numpy", "torch", "jax") if made[name])
     command = f"compare.py report --data {args.data} --batch {args.batch} --hidden {args.hidden} --out DIR"
     made_with = [("Versions", versions), ("Machine", f"{made['platform']}, {made['cpus']} cores"), ("Command", command)]
-    return Report(f"fdnet on {args.data}", advice, sections(found, *pictures), made_with)
+    return Report(f"fdnet on {Path(args.data).name}", advice, sections(found, *pictures), made_with)

@@ -88,12 +88,13 @@ def legend(axes: Axes, backends: Iterable[str], dtypes: Iterable[str], colors: d
     axes.legend(
         handles=handles,
         loc="lower left",
-        bbox_to_anchor=(0, 1),
+        bbox_to_anchor=(-0.05, 1),
         ncols=len(handles),
-        handletextpad=0.4,
-        columnspacing=1.0,
+        fontsize=8,
+        handletextpad=0.3,
+        columnspacing=0.8,
         borderaxespad=0.2,
-        handlelength=1.6,
+        handlelength=1.4,
     )
 
 
