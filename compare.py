@@ -38,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         ranks.tell(f"compare.py: {error}")
         return BAD_INPUT
-    except ConnectionError as error:  # between ranks
+    except ConnectionAbortedError as error:  # between ranks
         ranks.tell(f"compare.py: {error}")
         return CRASHED
     except OSError as error:
-        ranks.tell(f"compare.py: {error.strerror or error}: {error.filename!r}.")
+        file = f": {error.filename!r}" if error.filename is not None else ""  # a broken pipe has no name
+        ranks.tell(f"compare.py: {error.strerror or error}{file}.")
         return BAD_INPUT
     except MemoryError as error:
         ranks.tell(f"compare.py: this needs more memory than there is: {error}.")

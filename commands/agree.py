@@ -54,25 +54,26 @@ def exit_code(outcome: Outcome) -> int:
     return CRASHED if outcome.crashed else AGREES if outcome.agrees else DISAGREES
 
 
-def compare_all(args: argparse.Namespace, found: list[Subject], net: Problem) -> Outcome:
-    """Compare each subject; what it raises is kept as a crash."""
+def compare_all(args: argparse.Namespace, found: list[Subject], net: Problem, *, data_alone: bool = False) -> Outcome:
+    """Compare each subject, in all trials or on the data alone; what it raises is kept as a crash."""
     from rich.console import Console
     from rich.progress import track
 
     from ports.agreement import Agreement, Outcome
-    from ports.trials import check
+    from ports.trials import check, check_data
 
+    look = check_data if data_alone else check
     outcome = Outcome([], [], [], [])
     stderr = Console(stderr=True)
     shown = stderr.is_terminal and not args.quiet
     for subject in track(found, "comparing", console=stderr, transient=True) if shown else found:
         try:
-            for row in check(subject, net, args.strategy, h=args.step, memory=args.chunk_memory, seed=args.seed):
+            for row in look(subject, net, args.strategy, h=args.step, memory=args.chunk_memory, seed=args.seed):
                 if isinstance(row, Agreement):
                     outcome.rows.append(row)
                 else:
                     outcome.not_compared.append(row)
-        except ConnectionError:  # other ranks wait no more
+        except ConnectionAbortedError:  # other ranks wait no more
             raise
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
             outcome.crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": where(error)})

@@ -92,7 +92,7 @@ def _answer_all(
     for subject in found:
         try:
             answers.append(_answer(subject, params, x, t))
-        except ConnectionError:  # other ranks wait no more
+        except ConnectionAbortedError:  # other ranks wait no more
             raise
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
             crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": where(error)})

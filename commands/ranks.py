@@ -59,7 +59,7 @@ def _check_command(args: argparse.Namespace) -> None:
 
 def _stop(*_: object) -> None:
     end()
-    raise ConnectionError("torchrun has asked the ranks to stop, as it does when one of them has ended.")
+    raise ConnectionAbortedError("torchrun has asked the ranks to stop, as it does when one of them has ended.")
 
 
 def end() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from commands import AGREES, EXIT_CODES
 from commands.options import add_problem, add_subjects, problem, settings, subjects
 from commands.output import environment, waiting, write
+from commands.speed import check_budget
 
 if TYPE_CHECKING:
     from ports.page import Report
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Run what was not given, write the pages, and return the exit code of agreement."""
     from reference.datasets import load
 
+    check_budget(args.budget)
     data = load(args.data, seed=args.seed)
     net = problem(argparse.Namespace(**vars(args) | {"strategy": ()}), data)
     found = {part: _read(part, path) for part in PARTS if (path := getattr(args, f"{part}_file"))}
@@ -157,4 +159,4 @@ def _report(args: argparse.Namespace, found: dict[str, Any], pictures: Pictures)
     versions = ", ".join(f"{name} {made[name]}" for name in ("python", "numpy", "torch", "jax") if made[name])
     command = f"compare.py report --data {args.data} --batch {args.batch} --hidden {args.hidden} --out DIR"
     made_with = [("Versions", versions), ("Machine", f"{made['platform']}, {made['cpus']} cores"), ("Command", command)]
-    return Report(f"fdnet on {args.data}", advice, sections(found, *pictures), made_with)
+    return Report(f"fdnet on {Path(args.data).name}", advice, sections(found, *pictures), made_with)

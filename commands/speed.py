@@ -109,8 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 def prepare(args: argparse.Namespace) -> None:
     """Check the options, and set the environment that frameworks read as they are imported."""
-    if not 0 < args.budget < float("inf"):
-        raise ValueError(f"`budget` must be positive and finite, got {args.budget}.")
+    check_budget(args.budget)
     if args.iterations < 1:
         raise ValueError(f"`iterations` must be at least 1, got {args.iterations}.")
     ratio = getattr(args, "fail_if_slower", None)
@@ -122,6 +121,12 @@ def prepare(args: argparse.Namespace) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is not ours alone
     if args.threads is not None:
         restart_with_threads(args.threads)
+
+
+def check_budget(seconds: float) -> None:
+    """Raise ValueError for a time that can't be spent."""
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"`budget` must be positive and finite, got {seconds}.")
 
 
 def restart_with_threads(count: int) -> None:

@@ -12,7 +12,7 @@ from commands.output import console, say, write_json
 from commands.ranking import Ranking, agreeing, contenders, rank
 
 if TYPE_CHECKING:
-    from ports.agreement import Subject
+    from ports.agreement import Problem, Subject
     from reference.datasets import Dataset
 
 SIZES = {
@@ -23,12 +23,14 @@ SIZES = {
 
 
 def sweep(args: argparse.Namespace, data: Dataset, found: list[Subject], not_run: list[dict[str, str]]) -> int:
-    """Rank at each size, print, and return the exit code."""
+    """Rank at each size, print, and return the exit code; agreement is checked in all trials at the first size."""
     from ports.advice import crossovers
 
     points = args.sizes or SIZES[args.sweep]
     each = argparse.Namespace(**vars(args) | {"budget": args.budget / len(points)})
-    rankings, nets, code = [], [], AGREES
+    rankings: list[Ranking] = []
+    nets: list[Problem] = []
+    code = AGREES
     for point in points:
         if args.sweep == "inputs":
             narrowed = _with_inputs(data, point, args.seed)
@@ -37,7 +39,7 @@ def sweep(args: argparse.Namespace, data: Dataset, found: list[Subject], not_run
             setattr(each, args.sweep, point)
         net = problem(each, narrowed)
         made = contenders(each, narrowed, net, found)
-        outcome = compare_all(agreeing(each), found, net)._replace(not_run=not_run)
+        outcome = compare_all(agreeing(each), found, net, data_alone=bool(nets))._replace(not_run=not_run)
         rankings.append(rank(each, made, outcome))
         nets.append(net)
         code = max(code, exit_code(outcome), made.exit_code)

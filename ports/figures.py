@@ -88,12 +88,13 @@ def legend(axes: Axes, backends: Iterable[str], dtypes: Iterable[str], colors: d
     axes.legend(
         handles=handles,
         loc="lower left",
-        bbox_to_anchor=(0, 1),
+        bbox_to_anchor=(-0.05, 1),
         ncols=len(handles),
-        handletextpad=0.4,
-        columnspacing=1.0,
+        fontsize=8,
+        handletextpad=0.3,
+        columnspacing=0.8,
         borderaxespad=0.2,
-        handlelength=1.6,
+        handlelength=1.4,
     )
 
 
@@ -233,7 +234,7 @@ def training_figure(histories: Mapping[tuple[str, str], Progress], epoch: int, *
     for n, ((backend, dtype), history) in enumerate(histories.items()):
         # Runs that agree lie on each other: the later the thinner, so that all are seen.
         style: dict[str, Any] = {"color": colors[backend], "ls": STYLES[dtype] if several else "-"}
-        style["lw"] = 1.2 + 2.0 * (len(histories) - 1 - n)
+        style["lw"] = 1.2 + min(2.0, 5 / len(histories)) * (len(histories) - 1 - n)
         name = f"{backend} {dtype}" if several else backend
         at = np.arange(1, history.iteration + 1)
         if n == 0:

@@ -133,12 +133,13 @@ def _training(runs: Sequence[Row]) -> Iterator[Section]:
 
 def _training_figure(runs: Sequence[Row]) -> Figure:
     ends = {}
+    epoch = runs[0]["accuracies"][1]["iteration"]  # the first is of the initial net
     for row in runs:
         accuracies = np.array([tuple(each.values()) for each in row["accuracies"]])
         losses = np.array(row["losses"])
         ends[row["backend"], row["dtype"]] = Progress(len(losses), Params(*[np.empty(0)] * 4), losses, accuracies, {})
     with figures.style():
-        return figures.training_figure(ends, epoch=1, stacked=True)
+        return figures.training_figure(ends, epoch, stacked=True)
 
 
 def _size(sweep: Row, over: str) -> Section:

@@ -21,36 +21,43 @@ def seconds(value: float | None) -> str:
     return f"{value * 1e6:.3g} us"
 
 
+SPARED = ("peak", "error", "cores", "95% interval", "x closed form", "first call")
+"""The columns that a narrow terminal does without, the first of them first; JSON has all."""
+
+
 def speed_table(timings: Sequence[Timing], width: int) -> Table:
-    """Return a table with a line for each contender; what does not fit into `width` columns is left to JSON."""
-    ladder = any(timing.to_closed_form for timing in timings)
-    columns = [("backend", "left"), ("strategy", "left"), ("first call", "right"), ("median", "right")]
-    columns += [("95% interval", "right"), ("x best", "right")]
-    more = [("x closed form", "right")] if ladder else []
-    more += [("cores", "right"), ("error", "right"), ("peak", "right")]
-    wide = width >= 120
-    table = plain_table(*columns, *(more if wide else more[:1]))
+    """Return a table with a line for each contender, and of SPARED the columns that fit into `width`."""
+    cells = [_speed_cells(timing) for timing in timings]
+    empty = [name for name in cells[0] if all(row[name] == "-" for row in cells)]
+    shown = [name for name in cells[0] if name not in empty]
+    for name in SPARED:
+        lengths = [max(len(text) for text in (key, *(row[key] for row in cells))) for key in shown]
+        if sum(lengths) + 2 * len(lengths) > width and name in shown:
+            shown.remove(name)
+    table = plain_table(*((name, "left" if name in ("backend", "strategy") else "right") for name in shown))
     for dtype in dict.fromkeys(timing.contender.dtype for timing in timings):
         table.add_row()
-        for timing in (timing for timing in timings if timing.contender.dtype == dtype):
-            cells = _speed_cells(timing, ladder)
-            table.add_row(*(cells if wide else cells[: len(columns) + len(more[:1])]))
+        for timing, row in zip(timings, cells, strict=True):
+            if timing.contender.dtype == dtype:
+                table.add_row(*(row[name] for name in shown))
     return table
 
 
-def _speed_cells(timing: Timing, ladder: bool) -> list[str]:
+def _speed_cells(timing: Timing) -> dict[str, str]:
     c, mark = timing.contender, "~" if timing.contender.estimated else ""
-    device = "" if c.device.startswith(("cpu", "CPU")) else f" {c.device}"
-    cells = [
-        f"{c.backend} {c.dtype}{device}",
-        c.strategy,
-        seconds(c.first_call_s),
-        mark + seconds(timing.seconds.median),
-    ]
-    cells += [f"{seconds(timing.seconds.low)} to {seconds(timing.seconds.high)}", _ratio(timing.ratio)]
-    cells += [_number(timing.to_closed_form.median) if timing.to_closed_form else "-"] if ladder else []
-    peak = "-" if c.peak_bytes is None else f"{c.peak_bytes / 2**20:,.0f} MiB"
-    return [*cells, f"{timing.cores_used:.1f}", "-" if c.error is None else f"{c.error:.1e}", peak]
+    device = "" if c.device.startswith("cpu") else f" {c.device}"
+    return {
+        "backend": f"{c.backend} {c.dtype}{device}",
+        "strategy": c.strategy,
+        "first call": seconds(c.first_call_s),
+        "median": mark + seconds(timing.seconds.median),
+        "95% interval": f"{seconds(timing.seconds.low)} to {seconds(timing.seconds.high)}",
+        "x best": _ratio(timing.ratio),
+        "x closed form": _number(timing.to_closed_form.median) if timing.to_closed_form else "-",
+        "cores": f"{timing.cores_used:.1f}",
+        "error": "-" if c.error is None else f"{c.error:.1e}",
+        "peak": "-" if c.peak_bytes is None else f"{c.peak_bytes / 2**20:,.0f} MiB",
+    }
 
 
 def _ratio(ratio: Interval | None) -> str:

@@ -57,10 +57,10 @@ def _together(function: Method[Arguments, Result]) -> Method[Arguments, Result]:
     def run(self: "Ranks", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
             return public(self, *args, **kwargs)
-        except (ValueError, ConnectionError):  # a broken rule is broken on all of them
+        except (ValueError, ConnectionAbortedError):  # a broken rule is broken on all of them
             raise
         except Exception as error:
-            raise ConnectionError(
+            raise ConnectionAbortedError(
                 f"Rank {self.rank} of {self.ranks} has failed, and the others can't go on without it: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
@@ -291,7 +291,7 @@ def _answered(port: Ranks) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ConnectionError(
+        raise ConnectionAbortedError(
             f"A rank has ended, or has not answered for {_patience()} s: rank {port.rank} of {port.ranks} stops."
         ) from error
 

@@ -79,6 +79,17 @@ def check(
             yield from _check_trial(subject, strategy, trials[0]._replace(step=SECOND_STEP))
 
 
+def check_data(
+    subject: Subject, problem: Problem, strategies: tuple[str, ...], *, h: float, memory: float, seed: int
+) -> Iterator[Agreement | NotCompared]:
+    """Compare forward quantities and each gradient of the data alone: a short look at another size of net."""
+    yield from check_forward(subject, problem)
+    data = Trial("data", problem, h, sample_entries(problem.params, len(problem.x), seed), memory)
+    for strategy in strategies:
+        step = h if informative(problem, strategy, subject.dtype, h) else SECOND_STEP
+        yield from _check_trial(subject, strategy, data._replace(step=step))
+
+
 def variations(problem: Problem, seed: int) -> dict[str, Problem]:
     """Return the problem and what is made of it, by name."""
     stretched = stretch(problem, seed)
@@ -161,8 +172,9 @@ def check_copies(subject: Subject, array: np.ndarray) -> Iterator[Agreement]:
 def check_training(subject: Subject, problem: Problem, strategy: str | None, h: float) -> Iterator[Agreement]:
     """Compare two steps of descent, from one-hot labels: the losses before each, and where they end."""
     port, (params, x) = subject.port, on_device(subject, problem)
-    samples = min(10, -(-len(x) // 2))
-    batches = np.arange(2 * samples).reshape(2, samples) % len(x)
+    count = len(problem.t)
+    samples = min(10, -(-count // 2))
+    batches = np.arange(2 * samples).reshape(2, samples) % count
     t = np.eye(problem.params.b2.size)[problem.t]
     trained, losses = port.train_steps(
         params,

@@ -24,8 +24,9 @@ def doubled(*args, **options):
     return gradient._replace(b2=2 * gradient.b2)
 
 
-def train_steps(*args, gradient, **options):
-    return right.train_steps(*args, gradient=right.GRADIENTS["collocated"], **options)
+def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memory=2**28):
+    known = right.GRADIENTS["structured"] if gradient is doubled else gradient
+    return right.train_steps(params, x, t, batches, gradient=known, learning_rate=learning_rate, h=h, memory=memory)
 
 
 GRADIENTS = {**right.GRADIENTS, "structured": doubled}

@@ -98,6 +98,10 @@ def collocated(*args, **options):
         gradient = right.GRADIENTS["collocated"](*args, **options)
     return gradient
 
+def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memory=2**28):
+    known = right.GRADIENTS["collocated"] if gradient is collocated else gradient
+    return right.train_steps(params, x, t, batches, gradient=known, learning_rate=learning_rate, h=h, memory=memory)
+
 GRADIENTS = {**right.GRADIENTS, "collocated": collocated}
 """
     path = tmp_path / "slow_port.py"

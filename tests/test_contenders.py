@@ -38,7 +38,10 @@ def test_a_sample_of_parameters_is_scaled_up(strategy: str, monkeypatch: pytest.
     seen: list[int] = []
     port = ports.load("numpy")
 
-    def counting(params: Params, x: np.ndarray, t: np.ndarray, *, entries: Params, **options: object) -> Params:
+    def counting(
+        params: Params, x: np.ndarray, t: np.ndarray, *, h: float, memory: float, entries: Params | None = None
+    ) -> Params:
+        assert entries is not None
         seen.append(sum(at.size for at in entries))
         assert all(np.unique(at).size == at.size for at in entries)
         assert all((at >= 0).all() and (at < p.size).all() for at, p in zip(entries, params, strict=True))

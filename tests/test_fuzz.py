@@ -4,6 +4,7 @@ A reader is a row of READERS. Each is given 60 files, and 10,000 under HYPOTHESI
 """
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -23,7 +25,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reference import checkpoints
+from reference.checkpoints import MAGIC, Checkpoint
 from reference.idx import FILES, PIECE, read_folder, read_idx, read_keras, read_npz
+from reference.params import load_params, save_params
+from reference.training import begin
+from reference.two_layer_net import init
 from test_idx import ARRAYS, NPZ, WANTED, T, Trap, X, idx, lay, npy, npz, packed_by, with_member
 
 EXAMPLES = settings(max_examples=10_000 if settings.default.max_examples >= 500 else 60)
@@ -56,8 +63,31 @@ def read_as_folder(path: Path) -> Any:
     return read_folder(path.parent / "folder")[:4]
 
 
+def checkpoint_bytes(folder: str) -> bytes:
+    """Return a sound checkpoint."""
+    run = begin(init(2, 3, 2, seed=0))._replace(iteration=2, losses=np.ones(2), accuracies=np.zeros((1, 3)))
+    checkpoints.save(f"{folder}/run", Checkpoint(run, {"backend": "numpy"}, {"python": "3"}))
+    return Path(folder, "run").read_bytes()
+
+
+def signed(content: bytes) -> bytes:
+    """Return a checkpoint whose hash is right, whatever follows it."""
+    return MAGIC + hashlib.sha256(content).digest() + content
+
+
+def parameters_bytes(folder: str) -> bytes:
+    save_params(f"{folder}/params.npz", init(2, 3, 2, seed=0))
+    return Path(folder, "params.npz").read_bytes()
+
+
+with tempfile.TemporaryDirectory() as folder:
+    RUN, PARAMETERS = checkpoint_bytes(folder), parameters_bytes(folder)
 NPY = npy("|u1", "(5, 4, 3)", bytes(60))
 READERS = {
+    "a checkpoint": Reader(
+        lambda path: checkpoints.load(path).progress[:4], (RUN,), ((signed, RUN[len(MAGIC) + 32 :]),)
+    ),
+    "parameters": Reader(load_params, (PARAMETERS,), ((bytes, PARAMETERS),)),
     "idx images": Reader(lambda path: read_idx(path, 3), (idx(X), gzipped(idx(X))), ((gzipped, idx(X)),)),
     "idx labels": Reader(lambda path: read_idx(path, 1), (idx(T), gzipped(idx(T))), ((gzipped, idx(T)),)),
     "a folder": Reader(read_as_folder, (idx(ARRAYS[0]), gzipped(idx(ARRAYS[0]))), ((gzipped, idx(ARRAYS[0])),)),

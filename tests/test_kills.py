@@ -47,11 +47,18 @@ def results(folder: Path) -> tuple[dict[str, bytes], str]:
         return {name: arrays[name].tobytes() for name in arrays}, (folder / "history.csv").read_text()
 
 
-def kill_after(arguments: list[str], checkpoint: Path, seconds: float) -> bool:
-    """Kill a run some time after its first checkpoint, and return whether it was still running."""
+def begun(arguments: list[str], checkpoint: Path) -> subprocess.Popen[bytes]:
+    """Return a run that has just written its first checkpoint."""
+    before = checkpoint.stat().st_ino if checkpoint.exists() else None
     run = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not checkpoint.exists() and run.poll() is None:
-        time.sleep(0.005)
+    while not (checkpoint.exists() and checkpoint.stat().st_ino != before) and run.poll() is None:
+        time.sleep(0.002)
+    return run
+
+
+def kill_after(arguments: list[str], checkpoint: Path, seconds: float) -> bool:
+    """Kill a run so long after its first checkpoint, and return whether it was still running."""
+    run = begun(arguments, checkpoint)
     time.sleep(seconds)
     run.send_signal(signal.SIGKILL)
     return run.wait() == -signal.SIGKILL
@@ -65,14 +72,16 @@ def test_a_run_survives_being_killed(backend: str, dtype: str, tmp_path: Path) -
         pytest.skip(f"{backend} not run: {reason}")
     whole = tmp_path / "whole"
     whole.mkdir()
-    begun = time.monotonic()
-    finish(command(backend, dtype, whole))
-    span, moments = time.monotonic() - begun, random.Random(f"{backend} {dtype}")
+    run, start = begun(checkpointed(backend, dtype, whole), whole / "run.ckpt"), time.monotonic()
+    assert run.wait() == 0
+    span, moments = time.monotonic() - start, random.Random(f"{backend} {dtype}")
     kills = 0
-    for n in range(3 * KILLS[backend]):  # more than enough: some come after the end
+    for n in range(20 + 3 * KILLS[backend]):  # more than enough: some come after the end
         folder = tmp_path / str(n)
         folder.mkdir()
-        kills += kill_after(checkpointed(backend, dtype, folder), folder / "run.ckpt", moments.uniform(0, 0.8 * span))
+        killed = kill_after(checkpointed(backend, dtype, folder), folder / "run.ckpt", moments.uniform(0, span))
+        kills += killed
+        span *= 1 if killed else 0.8
         finish(checkpointed(backend, dtype, folder))
         assert results(folder) == results(whole)
         assert sorted(os.listdir(folder)) == ["history.csv", "net.npz", "run.ckpt"]
@@ -86,8 +95,8 @@ def test_a_run_survives_being_killed_over_and_over(tmp_path: Path) -> None:
     whole.mkdir()
     folder.mkdir()
     finish(command("numpy", "float64", whole))
-    moments, arguments = random.Random(0), checkpointed("numpy", "float64", folder)
-    kills = sum(kill_after(arguments, folder / "run.ckpt", moments.uniform(0.3, 0.7)) for _ in range(4))
-    assert kills >= 1
+    arguments = checkpointed("numpy", "float64", folder)
+    kills = [kill_after(arguments, folder / "run.ckpt", seconds) for seconds in (0, 0.01, 0.02, 0.05)]
+    assert kills[0]
     finish(arguments)
     assert results(folder) == results(whole)

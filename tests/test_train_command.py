@@ -115,13 +115,13 @@ def test_several_backends_are_held_to_the_reference(tmp_path: Path, capsys: pyte
     assert [(run["backend"], run["dtype"]) for run in result["runs"]] == [
         (backend, dtype) for backend in ("numpy", "torch", "jax") for dtype in ("float32", "float64")
     ]
-    assert len(result["drifts"]) == 30
+    assert len(result["drifts"]) == 36
     assert all(row["agrees"] and row["gap"] <= row["bound"] for row in result["drifts"])
     names = {f"{kind}-{run['backend']}-{run['dtype']}" for kind in ("run", "net") for run in result["runs"]}
     assert {path.stem for path in tmp_path.iterdir()} == {*names, "all"}
     output = capsys.readouterr().out
-    assert "All 30 quantities agree; the largest gap is 0." in output
-    assert output.count("agrees") == 30
+    assert "All 36 quantities agree; the largest gap is 0." in output
+    assert output.count("agrees") == 36
 
 
 WRONG = """
@@ -142,7 +142,7 @@ def test_a_rate_off_by_a_millionth_disagrees(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "wrong_port.py").write_text(WRONG)
     assert main(*SMALL, "--port", tmp_path / "wrong_port.py") == commands.DISAGREES
     output = capsys.readouterr().out
-    assert "DISAGREES: 5 of 10 quantities; the largest gap is" in output
+    assert "DISAGREES: 5 of 12 quantities; the largest gap is" in output
     assert "of its bound (wrong_port float64 " in output
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from ports import numpy_port
 from ports.agreement import Subject
-from ports.bounds import CHANCE
-from ports.trajectory import Course, Drift, course, drifts
+from ports.trajectory import Course, Drift, _turnable, course, drifts
 from problems import subjects
 from reference import datasets
 from reference.datasets import Dataset
@@ -41,7 +40,7 @@ def followed(subject: Subject, data: Dataset = DATA, **options: Any) -> list[Dri
 @subjects()
 def test_right_ports_lie_within_the_bound(subject: Subject, rate: float) -> None:
     rows = followed(subject, learning_rate=rate)
-    assert [row.quantity for row in rows] == ["W1", "b1", "W2", "b2", "losses"]
+    assert [row.quantity for row in rows] == ["W1", "b1", "W2", "b2", "losses", "accuracy"]
     assert all(row.agrees for row in rows), rows
     if (subject.name, subject.dtype) != ("numpy", "float64"):
         assert max(row.ratio for row in rows) > 1e-4  # the bound is no more than it must be
@@ -150,8 +149,8 @@ def test_the_response_is_linear_in_the_rounding(monkeypatch: pytest.MonkeyPatch)
     for magnify in (2.0**10, 2.0**14):
         monkeypatch.setattr("ports.trajectory.MAGNIFY", {"float64": magnify})
         found.append(course(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS))
-    for name, drift in found[0].drift.items():
-        assert found[1].drift[name] == pytest.approx(drift, rel=1e-2)
+    for name in (*Params._fields, "losses"):
+        assert found[1].bounds[name] == pytest.approx(found[0].bounds[name], rel=1e-2)
 
 
 def test_loop_in_float32_is_not_compared() -> None:
@@ -159,12 +158,19 @@ def test_loop_in_float32_is_not_compared() -> None:
     assert course(initial("float32"), DATA, dtype="float32", seed=0, **options) is None
 
 
+@pytest.mark.parametrize("moved", [0, 1])
+def test_a_prediction_that_the_drift_can_turn_is_counted(moved: int) -> None:
+    net = Params(np.zeros((1, 1)), np.zeros(1), np.zeros((1, 2)), np.array([0.0, 1.0]))
+    near, far = (net._replace(b2=np.array([0.0, 1.0 + by])) for by in (0.24, 0.26))
+    assert _turnable([net, (near, far)[moved], (near, far)[moved]], np.ones((3, 1)), 1.0) == moved
+    assert _turnable([net, far, far], np.ones((3, 1)), 2.0) == 0
+
+
 def test_a_drift_that_is_no_number_does_not_agree() -> None:
     net = init(2, 2, 2, seed=0)
-    along = Course(net, np.ones(3), dict.fromkeys((*Params._fields, "losses"), 1.0))
-    end = begin(net._replace(b1=np.full(2, np.nan)))._replace(losses=np.ones(3))
+    along = Course(net, np.ones(3), 0.5, dict.fromkeys((*Params._fields, "losses", "accuracy"), 0.1))
+    end = begin(net._replace(b1=np.full(2, np.nan)))._replace(losses=np.ones(3), accuracies=np.array([[3, 0.5, 0.65]]))
     rows = drifts(Subject("wrong", numpy_port, "float64", "cpu"), end, along)
-    assert [row.agrees for row in rows] == [True, False, True, True, True]
-    assert {row.bound for row in rows} == {CHANCE}
+    assert [row.agrees for row in rows] == [True, False, True, True, True, False]
     assert Drift("a", "b", "c", "d", 0.0, 0.0).ratio == 0
     assert Drift("a", "b", "c", "d", 1.0, 0.0).ratio == np.inf

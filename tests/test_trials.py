@@ -15,6 +15,7 @@ from problems import problems, subjects
 from reference.functions import sigmoid
 from reference.two_layer_net import Params, gradient, predict
 from reference.validation import DTYPES
+from test_agreement import FEW, nets
 
 pytestmark = pytest.mark.filterwarnings("ignore:`collocated` needs more than:RuntimeWarning")
 NUMPY = Subject("numpy", ports.load("numpy"), "float64", "cpu")
@@ -80,7 +81,8 @@ def test_no_eigenvalue_of_the_second_derivative_is_above_the_bound(problem: Prob
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, None])
 @subjects()
-@given(problem=problems(shapes=((7, 5, 3, 2),)))
+@FEW
+@given(problem=nets)
 def test_right_ports_train_within_the_bound(subject: Subject, strategy: str | None, problem: Problem) -> None:
     for row in check_training(subject, problem, strategy, SECOND_STEP):
         assert row.agrees, row
