@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from commands import BAD_INPUT, EXIT_CODES, INTERRUPTED, advise, agree, predict, report, speed, train
+from commands import BAD_INPUT, CRASHED, EXIT_CODES, INTERRUPTED, advise, agree, predict, ranks, report, speed, train
 
 COMMANDS = (advise, agree, speed, train, predict, report)
 
@@ -19,7 +19,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with the sentence and the code for bad input."""
-        self.exit(BAD_INPUT, f"{self.prog}: {message.rstrip('.')}.\n")
+        ranks.tell(f"{self.prog}: {message.rstrip('.')}.")
+        self.exit(BAD_INPUT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,18 +33,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv.insert(0, "advise")
     args = _parser().parse_args(argv)
     try:
+        ranks.meet(args)
         return int(args.run(args))
     except ValueError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
+        ranks.tell(f"compare.py: {error}")
         return BAD_INPUT
+    except ConnectionError as error:  # between ranks
+        ranks.tell(f"compare.py: {error}")
+        return CRASHED
     except OSError as error:
-        print(f"compare.py: {error.strerror or error}: {error.filename!r}.", file=sys.stderr)
+        ranks.tell(f"compare.py: {error.strerror or error}: {error.filename!r}.")
         return BAD_INPUT
     except MemoryError as error:
-        print(f"compare.py: this needs more memory than there is: {error}.", file=sys.stderr)
+        ranks.tell(f"compare.py: this needs more memory than there is: {error}.")
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
-        print(f"compare.py: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
+        ranks.tell(f"compare.py: {str(interrupt) or 'interrupted.'}")
         return INTERRUPTED
 
 

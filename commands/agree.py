@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES
+from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES, ranks
 from commands.options import add_output, add_problem, add_strategy, add_subjects, problem, settings, subjects
 from commands.output import console, say, where, write_json
 
@@ -70,6 +70,8 @@ def compare_all(args: argparse.Namespace, found: list[Subject], net: Problem) ->
                     outcome.rows.append(row)
                 else:
                     outcome.not_compared.append(row)
+        except ConnectionError:  # other ranks wait no more
+            raise
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
             outcome.crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": where(error)})
     return outcome
@@ -104,6 +106,8 @@ def heading(args: argparse.Namespace) -> str:
 
 def tell_github(outcome: Outcome) -> None:
     """Append the table to the step summary, and annotate each disagreement, where GitHub Actions runs us."""
+    if not ranks.first():
+        return
     from ports.tables import agreement_markdown, disagreement_sentence
 
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):

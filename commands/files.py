@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commands import ranks
 from commands.history import ENDINGS, history_text
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def check_files(args: argparse.Namespace) -> None:
         if path is not None and Path(path).suffix not in endings:
             raise ValueError(f"`--{option}` must end in {' or '.join(endings)}, got {path!r}.")
     for option in ("checkpoint", "save", "plot", "history"):
-        if path := getattr(args, option):
+        if (path := getattr(args, option)) and ranks.first():
             _check_writable(option, Path(path))
     if args.resume and args.checkpoint is None:
         raise ValueError("`--resume` must come with --checkpoint, got none.")

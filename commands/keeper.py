@@ -1,4 +1,7 @@
-"""What keeps a run of training: its checkpoint, written now and then, and at the end or where it was asked to stop."""
+"""What keeps a run of training: its checkpoint, written now and then, and at the end or where it was asked to stop.
+
+Of several ranks the first alone has the file; where the run begins it tells the others.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
+
+from commands import ranks
 
 if TYPE_CHECKING:
     from reference.training import Progress
@@ -38,18 +43,21 @@ class Keeper:
         CheckpointError
             If the file is damaged or another run's, or is there and nothing was said about it. It is left as it is.
         """
-        from reference import checkpoints
-
         if self.path is None:
             return start
-        there = os.path.lexists(self.path)
+        return ranks.gather(self._begun(self.path, start, resume, overwrite) if ranks.first() else None)[0]
+
+    def _begun(self, path: str, start: Progress, resume: bool, overwrite: bool) -> Progress:
+        from reference import checkpoints
+
+        there = os.path.lexists(path)
         if there and not (resume or overwrite):
             raise checkpoints.CheckpointError(
-                f"{self.path} must not be there yet, got one: --resume goes on from it, --overwrite begins anew."
+                f"{path} must not be there yet, got one: --resume goes on from it, --overwrite begins anew."
             )
         if resume and not there:
-            print(f"compare.py: {self.path} is not there yet: training begins anew.", file=sys.stderr)
-        return self._loaded(self.path, start) if resume and there else start
+            print(f"compare.py: {path} is not there yet: training begins anew.", file=sys.stderr)
+        return self._loaded(path, start) if resume and there else start
 
     def _loaded(self, path: str, start: Progress) -> Progress:
         from reference import checkpoints
@@ -72,7 +80,7 @@ class Keeper:
         """Keep where the run begins, before any work: a full disk or a closed folder has nothing to lose yet."""
         from reference import checkpoints
 
-        if self.path is None:
+        if self.path is None or not ranks.first():
             return
         checkpoints.sweep(self.path)
         self.offer(start)
@@ -92,7 +100,7 @@ class Keeper:
         """Keep the last border, unless it is kept already."""
         from reference import checkpoints
 
-        if self.path is None or self._last is None or self._last.iteration == self._kept:
+        if self.path is None or self._last is None or self._last.iteration == self._kept or not ranks.first():
             return
         try:
             checkpoints.save(self.path, checkpoints.Checkpoint(self._last, self.settings, self._environment))

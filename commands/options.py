@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commands import ranks
+
 if TYPE_CHECKING:
+    from ports import Port
     from ports.agreement import Problem, Subject
     from reference.datasets import Dataset
 
@@ -29,6 +33,7 @@ def add_subjects(
         default="auto",
         help="devices that the backends know, such as cpu or cuda, by comma; auto takes their default",
     )
+    add("--devices", metavar="N", type=devices, help="lay the work over N devices, or all; by itself under torchrun")
     add("--port", metavar="FILE|MODULE", action="append", default=[], help="a port from outside, besides the backends")
 
 
@@ -101,9 +106,22 @@ def size(text: str) -> int:
     return int(found)
 
 
+def devices(text: str) -> int | str:
+    """Parse a number of devices, or "all"."""
+    if text != "all" and not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a number of devices, or all, got {text!r}")
+    return text if text == "all" else int(text)
+
+
 def settings(args: argparse.Namespace) -> dict[str, object]:
     """Return the options as JSON is to record them."""
     return {key: value for key, value in vars(args).items() if key not in ("run", "json", "quiet")}
+
+
+def settings_hash(args: argparse.Namespace) -> str:
+    """Return the SHA-256 of the command and all of its options."""
+    options = sorted((key, value) for key, value in vars(args).items() if key != "run")
+    return hashlib.sha256(f"{args.run.__module__} {options}".encode()).hexdigest()
 
 
 def problem(args: argparse.Namespace, data: Dataset) -> Problem:
@@ -129,7 +147,7 @@ def subjects(args: argparse.Namespace) -> tuple[list[Subject], list[dict[str, st
     for name in (*(args.backend or ports.names()), *args.port):
         for wanted in args.device:
             try:
-                port = ports.load(name)
+                port = _laid_out(args, ports.load(name))
                 device = check_device(wanted, port.devices())
             except (ports.NotRunError, DeviceError) as reason:
                 not_run.append({"backend": name, "reason": str(reason)})
@@ -139,3 +157,15 @@ def subjects(args: argparse.Namespace) -> tuple[list[Subject], list[dict[str, st
     if not found:
         raise ValueError("Nothing to compare: " + " ".join(f"{row['backend']}: {row['reason']}" for row in not_run))
     return found, not_run
+
+
+def _laid_out(args: argparse.Namespace, port: Port) -> Port:
+    """Return the port over several devices where this is asked for, by --devices or by torchrun."""
+    if args.devices is None and ranks.count() == 1:
+        return port
+    from ports import NotRunError
+
+    spread = getattr(port, "spread", None)
+    if spread is None:
+        raise NotRunError("its work can't be laid over several devices.")
+    return spread(args.devices or "all")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES
+from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES, ranks
 from commands.files import check_files, path_of, write_files
 from commands.history import accuracies
 from commands.keeper import Keeper
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"compare.py: {error}", file=sys.stderr)
         return DISAGREES
     write_files(args, {each.subject: each.progress for each in runs}, epoch_length(begun[0].data, args.batch))
-    drifts, not_compared = _drifts(args, runs) if len(runs) > 1 else ([], [])
+    drifts, not_compared = _drifts(args, runs) if len(runs) > 1 and ranks.first() else ([], [])
     if lines:
         _print_drifts(drifts, not_compared)
     if args.json:
@@ -119,11 +119,13 @@ def _begun(args: argparse.Namespace, subject: Subject, several: bool) -> Run:
     from reference.two_layer_net import init
 
     data = load(args.data, dtype=subject.dtype, seed=args.seed)
+    if ranks.count() > 1:
+        ranks.check_same("data", checkpoints.data_hash(data))
     if args.hidden < 1:
         raise ValueError(f"`hidden` must be at least 1, got {args.hidden}.")
     net = init(data.x_train.shape[1], args.hidden, CLASSES, seed=args.seed, dtype=subject.dtype)
     path = path_of(args.checkpoint, subject, several)
-    keeper = Keeper(path, args.every, _kept_settings(args, subject), _kept_environment(subject))
+    keeper = Keeper(path, args.every, _kept_settings(args, subject), _kept_environment(args, subject))
     start = begin(net, args.seed)
     check_run(subject.port, start, **_options(args))
     if path is not None:
@@ -151,10 +153,11 @@ def _kept_settings(args: argparse.Namespace, subject: Subject) -> dict[str, Any]
     return {"backend": subject.name, "dtype": subject.dtype, **{name: getattr(args, name) for name in names}}
 
 
-def _kept_environment(subject: Subject) -> dict[str, Any]:
+def _kept_environment(args: argparse.Namespace, subject: Subject) -> dict[str, Any]:
     """Return what should be the same for a run to go on with the same bits."""
     threads = os.environ.get("OMP_NUM_THREADS")
-    return {**environment(), "device": subject.device, "OMP_NUM_THREADS": threads}
+    devices = ranks.count() if ranks.count() > 1 else args.devices
+    return {**environment(), "device": subject.device, "devices": devices, "OMP_NUM_THREADS": threads}
 
 
 @contextmanager
@@ -166,7 +169,8 @@ def _requests_to_stop() -> Iterator[threading.Event]:
     def ask(*_: object) -> None:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, b"\nfinishing the step; Ctrl-C once more stops at once\n")  # print may have been interrupted itself
+        if ranks.first():  # print may have been interrupted itself
+            os.write(2, b"\nfinishing the step; Ctrl-C once more stops at once\n")
 
     signal.signal(signal.SIGINT, ask)
     try:
@@ -198,15 +202,19 @@ def _trained(args: argparse.Namespace, begun: Run, stop: threading.Event, lines:
 
     if lines:
         print(_heading(args, begun))
-    subject, start = begun.subject, time.perf_counter()
+    subject, start, now = begun.subject, time.perf_counter(), begun.progress
     steps = train(subject.port, begun.progress, begun.data, device=subject.device, **_options(args))
-    with Live(begun.name, args.iterations, lines=lines, quiet=args.quiet) as live:
-        for now in steps:
-            begun.keeper.offer(now)
-            live.update(now)
-            if stop.is_set() and now.iteration < args.iterations:
-                begun.keeper.keep()
-                raise KeyboardInterrupt(_how_to_go_on(args, now))
+    try:
+        with Live(begun.name, args.iterations, lines=lines, quiet=args.quiet) as live:
+            for now in steps:
+                begun.keeper.offer(now)
+                live.update(now)
+                if any(ranks.gather(stop.is_set())) and now.iteration < args.iterations:
+                    begun.keeper.keep()
+                    raise KeyboardInterrupt(_how_to_go_on(args, now))
+    except ConnectionError as error:
+        begun.keeper.keep()
+        raise ConnectionError(f"{str(error).rstrip('.')}; {_how_to_go_on(args, now)}") from error
     begun.keeper.keep()
     run = begun._replace(progress=now, seconds=time.perf_counter() - start)
     if lines:
@@ -236,6 +244,8 @@ def _how_to_go_on(args: argparse.Namespace, now: Progress) -> str:
     at = f"interrupted at iteration {now.iteration:,} of {args.iterations:,}"
     if args.checkpoint is None:
         return f"{at}; with --checkpoint FILE it could have gone on."
+    if ranks.count() > 1:
+        return f"{at}; to go on: the same command, with --resume instead of --overwrite."
     command = [word for word in sys.orig_argv if word not in ("--overwrite", "--resume")]
     return f"{at}; to go on: {shlex.join([*command, '--resume'])}"
 

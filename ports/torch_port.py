@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ports.protocol import Port
 from reference.collocation import Plan, chebyshev_transform, plan, positive_nodes, reach, warn_of_structured
 from reference.functions import DELTA
 from reference.two_layer_net import Params
@@ -100,6 +101,13 @@ def devices() -> tuple[str, ...]:
     return (*cuda, "mps", "cpu") if torch.backends.mps.is_available() else (*cuda, "cpu")
 
 
+def spread(devices: int | str) -> Port:
+    """Return the port over the ranks that torchrun started, of which there must be `devices`, or "all"."""
+    import ports.torch_ranks
+
+    return ports.torch_ranks.spread(devices)
+
+
 def synchronize(result: Any) -> Any:
     """Return `result`, a tensor or tuples of them, when it has been computed."""
     if isinstance(result, (tuple, list)):
@@ -135,7 +143,7 @@ def accuracy(params: Params, x: Tensor, t: Any) -> Tensor:
 @_public
 def gradient(params: Params, x: Tensor, t: Any) -> Params:
     """Return the derivative of the loss in closed form: the yardstick, not a way to train."""
-    return _closed_form(params, x, _checked(params, x, t)[0])[1]
+    return _closed_form(params, x, _checked(params, x, t)[0], len(x))[1]
 
 
 @_public
@@ -166,7 +174,7 @@ def structured(params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: fl
     h = check_step(h)
     labels, sizes = _checked(params, x, t, memory)
     needs = plan(h, sizes["x"], sizes["W2"], dtype_name(x))
-    return _structured(params, x, labels, h, memory, needs)[1]
+    return _structured(params, x, labels, h, memory, needs, len(x))[1]
 
 
 @_public
@@ -177,7 +185,7 @@ def collocated(params: Params, x: Tensor, t: Any, *, h: float = 1e-4, memory: fl
     needs = plan(h, sizes["x"], sizes["W2"], dtype_name(x))
     if not needs.collocates:
         warn_of_structured(h, sizes["x"])
-        return _structured(params, x, labels, h, memory, needs)[1]
+        return _structured(params, x, labels, h, memory, needs, len(x))[1]
     return _collocated(params, x, labels, memory, needs, _nodes(h, sizes, needs, len(x), params))[1]
 
 
@@ -204,7 +212,22 @@ def train_steps(
     h: float = 1e-4,
     memory: float = MEMORY,
 ) -> tuple[Params, Tensor]:
-    """Take K steps of gradient descent without waiting for the device; see `reference.training.train_steps`.
+    """Take K steps of gradient descent without waiting for the device; see `reference.training.train_steps`."""
+    return _train_steps(_scan, params, x, t, batches, gradient, learning_rate, h, memory)
+
+
+def _train_steps(
+    scan: Callable[..., tuple[Params, Tensor, float]],
+    params: Params,
+    x: Tensor,
+    t: Any,
+    batches: np.ndarray,
+    gradient_: Callable[..., Params],
+    learning_rate: float,
+    h: float,
+    memory: float,
+) -> tuple[Params, Tensor]:
+    """Take the steps by `scan`, which is `_scan` or has its arguments and results.
 
     How many nodes and terms are needed depends on the weights, and they move. The largest weight that was met is looked
     at when all steps are taken; where the plan did not cover it, they are taken again with one that does.
@@ -212,19 +235,20 @@ def train_steps(
     h = check_step(h)
     labels, sizes = _checked(params, x, t, memory)
     chosen = torch.from_numpy(check_batches(batches, len(x))).to(x.device)
-    check_gradient(gradient, TRAINABLE)
-    if gradient in (loop, batched):
+    check_gradient(gradient_, TRAINABLE)
+    if gradient_ in (loop, batched):
         check_step_moves(h, sizes, dtype_name(x))
     learning_rate = check_learning_rate(learning_rate)
     largest_weight = sizes["W2"]
     while True:
         needs = plan(h, sizes["x"], largest_weight, dtype_name(x))
-        if gradient is collocated and not needs.collocates:
+        if gradient_ is collocated and not needs.collocates:
             warn_of_structured(h, sizes["x"])
-        step = _loss_and(gradient, h, memory, needs, sizes, chosen.shape[1], params)
-        trained, losses, largest_weight = _scan(step, params, x, labels, chosen, learning_rate)
+        step = _loss_and(gradient_, h, memory, needs, sizes, chosen.shape[1], params)
+        planned = gradient_ is not gradient
+        trained, y_t, largest_weight = scan(step, params, x, labels, chosen, learning_rate, planned)
         if not math.isfinite(largest_weight) or needs.covers(plan(h, sizes["x"], largest_weight, dtype_name(x))):
-            return trained, losses
+            return trained, _cross_entropy(y_t)
 
 
 def _largest(array: Tensor) -> float:
@@ -257,11 +281,11 @@ def _loss(params: Params, x: Tensor, labels: Tensor) -> Tensor:
     return _cross_entropy(_right(params, x, labels))[0]
 
 
-def _closed_form(params: Params, x: Tensor, labels: Tensor) -> tuple[Tensor, Params]:
-    """Return y_t and the gradient."""
+def _closed_form(params: Params, x: Tensor, labels: Tensor, samples: int) -> tuple[Tensor, Params]:
+    """Return y_t, and the share of these samples in the gradient of a batch of `samples`."""
     _, z1, w1, _, y = _forward(params, x)
     y_t, delta2 = _apart(y, labels)
-    delta2.mul_(y_t / ((y_t + _scalar(DELTA, x)) * len(x)))
+    delta2.mul_(y_t / ((y_t + _scalar(DELTA, x)) * samples))
     delta1 = (delta2 @ params.W2.T).mul_(z1).mul_(w1)  # (B, H)
     return y_t, Params((delta1.T @ x).T, delta1.sum(0), z1.T @ delta2, delta2.sum(0))
 
@@ -486,9 +510,9 @@ def _output_factors(s: Tensor, right: Tensor) -> Tensor:
 
 
 def _structured(
-    params: Params, x: Tensor, labels: Tensor, h: float, memory: float, needs: Plan
+    params: Params, x: Tensor, labels: Tensor, h: float, memory: float, needs: Plan, samples: int
 ) -> tuple[Tensor, Params]:
-    """Return y_t and the gradient."""
+    """Return y_t, and the share of these samples in the gradient of a batch of `samples`."""
     unit_bytes = x.itemsize * (12 + 10 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes * len(params.b1)))))
     total, y_t, shift = Params(*map(torch.zeros_like, params)), [], _shift(x.new_full((1, 1), h))
@@ -502,7 +526,7 @@ def _structured(
         total.W2.add_(_output_difference(net, factors).sum(1))
         total.b2.add_(_output_difference(net, _output_factors(shift.s, right)).sum(0))
         y_t.append(net.y_t)
-    return torch.cat(y_t), Params(*(g.div_(2 * h * len(x)) for g in total))
+    return torch.cat(y_t), Params(*(g.div_(2 * h * samples) for g in total))
 
 
 def _add_by_pixel(total: Tensor, net: Unperturbed, x: Tensor, h: float, needs: Plan, size: int) -> None:
@@ -558,7 +582,7 @@ def _interpolation(count: int, scale: float, divisor: float, like: Tensor) -> In
 def _collocated(
     params: Params, x: Tensor, labels: Tensor, memory: float, needs: Plan, nodes: Nodes
 ) -> tuple[Tensor, Params]:
-    """Return y_t and the gradient."""
+    """Return y_t, and the share of these samples in the gradient of the batch that the nodes are for."""
     size = int(memory // _row_bytes(params, needs))
     if size >= len(x):
         return _collocated_sums(params, x, labels, needs, nodes)
@@ -626,9 +650,9 @@ def _slices(length: int, size: int) -> Iterator[slice]:
 
 
 def _scan(
-    step: Step, initial: Params, x: Tensor, labels: Tensor, batches: Tensor, learning_rate: float
+    step: Step, initial: Params, x: Tensor, labels: Tensor, batches: Tensor, learning_rate: float, planned: bool
 ) -> tuple[Params, Tensor, float]:
-    """Return the net after all steps, the loss before each, and the largest of W2 that a difference met, or 0."""
+    """Return the net after all steps, y_t before each (K, B), and the largest of W2 that a planned step met, or 0."""
     W1 = initial.W1.T.clone(memory_format=torch.contiguous_format).T  # as the gradient of W1 lies in memory
     params = Params(W1, *(p.clone() for p in initial[1:]))
     # Made once. If each step kept an array of its own instead, the heap would fall to pieces, and the large arrays of
@@ -636,13 +660,13 @@ def _scan(
     inputs = x.new_empty(batches.shape[1], x.shape[1])
     right, largest = x.new_empty(batches.shape), torch.zeros_like(params.W2)
     for batch, batch_labels, kept in zip(batches, labels[batches], right, strict=True):
-        if step is not _closed_form:
+        if planned:
             torch.maximum(largest, params.W2.abs(), out=largest)
         y_t, slope = step(params, torch.index_select(x, 0, batch, out=inputs), batch_labels)
         for p, g in zip(params, slope, strict=True):
             p.sub_(g, alpha=learning_rate)
         kept.copy_(y_t.view(-1))
-    return params._replace(W1=W1.contiguous()), _cross_entropy(right), float(largest.max())
+    return params._replace(W1=W1.contiguous()), right, float(largest.max())
 
 
 def _loss_and(
@@ -650,9 +674,9 @@ def _loss_and(
 ) -> Step:
     """Return the function that gives y_t and that gradient from one forward pass."""
     if gradient_ is gradient:
-        return _closed_form
+        return partial(_closed_form, samples=samples)
     if gradient_ is structured or (gradient_ is collocated and not needs.collocates):
-        return partial(_structured, h=h, memory=memory, needs=needs)
+        return partial(_structured, h=h, memory=memory, needs=needs, samples=samples)
     if gradient_ is collocated:
         return partial(_collocated, memory=memory, needs=needs, nodes=_nodes(h, sizes, needs, samples, params))
     return lambda *net: (_right(*net), gradient_(*net, h=h, memory=memory))

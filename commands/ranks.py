@@ -1,0 +1,95 @@
+"""The ranks of a command that torchrun started several times: they begin with the same settings and act as one.
+
+The first of them alone prints and writes. What ends all of them is said by one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ports.torch_ranks import Ranks
+
+COMMANDS = ("agree", "train", "predict")
+"""Those that ranks can run together: by their own clocks they would not decide alike what is to be timed next."""
+FILES = ("json", "save", "plot", "history")
+"""Options that name what is written; for the checkpoint see `commands.keeper`."""
+
+
+def count() -> int:
+    """Return how many ranks there are; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first() -> bool:
+    """Return whether this is the rank that prints and writes."""
+    return count() == 1 or os.environ.get("RANK") == "0"
+
+
+def meet(args: argparse.Namespace) -> None:
+    """Wait for all ranks, and raise ValueError unless they have the same settings; silence all but the first."""
+    if count() == 1:
+        return
+    from commands.options import settings_hash
+
+    _check_command(args)
+    hashes = gather(settings_hash(args))
+    if len(set(hashes)) > 1:
+        other = next(rank for rank, found in enumerate(hashes) if found != hashes[0])
+        raise ValueError(f"All ranks must be started with the same settings, but those of ranks 0 and {other} differ.")
+    signal.signal(signal.SIGTERM, _stop)
+    if not first():
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, as long as the process
+        vars(args).update((name, None) for name in FILES if name in args)
+
+
+def _check_command(args: argparse.Namespace) -> None:
+    name = args.run.__module__.rpartition(".")[2]
+    if name not in COMMANDS:
+        raise ValueError(f"`{name}` must run in one process, got {count()} ranks: ranks run {', '.join(COMMANDS)}.")
+
+
+def _stop(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise ConnectionError("torchrun has asked the ranks to stop, as it does when one of them has ended.")
+
+
+def gather(value: Any) -> list[Any]:
+    """Return what each rank gives, in their order: all of them must call this."""
+    return _port().gather(value) if count() > 1 else [value]
+
+
+def check_same(what: str, value: Any) -> None:
+    """Raise ValueError unless all ranks give the same."""
+    values = gather(value)
+    if any(other != values[0] for other in values):
+        raise ValueError(f"All ranks must have the same {what}, got others on some.")
+
+
+def tell(sentence: str) -> None:
+    """Print an error on stderr, on one rank of each host."""
+    if first() and count() == 1:
+        print(sentence, file=sys.stderr)
+    elif _speaks():
+        print(sentence, file=sys.__stderr__, flush=True)
+
+
+def _speaks() -> bool:
+    """Return whether this rank is to speak for its host: the first to ask, or the first of all before they have met."""
+    ranks = sys.modules.get("ports.torch_ranks")
+    joined = ranks.joined() if ranks else None
+    return joined.speaks() if joined else os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _port() -> Ranks:
+    import ports
+
+    # Before torch is imported: its C++ part prints what it then raises, with the addresses of its frames.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    port: Any = ports.load("torch")
+    return port.spread("all")
