@@ -19,12 +19,14 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ports import jax_port
+from ports.jax_hosts import Arguments, Result, together
 from ports.jax_layout import AXES, NO_SAMPLE, MeshArray, Placing, Placings, mesh_for, mesh_of, put, split, whole
 from ports.jax_port import Shifts, Unperturbed, _with_x64
 from reference.collocation import Plan, plan, warn_of_structured
 from reference.two_layer_net import Params
 from reference.validation import (
     MEMORY,
+    DeviceError,
     Entries,
     Sizes,
     check_batches,
@@ -40,6 +42,11 @@ from reference.validation import (
     check_step,
     check_step_moves,
 )
+
+
+def _public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    return together(_with_x64(function))
+
 
 LossAndGradient = Callable[[Params, Array, Array], tuple[Array, Params]]
 
@@ -75,6 +82,7 @@ class MeshPort:
         copy = np.array(check_numbers(array), dtype=check_dtype(dtype), order="C")
         return MeshArray(copy.shape, copy.dtype, kind, host=copy)
 
+    @_public
     def to_numpy(self, array: MeshArray) -> np.ndarray:
         """Return a copy of `array`."""
         return np.array(array.host)
@@ -83,7 +91,7 @@ class MeshPort:
         """Return `result` when it has been computed."""
         return jax.block_until_ready(result)
 
-    @_with_x64
+    @_public
     def predict(self, params: Params, x: MeshArray) -> MeshArray:
         """Return the class probabilities of each sample, (B, O)."""
         check_net(params, x, MeshArray, _largest)
@@ -93,12 +101,12 @@ class MeshPort:
         program = _program(_predict, mesh, (_specs(places.params), places.x.spec), y.spec)
         return _result(program(_put(params, places), x.on(places.x)), y, x, (len(x), len(params.b2)))
 
-    @_with_x64
+    @_public
     def loss(self, params: Params, x: MeshArray, t: Any) -> MeshArray:
         """Return the mean cross entropy of the batch."""
         return self._mean(_loss, params, x, t)
 
-    @_with_x64
+    @_public
     def accuracy(self, params: Params, x: MeshArray, t: Any) -> MeshArray:
         """Return the share of samples whose most probable class is the right one."""
         return self._mean(_accuracy, params, x, t)
@@ -110,40 +118,36 @@ class MeshPort:
         program = _program(function, mesh, _net_specs(places), P(), samples=len(x))
         return _result(program(*_net(params, x, labels, places)), Placing(mesh, P(), ()), x, ())
 
-    @_with_x64
+    @_public
     def _closed_form(self, params: Params, x: MeshArray, t: Any) -> Params:
         """Return the derivative of the loss in closed form: the yardstick, not a way to train."""
         labels, _ = _checked(params, x, t)
         return self._by_samples("gradient", params, x, labels, _NO_SHIFTS, 0, None)
 
-    @_with_x64
+    @_public
     def _loop(
         self, params: Params, x: MeshArray, t: Any, *, h: float = 1e-4, memory: float = MEMORY, entries: Any = None
     ) -> Params:
         """Return the central differences one parameter at a time, each device its share of the parameters."""
         return self._by_parameters("loop", params, x, t, h, memory, entries)
 
-    @_with_x64
+    @_public
     def _batched(
         self, params: Params, x: MeshArray, t: Any, *, h: float = 1e-4, memory: float = MEMORY, entries: Any = None
     ) -> Params:
         """Return what `loop` returns, many parameters at a time."""
         return self._by_parameters("batched", params, x, t, h, memory, entries)
 
-    @_with_x64
-    def _structured(
-        self, params: Params, x: MeshArray, t: Any, *, h: float = 1e-4, memory: float = MEMORY
-    ) -> Params:
-        """Return what `loop` returns, to a few roundings: only what a perturbation reaches, and without cancellation."""
+    @_public
+    def _structured(self, params: Params, x: MeshArray, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
+        """Return what `loop` returns, to a few roundings, from what a perturbation reaches alone."""
         h = check_step(h)
         labels, sizes = _checked(params, x, t, memory)
         needs = plan(h, sizes["x"], sizes["W2"], str(x.dtype))
         return self._by_samples("structured", params, x, labels, _shifts(h, sizes, x), int(memory), needs)
 
-    @_with_x64
-    def _collocated(
-        self, params: Params, x: MeshArray, t: Any, *, h: float = 1e-4, memory: float = MEMORY
-    ) -> Params:
+    @_public
+    def _collocated(self, params: Params, x: MeshArray, t: Any, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
         """Return what `structured` returns, from differences at a few nodes and one matrix product for each."""
         h = check_step(h)
         labels, sizes = _checked(params, x, t, memory)
@@ -167,7 +171,7 @@ class MeshPort:
         specs = (*_net_specs(places), P())
         fixed = {"name": name, "samples": len(x), "memory": memory, "needs": needs}
         program = _program(_gradient, mesh, specs, _specs(places.slope), **fixed)
-        return _slope(program(*_net(params, x, labels, places), shifts), places, params)
+        return _net_of(program(*_net(params, x, labels, places), shifts), places.slope, params)
 
     def _by_parameters(
         self, name: str, params: Params, x: MeshArray, t: Any, h: float, memory: float, entries: Any
@@ -185,7 +189,7 @@ class MeshPort:
         found = program(*_net(params, x, labels, places), _shifts(h, sizes, x).h, shares)
         return Params(*(_result(g, Placing(mesh, P(), s), x, s) for g, s in zip(found, shapes, strict=True)))
 
-    @_with_x64
+    @_public
     def train_steps(
         self,
         params: Params,
@@ -226,8 +230,9 @@ class MeshPort:
             )
             largest_weight = float(np.asarray(weights).max())
             if not math.isfinite(largest_weight) or needs.covers(plan(h, sizes["x"], largest_weight, str(x.dtype))):
-                net = (_result(p, place, x, q.shape) for p, place, q in zip(trained, places.params, params, strict=True))
-                return Params(*net), _result(losses, Placing(mine.mesh, P(), losses.shape), x, losses.shape)
+                return _net_of(trained, places.params, params), _result(
+                    losses, Placing(mine.mesh, P(), losses.shape), x, losses.shape
+                )
 
     def _training(
         self, name: str, params: Params, x: Any, shape: tuple[int, ...], memory: int, needs: Plan
@@ -261,18 +266,16 @@ def _kinds(devices: int | str) -> dict[str, tuple[jax.Device, ...]]:
     count = len(there[names[0]]) if devices == "all" else devices
     most = max(map(len, there.values()))
     if not isinstance(count, int) or not 1 <= count <= most:
-        raise ValueError(f"`devices` must be from 1 to {most}, the devices that JAX finds here, or all, got {devices}.")
+        raise DeviceError(f"`devices` must be from 1 to {most}, the devices of JAX here, or all, got {devices}.")
     if jax.process_count() > 1 and count != len(there[names[0]]):
-        raise ValueError(f"`devices` must be all where several processes run ({most}), got {devices}.")
+        raise DeviceError(f"`devices` must be all where several processes run ({most}), got {devices}.")
     return {name: found[:count] for name, found in there.items() if count <= len(found)}
 
 
 @cache
 def _program(function: Callable[..., Any], mesh: Mesh, specs: Any, out_specs: Any, **fixed: Any) -> Any:
     """Return `function`, which sees its own part of each argument, compiled for the mesh."""
-    mapped = jax.shard_map(
-        partial(function, **fixed), mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False
-    )
+    mapped = jax.shard_map(partial(function, **fixed), mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
     return jax.jit(mapped, compiler_options=jax_port._compiler_options())
 
 
@@ -301,8 +304,8 @@ def _result(array: Array, place: Placing, like: MeshArray, shape: tuple[int, ...
     return MeshArray(shape, np.dtype(array.dtype), like.device, placed={place: array})
 
 
-def _slope(found: Params, places: Placings, params: Params) -> Params:
-    return Params(*(_result(g, place, p, p.shape) for g, place, p in zip(found, places.slope, params, strict=True)))
+def _net_of(found: Params, places: Params, like: Params) -> Params:
+    return Params(*(_result(a, place, p, p.shape) for a, place, p in zip(found, places, like, strict=True)))
 
 
 def _largest(array: MeshArray) -> float:
@@ -427,8 +430,10 @@ def _some_differences(
     """Return the differences at all entries, of which each device takes its share, and all get those of all."""
     count = lax.axis_size(AXES)
     sizes = [len(at) // count for at in entries]
-    mine = (lax.dynamic_slice_in_dim(at, lax.axis_index(AXES) * n, n) for at, n in zip(entries, sizes, strict=True))
-    found = jax_port._differences(params, x, labels, h, tuple(mine), memory)
+    mine: Any = [
+        lax.dynamic_slice_in_dim(at, lax.axis_index(AXES) * n, n) for at, n in zip(entries, sizes, strict=True)
+    ]
+    found = jax_port._differences(params, x, labels, h, mine, memory)
     together = lax.all_gather(jnp.concatenate(found), AXES)  # (devices, the shares of all members)
     parts = jnp.split(together, np.cumsum(sizes)[:-1], axis=1)
     return Params(*(p.ravel()[: math.prod(s)].reshape(s) for p, s in zip(parts, shapes, strict=True)))
