@@ -4,21 +4,26 @@ Each is started with the same command and three variables: JAX_COORDINATOR_ADDRE
 process 0 can be reached; JAX_NUM_PROCESSES; and JAX_PROCESS_ID, from 0 on.
 """
 
-import atexit
 import os
 import pickle
-from collections.abc import Callable
-from functools import cache, wraps
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial, wraps
+from threading import Timer
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
+from jax._src.lib import _jax  # type: ignore[attr-defined]
 from jax.experimental import multihost_utils
 
 from reference.validation import DeviceError
 
 PATIENCE = 120.0
 """Seconds that a process waits for the others, unless the variable FDNET_PATIENCE says otherwise."""
+GRACE = 10.0
+"""Seconds that a process has to end itself, its checkpoint written, once the others are lost."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -43,15 +48,15 @@ def join() -> None:
         raise DeviceError(f"JAX_COORDINATOR_ADDRESS must be of the form address:port, got {address!r}.")
     patience = int(float(os.environ.get("FDNET_PATIENCE", PATIENCE)))
     try:
-        jax.distributed.initialize(
-            *(address, int(count), int(mine)),
-            cluster_detection_method="deactivate",
-            initialization_timeout=patience,
-            heartbeat_timeout_seconds=patience,
-            shutdown_timeout_seconds=patience,
-        )
-    except jax.errors.JaxRuntimeError as error:
-        _leave()
+        with _without_abort():
+            jax.distributed.initialize(
+                *(address, int(count), int(mine)),
+                cluster_detection_method="deactivate",
+                initialization_timeout=patience,
+                heartbeat_timeout_seconds=patience,
+                shutdown_timeout_seconds=patience,
+            )
+    except RuntimeError as error:  # jaxlib 0.10.1 can't convert its own status for a callback, and raises that
         raise DeviceError(
             f"The {count} processes must meet at {address} within {patience} s (FDNET_PATIENCE), got no answer there "
             "or too few of them."
@@ -81,10 +86,7 @@ def together(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise
-            _leave()
-            raise ConnectionError(
-                f"Process {jax.process_index()} of {jax.process_count()} can't go on: another has ended, or has failed."
-            ) from error
+            raise ConnectionError(_alone()) from error
 
     return run
 
@@ -94,6 +96,31 @@ def _all_of(array: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array))
 
 
-def _leave() -> None:
-    """Leave at the end without the others' farewell, which would be waited for."""
-    atexit.unregister(jax.distributed.shutdown)
+def _alone() -> str:
+    return f"Process {os.environ['JAX_PROCESS_ID']} can't go on: another has ended, or has failed."
+
+
+@contextmanager
+def _without_abort() -> Iterator[None]:
+    """Let the client of the coordinator that is made meanwhile tell us what it would abort the process for.
+
+    Unless told otherwise it does that with a trace of its own frames when the others can't be found, or no longer; and
+    `jax.distributed.initialize` has no way to tell it.
+    """
+    made = _jax.get_distributed_runtime_client
+    _jax.get_distributed_runtime_client = partial(made, missed_heartbeat_callback=_lost)
+    try:
+        yield
+    finally:
+        _jax.get_distributed_runtime_client = made
+
+
+def _lost(_: object) -> None:
+    """End the process in a while, if it hasn't ended itself: it may wait for the others for ever."""
+    if jax.distributed.is_initialized():
+        Timer(GRACE, _end).start()
+
+
+def _end() -> None:
+    print(f"compare.py: {_alone()}", file=sys.__stderr__, flush=True)
+    os._exit(3)
