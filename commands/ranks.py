@@ -101,12 +101,20 @@ def _speaks() -> bool:
 
 
 def _join() -> None:
+    """Meet the other processes of JAX."""
+    from commands import guard
+    from ports.jax_variables import check, patience
+
+    address, number, mine = check(os.environ)
+    met = guard.child(
+        f"The {number} processes must meet at {address} within {patience()} s (FDNET_PATIENCE), got no answer there or "
+        "too few of them.",
+        f"Process {mine} can't go on: another has ended, or has failed; --resume goes on from a checkpoint.",
+    )
     from ports import jax_hosts
 
-    sys.stdout.flush()
-    sys.stdout = open(os.dup(1), "w", errors="backslashreplace")  # noqa: SIM115, as long as the process
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Gloo prints there how many have met, which is no result
     jax_hosts.join()
+    met()
 
 
 def _engine() -> Any:
