@@ -334,8 +334,13 @@ def _shares(entries: Entries, count: int) -> Entries:
 # --- what each device does
 
 
+def _sum(parts: Any, axis: str) -> Any:
+    """Return the sum over an axis of the mesh, as one message; XLA would send it to the device itself where it is 1."""
+    return lax.psum(parts, axis) if lax.axis_size(axis) > 1 else parts
+
+
 def _over_hidden(part: Array) -> Array:
-    return lax.psum(part, "hidden")
+    return _sum(part, "hidden")
 
 
 def _unperturbed(params: Params, x: Array, labels: Array, terms: int) -> Unperturbed:
@@ -350,12 +355,12 @@ def _predict(params: Params, x: Array) -> Array:
 
 
 def _loss(params: Params, x: Array, labels: Array, *, samples: int) -> Array:
-    return lax.psum(_unperturbed(params, x, labels, 1).loss.sum(), "batch") / samples
+    return _sum(_unperturbed(params, x, labels, 1).loss.sum(), "batch") / samples
 
 
 def _accuracy(params: Params, x: Array, labels: Array, *, samples: int) -> Array:
     right = jax_port._logits(params, x, _over_hidden).argmax(axis=1) == labels
-    return lax.psum(right.astype(x.dtype).sum(), "batch") / samples
+    return _sum(right.astype(x.dtype).sum(), "batch") / samples
 
 
 def _gradient(
@@ -384,7 +389,7 @@ def _whole_batch(name: str, shifts: Shifts, memory: int, needs: Plan, samples: i
             collocates = name == "collocated" and needs.collocates
             row_bytes = jax_port._row_bytes if collocates else jax_port._structured_row_bytes
             part = _by_chunks(by, samples, params, x, labels, memory // row_bytes(params, needs))
-        return lax.psum(part, "batch")
+        return _sum(part, "batch")
 
     return loss_and_gradient
 
