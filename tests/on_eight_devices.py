@@ -112,7 +112,7 @@ def test_wide_nets_are_cut_by_their_units_and_large_batches_of_narrow_ones_by_sa
 
 
 def peak_bytes(count: int, hidden: int) -> int:
-    """Return what a device takes at most in a training of a net that no device has seen."""
+    """Return what a device takes, nothing let go of, in a training of a net that no device has seen."""
     port, dtype = spread(count), np.dtype("float32")
     params = Params(*(MeshArray(s, dtype, "cpu") for s in ((784, hidden), (hidden,), (hidden, 10), (10,))))
     program, places, batches = port._training(
@@ -126,7 +126,8 @@ def peak_bytes(count: int, hidden: int) -> int:
     arrays = Params(*map(like, places.params)), like(places.x), like(places.labels, index), like(batches, index)
     with jax.enable_x64(True):
         compiled = program.lower(*arrays, number, jax_port.Shifts(number, number, number)).compile()
-    return compiled.memory_analysis().peak_memory_in_bytes
+    found = compiled.memory_analysis()
+    return found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
 
 
 def test_a_net_too_large_for_one_device_is_trained_in_parts() -> None:
@@ -151,7 +152,7 @@ def test_all_are_as_many_as_there_are() -> None:
 
 def test_a_run_goes_on_on_other_devices() -> None:
     data, where = load("random"), {"batch": 10, "h": 1e-2, "learning_rate": 0.1}
-    net = init(data.x_train.shape[1], 3, 10)
+    net = init(data.x_train.shape[1], 3, 10, seed=0)
     *_, half = train(spread(8), begin(net), data, iterations=100, **where)
     *_, end = train(spread(3), half, data, iterations=200, **where)
     along = course(net, data, dtype="float64", seed=0, strategy="collocated", iterations=200, **where)

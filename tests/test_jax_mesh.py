@@ -110,14 +110,14 @@ def test_two_processes_agree_and_the_first_alone_prints() -> None:
 
 
 def test_two_processes_train_as_the_reference_does_and_the_first_alone_writes(tmp_path: Path) -> None:
-    kept = (*TRAIN, "--iterations", "150", "--checkpoint", str(tmp_path / "run"))
+    kept = (*TRAIN, "--iterations", "200", "--checkpoint", str(tmp_path / "run"))
     (code, out, err), other = ends(two(kept, kept))
     assert (code, err) == (0, "")
     assert out.startswith("jax float64 collocated: random")
     assert other == (0, "", "")
     data = datasets.load("random")
-    where = {"strategy": "collocated", "iterations": 150, "batch": 10, "learning_rate": 0.1, "h": 1e-2}
-    along = course(init(data.x_train.shape[1], 3, 10), data, dtype="float64", seed=0, **where)
+    where = {"strategy": "collocated", "iterations": 200, "batch": 10, "learning_rate": 0.1, "h": 1e-2}
+    along = course(init(data.x_train.shape[1], 3, 10, seed=0), data, dtype="float64", seed=0, **where)
     assert along is not None
     subject = Subject("jax", ports.load("jax"), "float64", "cpu")
     assert all(row.agrees for row in drifts(subject, load(tmp_path / "run").progress, along))
