@@ -37,20 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except ValueError as error:
         ranks.tell(f"compare.py: {error}")
-        return BAD_INPUT
+        return ranks.leave(BAD_INPUT)
     except ConnectionAbortedError as error:  # between ranks
         ranks.tell(f"compare.py: {error}")
-        return CRASHED
+        return ranks.leave(CRASHED)
     except OSError as error:
         file = f": {error.filename!r}" if error.filename is not None else ""  # a broken pipe has no name
         ranks.tell(f"compare.py: {error.strerror or error}{file}.")
-        return BAD_INPUT
+        return ranks.leave(BAD_INPUT)
     except MemoryError as error:
         ranks.tell(f"compare.py: this needs more memory than there is: {error}.")
-        return BAD_INPUT
+        return ranks.leave(BAD_INPUT)
     except KeyboardInterrupt as interrupt:
         ranks.tell(f"compare.py: {str(interrupt) or 'interrupted.'}")
-        return INTERRUPTED
+        return ranks.leave(INTERRUPTED)
 
 
 def _parser() -> Parser:

@@ -161,11 +161,11 @@ def subjects(args: argparse.Namespace) -> tuple[list[Subject], list[dict[str, st
 
 def _laid_out(args: argparse.Namespace, port: Port) -> Port:
     """Return the port over several devices where this is asked for, by --devices or by torchrun."""
-    if args.devices is None and ranks.count() == 1:
+    if args.devices in (None, 1) and ranks.count() == 1:
         return port
     from ports import NotRunError
 
     spread = getattr(port, "spread", None)
     if spread is None:
-        raise NotRunError("its work can't be laid over several devices.")
+        raise NotRunError("it runs on one device.")
     return spread(args.devices or "all")

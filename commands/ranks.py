@@ -1,6 +1,7 @@
-"""The ranks of a command that torchrun started several times: they begin with the same settings and act as one.
+"""The ranks of a command that is started several times: they begin with the same settings and act as one.
 
-The first of them alone prints and writes. What ends all of them is said by one.
+torchrun starts PyTorch's; JAX's are processes that know a coordinator by JAX_COORDINATOR_ADDRESS. The first of them
+alone prints and writes. What ends all of them is said by one of each host.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ports.torch_ranks import Ranks
-
 COMMANDS = ("agree", "train", "predict")
 """Those that ranks can run together: by their own clocks they would not decide alike what is to be timed next."""
 FILES = ("json", "save", "plot", "history")
@@ -25,17 +24,27 @@ FILES = ("json", "save", "plot", "history")
 
 
 def count() -> int:
-    """Return how many ranks there are; 1 without torchrun, or what sets the same variables."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    """Return how many ranks there are; 1 without a coordinator or torchrun, or what sets the same variables."""
+    if _by_jax():
+        number = os.environ.get("JAX_NUM_PROCESSES", "1")
+    else:
+        number = os.environ.get("WORLD_SIZE", "1") if "RANK" in os.environ else "1"
+    return int(number) if number.isdecimal() else 1
 
 
 def first() -> bool:
     """Return whether this is the rank that prints and writes."""
-    return count() == 1 or os.environ.get("RANK") == "0"
+    return count() == 1 or os.environ.get("JAX_PROCESS_ID" if _by_jax() else "RANK") == "0"
+
+
+def _by_jax() -> bool:
+    return "JAX_COORDINATOR_ADDRESS" in os.environ
 
 
 def meet(args: argparse.Namespace) -> None:
     """Wait for all ranks, and raise ValueError unless they have the same settings; silence all but the first."""
+    if _by_jax():
+        _join()
     if count() == 1:
         return
     from commands.options import settings_hash
@@ -70,7 +79,7 @@ def end() -> None:
 
 def gather(value: Any) -> list[Any]:
     """Return what each rank gives, in their order: all of them must call this."""
-    return _port().gather(value) if count() > 1 else [value]
+    return _engine().gather(value) if count() > 1 else [value]
 
 
 def check_same(what: str, arrays: Iterable[NDArray[Any]]) -> None:
@@ -81,6 +90,14 @@ def check_same(what: str, arrays: Iterable[NDArray[Any]]) -> None:
 
     if len(set(gather(data_hash(arrays)))) > 1:
         raise ValueError(f"All ranks must read the same {what}, but some have read others.")
+
+
+def leave(code: int) -> int:
+    """Return an exit code, or end with it at once: at the end JAX would wait for those that are no longer there."""
+    if _by_jax():
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def tell(sentence: str) -> None:
@@ -99,9 +116,31 @@ def _speaks() -> bool:
     return joined.speaks() if joined else os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _port() -> Ranks:
+def _join() -> None:
+    """Meet the other processes of JAX."""
+    from commands import guard
+    from ports.jax_variables import check, patience
+
+    address, number, mine = check(os.environ)
+    met = guard.child(
+        f"The {number} processes must meet at {address} within {patience()} s (FDNET_PATIENCE), got no answer there or "
+        "too few of them.",
+        f"Process {mine} can't go on: another has ended, or has failed; --resume goes on from a checkpoint.",
+    )
+    from ports import jax_hosts
+
+    jax_hosts.join()
+    met()
+
+
+def _engine() -> Any:
+    """Return what has `gather`."""
     import ports
 
+    if _by_jax():
+        from ports import jax_hosts
+
+        return jax_hosts
     # Before torch is imported: its C++ part prints what it then raises, with the addresses of its frames.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     port: Any = ports.load("torch")

@@ -18,7 +18,7 @@ import jaxlib.version
 import numpy as np
 from jax import Array, lax
 
-from ports.protocol import NotRunError
+from ports.protocol import NotRunError, Port
 from reference.collocation import Plan, chebyshev_transform, plan, positive_nodes, reach, warn_of_structured
 from reference.functions import DELTA
 from reference.two_layer_net import Params
@@ -193,6 +193,13 @@ def train_steps(
             return trained, losses
 
 
+def spread(devices: int | str) -> Port:
+    """Return this port with its work laid over so many devices, or over "all"; ValueError if there are fewer."""
+    from ports.jax_mesh import MeshPort
+
+    return MeshPort(devices)
+
+
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` compiled, with the arguments that shapes depend on static."""
@@ -272,8 +279,13 @@ def _sigmoid(a: Array) -> Array:
     return jnp.where(a >= 0, 1, tail) / (1 + tail)
 
 
-def _logits(params: Params, x: Array) -> Array:
-    return _matmul(_sigmoid(_matmul(x, params.W1) + params.b1), params.W2) + params.b2
+def _all_here(part: Array) -> Array:
+    """Return the sum of what the devices have found of the logits from their hidden units: one device has all units."""
+    return part
+
+
+def _logits(params: Params, x: Array, add_up: Callable[[Array], Array] = _all_here) -> Array:
+    return add_up(_matmul(_sigmoid(_matmul(x, params.W1) + params.b1), params.W2)) + params.b2
 
 
 def _predict(params: Params, x: Array) -> Array:
@@ -289,10 +301,12 @@ def _accuracy(params: Params, x: Array, labels: Array) -> Array:
     return (_logits(params, x).argmax(axis=1) == labels).astype(x.dtype).mean()  # the mean of bools would be float32
 
 
-def _closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params]:
+def _closed_form(
+    params: Params, x: Array, labels: Array, add_up: Callable[[Array], Array] = _all_here
+) -> tuple[Array, Params]:
     a1 = _matmul(x, params.W1) + params.b1  # (B, H)
     z1 = _sigmoid(a1)
-    y = jax.nn.softmax(_matmul(z1, params.W2) + params.b2)  # (B, O)
+    y = jax.nn.softmax(add_up(_matmul(z1, params.W2)) + params.b2)  # (B, O)
     right = labels[:, None] == jnp.arange(len(params.b2))
     y_t = jnp.where(right, y, 0).sum(axis=1, keepdims=True)
     others = jnp.where(right, 0, y)
@@ -357,10 +371,12 @@ class Unperturbed(NamedTuple):
         return Unperturbed(*(field[samples] for field in self))
 
 
-def _unperturbed(params: Params, x: Array, labels: Array, terms: int) -> Unperturbed:
+def _unperturbed(
+    params: Params, x: Array, labels: Array, terms: int, add_up: Callable[[Array], Array] = _all_here
+) -> Unperturbed:
     a1 = _matmul(x, params.W1) + params.b1
     z1 = _sigmoid(a1)
-    a2 = _matmul(z1, params.W2) + params.b2
+    a2 = add_up(_matmul(z1, params.W2)) + params.b2
     y = jax.nn.softmax(a2)
     right = labels[:, None] == jnp.arange(len(params.b2))
     y_t = jnp.where(right, y, 0).sum(axis=1, keepdims=True)
@@ -465,13 +481,19 @@ def _by_chunks(
 
 
 def _structured(
-    params: Params, x: Array, labels: Array, shifts: Shifts, memory: int, needs: Plan
+    params: Params,
+    x: Array,
+    labels: Array,
+    shifts: Shifts,
+    memory: int,
+    needs: Plan,
+    unperturbed: Callable[..., Unperturbed] = _unperturbed,
 ) -> tuple[Array, Params]:
     """Return the loss and the gradient."""
     pairs = max(1, min(PAIRS, memory // (_unit_bytes(params, needs) * len(params.b1))))
     total, loss = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), x.dtype)
     for rows in _slices(len(x), memory // _structured_row_bytes(params, needs)):
-        net = _unperturbed(params, x[rows], labels[rows], needs.terms)
+        net = unperturbed(params, x[rows], labels[rows], needs.terms)
         sums = Params(
             W1=_sum_by_pixel(net, x[rows], shifts.h, needs, pairs),
             b1=_hidden_difference(net, shifts.h, needs).sum(axis=0),
@@ -512,14 +534,20 @@ def _sum_by_pixel(net: Unperturbed, x: Array, h: Array, needs: Plan, size: int) 
 
 
 def _collocated(
-    params: Params, x: Array, labels: Array, shifts: Shifts, memory: int, needs: Plan
+    params: Params,
+    x: Array,
+    labels: Array,
+    shifts: Shifts,
+    memory: int,
+    needs: Plan,
+    unperturbed: Callable[..., Unperturbed] = _unperturbed,
 ) -> tuple[Array, Params]:
     """Return the loss and the gradient."""
     if not needs.collocates:
-        return _structured(params, x, labels, shifts, memory, needs)
+        return _structured(params, x, labels, shifts, memory, needs, unperturbed)
     total, loss = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), x.dtype)
     for rows in _slices(len(x), memory // _row_bytes(params, needs)):
-        net = _unperturbed(params, x[rows], labels[rows], needs.terms)
+        net = unperturbed(params, x[rows], labels[rows], needs.terms)
         total = jax.tree.map(jnp.add, total, _collocated_sums(net, x[rows], shifts, needs))
         loss = loss + net.loss.sum()
     return loss / len(x), jax.tree.map(lambda g: g / (2 * shifts.h * len(x)), total)
@@ -570,28 +598,6 @@ def _slices(length: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
-def _scan(
-    params: Params,
-    x: Array,
-    labels: Array,
-    batches: Array,
-    rate: Array,
-    shifts: Shifts,
-    gradient: Callable[..., Params],
-    memory: int,
-    needs: Plan,
-) -> tuple[Params, Array, Array]:
-    """Return the net after all steps, and for each step the loss and the largest of W2 before it."""
-    loss_and_gradient = _loss_and(gradient, shifts, memory, needs)
-
-    def step(params: Params, batch: Array) -> tuple[Params, tuple[Array, Array]]:
-        loss, slope = loss_and_gradient(params, x[batch], labels[batch])
-        return jax.tree.map(lambda p, g: p - rate * g, params, slope), (loss, _max_abs(params.W2))
-
-    trained, (losses, weights) = lax.scan(step, params, batches)
-    return trained, losses, weights
-
-
 def _loss_and(
     gradient: Callable[..., Params], shifts: Shifts, memory: int, needs: Plan
 ) -> Callable[[Params, Array, Array], tuple[Array, Params]]:
@@ -608,6 +614,29 @@ def _loss_and(
 
         return loss_and_differences
     return _closed_form
+
+
+def _scan(
+    params: Params,
+    x: Array,
+    labels: Array,
+    batches: Array,
+    rate: Array,
+    shifts: Shifts,
+    gradient: Callable[..., Params],
+    memory: int,
+    needs: Plan,
+    loss_and: Callable[..., Callable[[Params, Array, Array], tuple[Array, Params]]] = _loss_and,
+) -> tuple[Params, Array, Array]:
+    """Return the net after all steps, and for each step the loss and the largest of W2 before it."""
+    loss_and_gradient = loss_and(gradient, shifts, memory, needs)
+
+    def step(params: Params, batch: Array) -> tuple[Params, tuple[Array, Array]]:
+        loss, slope = loss_and_gradient(params, x[batch], labels[batch])
+        return jax.tree.map(lambda p, g: p - rate * g, params, slope), (loss, _max_abs(params.W2))
+
+    trained, (losses, weights) = lax.scan(step, params, batches)
+    return trained, losses, weights
 
 
 _with_x64(_canary)()
