@@ -14,11 +14,12 @@ What is left to chance is covered by a factor of 4 on every bound, the only one.
   independent, and E_L = sqrt(mean_b(E_b^2) / B) + max(1, log2(B)/2) mean_b |l_b|.
 * `loop` and `batched` subtract two such losses and divide by 2 h: an entry is off by at most E_L / h.
 * `structured`, `collocated` and the closed form subtract nothing: an entry is off relative to the terms that it sums.
-  With d_k = q y_k (for k = t the sum over the others) and f_k = d_k (e_a2[k] + sum_l y_l e_a2[l] + (1 - q) e_a2[t])
-  its forward error, the terms of W2[j, k] are z_j d_k / B with forward error (z_j f_k + e_z[j] d_k) / B; those of
-  W1[i, j] are x_i g_j / B, g_j = z w sum_k d_k |W2[j, k]|, with forward error x_i z w sum_k |W2[j, k]| (f_k + e_a1[j]
-  d_k) / B. Forward errors of samples are independent; the evaluation of one term takes 16 roundings (e, the quotient,
-  the logarithm, the transform and, in `collocated`, four of interpolation), of the same kind for all samples.
+  With m = sum_l y_l e_a2[l], d_k = q y_k (for k = t the sum over the others) and its forward error f_k = d_k (e_a2[k]
+  + m + (1 - q) (e_a2[t] + m)) (likewise), the terms of W2[j, k] are z_j d_k / B with forward error (z_j f_k + e_z[j]
+  d_k) / B; those of W1[i, j] are x_i g_j / B, g_j = z w sum_k d_k |W2[j, k]|, with forward error x_i z w sum_k |W2[j,
+  k]| (f_k + e_a1[j] d_k) / B. Forward errors of samples are independent; the evaluation of one term takes 16 roundings
+  (e, the quotient, the logarithm, the transform and, in `collocated`, four of interpolation), of the same kind for all
+  samples.
 * accuracy: a sample whose two largest logits are closer than their errors may fall to either side.
 
 A shift of S = h max(1, max|x|) changes the terms by a factor of at most exp(S + 2 theta), theta = tanh(S/4) V + h

@@ -26,7 +26,7 @@ def borders(start: int, iterations: int, epoch: int, length: int) -> Iterator[tu
     Parameters
     ----------
     start : int
-        A border.
+        Where the run goes on: a border, or the end of a shorter run, after which the borders are met again.
     iterations : int
         Where the run ends.
     epoch : int

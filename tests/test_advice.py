@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ports.advice import Timing, advise, crossovers, overtaking, timings, total_seconds
+from ports.advice import GAIN, Timing, advise, crossovers, overtaking, timings, total_seconds
 from ports.contenders import Contender
 from ports.speed import Interval, Reading, Rounds
 
@@ -43,6 +43,26 @@ def test_a_tie_goes_to_the_simpler(ratio: tuple[float, float, float]) -> None:
     assert "numpy collocated and jax collocated are a tie: take numpy collocated, the simpler." in advice.sentence
 
 
+def test_a_tie_of_three_is_listed() -> None:
+    found = [timing(name, 1.0, BEST) for name in ("jax", "torch", "numpy")]
+    (advice,) = advise(found, "step", "7-5-3")
+    assert "numpy collocated, torch collocated and jax collocated are a tie" in advice.sentence
+
+
+def test_the_next_is_the_next_in_time() -> None:
+    slower = [timing("torch", 3.0, (3.0, 2.9, 3.1)), timing("numpy", 2.0, (2.0, 1.9, 2.1))]
+    (advice,) = advise([*slower, timing("jax", 1.0, BEST)], "step", "7-5-3")
+    assert "take jax collocated: numpy collocated, the next, takes 2.00 times as long" in advice.sentence
+
+
+@pytest.mark.parametrize(("ratio", "tied"), [((1.5, 1.0, 2.0), True), ((GAIN, 1.04, 1.06), False)])
+def test_an_interval_that_touches_1_is_a_tie_and_a_gain_of_just_enough_is_none(
+    ratio: tuple[float, float, float], tied: bool
+) -> None:
+    (advice,) = advise([timing("jax", 1.0, BEST), timing("numpy", ratio[0], ratio)], "step", "7-5-3")
+    assert bool(advice.tie) == tied
+
+
 def test_a_port_from_outside_is_no_simpler_than_those_built_in() -> None:
     (advice,) = advise([timing("mine", 1.0, BEST), timing("jax", 1.01, (1.01, 1.0, 1.02))], "step", "7-5-3")
     assert [t.contender.backend for t in advice.tie] == ["jax", "mine"]
@@ -78,6 +98,26 @@ def test_the_break_even_counts_the_first_call() -> None:
     assert overtaking(quick, fast) is None
 
 
+def test_the_first_of_the_steps_is_the_first_call() -> None:
+    assert [total_seconds(timing("jax", 2.0, BEST, first=3.0), steps) for steps in (1, 2, 11)] == [3.0, 5.0, 23.0]
+    assert total_seconds(timing("jax", 2.0, BEST), 1) == 0.0
+
+
+def test_only_what_starts_later_and_is_faster_catches_up() -> None:
+    quick = timing("numpy", 2.0, BEST, first=1.0)
+    assert overtaking(timing("jax", 1.0, BEST, first=4.0), quick) == 4.0
+    for seconds, first in ((1.0, 1.0), (2.0, 4.0), (3.0, 4.0), (1.0, 0.5), (3.0, 0.5)):
+        assert overtaking(timing("jax", seconds, BEST, first=first), quick) is None
+
+
+@pytest.mark.parametrize(("first", "told"), [(2.0, False), (2.5, True)])
+def test_a_first_call_made_up_for_at_once_is_not_worth_a_word(first: float, told: bool) -> None:
+    """After one step or two."""
+    found = [timing("jax", 1.0, BEST, first=first), timing("numpy", 2.0, (2.0, 1.9, 2.1), first=1.0)]
+    (advice,) = advise(found, "step", "7-5-3")
+    assert ("made up for" in advice.sentence) == told
+
+
 def test_a_run_counts_its_first_call_itself() -> None:
     (advice,) = advise([timing("numpy", 1.0, BEST), timing("jax", 2.0, (2.0, 1.9, 2.1))], "run", "7-5-3")
     assert advice.break_even == []
@@ -95,6 +135,9 @@ def test_ratios_are_among_one_dtype_and_never_to_what_is_not_ranked() -> None:
     assert [t.ratio and t.ratio.median for t in found] == [0.5, 2.0, 1.0, 1.0]
     assert [t.to_closed_form and t.to_closed_form.median for t in found] == [1.0, 4.0, None, None]
     assert [t.cores_used for t in found] == [1.0] * 4
+    assert [t.contender for t in found] == contenders
+    assert [t.seconds.median for t in found] == [1.0, 4.0, 2.0, 0.5]
+    assert [t.rounds for t in found] == [30] * 4
 
 
 def test_the_ratio_is_taken_within_the_round() -> None:
@@ -124,3 +167,53 @@ def test_a_crossing_within_the_noise_is_none() -> None:
 
 def test_parallel_lines_never_cross() -> None:
     assert crossovers((1, 10, 100), [sized(n, 2 * n) for n in (1, 10, 100)]) == []
+
+
+def test_only_what_is_ranked_in_one_dtype_and_timed_at_either_size_crosses() -> None:
+    def named(seconds: float, **changes: object) -> Timing:
+        found = timing("numpy", seconds, BEST)
+        return found._replace(contender=found.contender._replace(**changes))  # type: ignore[arg-type]
+
+    def crossing(other: dict[str, object]) -> int:
+        sizes = [[named(1.0), named(2.0, **other)], [named(2.0), named(1.0, **other)]]
+        return len(crossovers((1, 2), sizes))
+
+    assert crossing({"backend": "jax"}) == 1
+    assert crossing({"backend": "jax", "ranked": False}) == 0
+    assert crossing({"dtype": "float32"}) == 0
+    both = sized(1.0, 2.0)
+    for left in both:
+        assert crossovers((1, 2), [both, [left._replace(seconds=Interval(1.5, 1.4, 1.6))]]) == []
+
+
+def test_intervals_that_touch_do_not_cross() -> None:
+    fast, slow = (timing(name, 1.0, BEST) for name in ("numpy", "jax"))
+    before = [fast._replace(seconds=Interval(1.0, 0.9, 1.1)), slow._replace(seconds=Interval(1.2, 1.1, 1.3))]
+    assert crossovers((1, 2), [before, sized(2.0, 1.0)]) == []
+
+
+# --- what JSON records
+
+
+def test_a_timing_is_recorded_whole() -> None:
+    c = contender("jax", dtype="float32", first=3.0)._replace(peak_bytes=7, error=1e-7, estimated="2 of 9 parameters")
+    row = Timing(c, Interval(2.0, 1.9, 2.1), Interval(1.5, 1.4, 1.6), Interval(1.2, 1.1, 1.3), 30, 0.5)
+    assert row.as_json("step") == {
+        **{"backend": "jax", "strategy": "collocated", "dtype": "float32", "device": "cpu", "what": "step"},
+        **{"first_call_s": 3.0, "median_s": 2.0, "interval_s": (1.9, 2.1), "rounds": 30},
+        **{"ratio_to_best": 1.5, "ratio_interval": (1.4, 1.6), "ratio_to_closed_form": 1.2},
+        **{"cores_used": 0.5, "peak_bytes": 7, "error": 1e-7, "estimated": "2 of 9 parameters", "ranked": True},
+    }
+    alone = row._replace(ratio=None, to_closed_form=None).as_json("step")
+    assert (alone["ratio_to_best"], alone["ratio_interval"], alone["ratio_to_closed_form"]) == (None, None, None)
+
+
+def test_advice_is_recorded_whole() -> None:
+    jax = {"backend": "jax", "strategy": "collocated", "dtype": "float64", "device": "cpu"}
+    (won,) = advise([timing("jax", 1.0, BEST), timing("numpy", 2.0, (2.0, 1.9, 2.1), first=5.0)], "step", "7-5-3")
+    rows = [{"steps": steps, **jax, "seconds": steps - 1.0} for steps in (1, 100, 10_000, 1_000_000)]
+    expected = {"dtype": "float64", "winner": jax, "tie": [], "sentence": won.sentence, "break_even": rows}
+    assert won.as_json() == expected
+    (tied,) = advise([timing("jax", 1.0, BEST), timing("numpy", 1.0, BEST)], "run", "7-5-3")
+    tie = [jax | {"backend": "numpy"}, jax]
+    assert tied.as_json() == expected | {"winner": None, "tie": tie, "sentence": tied.sentence, "break_even": []}

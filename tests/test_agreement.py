@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import ports
 from ports import agreement
 from ports.agreement import (
+    Agreement,
     Subject,
     check_forward,
     check_gradient,
@@ -24,7 +26,7 @@ from ports.agreement import (
 from ports.bounds import Problem, gradient_bound, loss_bound
 from ports.protocol import STRATEGIES
 from problems import SHAPES, STEPS, problems, subjects
-from reference import datasets
+from reference import datasets, two_layer_net
 from reference.collocation import plan
 from reference.functions import DELTA, sigmoid, softmax
 from reference.two_layer_net import Params, init
@@ -91,7 +93,7 @@ def test_shape_and_dtype_come_before_values(got: np.ndarray) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_never_agrees(value: float) -> None:
     row = compare(NUMPY, "q", np.array([0.0, value]), np.zeros(2), 1e300)
-    assert (row.agrees, row.gap, row.worst_index, row.got) == (False, None, (1,), str(value))
+    assert (row.agrees, row.gap, row.worst_index, row.got, row.expected) == (False, None, (1,), str(value), "0.0")
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(1,), (5,), (3, 4)]))
@@ -105,6 +107,21 @@ def test_the_worst_index_is_the_worst_by_gap_over_bound(seed: int, shape: tuple[
     assert row.ratio == ratios[row.worst_index] == max(ratios.values())
     assert (row.got, row.expected) == (got[row.worst_index], expected[row.worst_index])
     assert row.agrees == (max(ratios.values()) <= 1)
+
+
+def test_a_row_says_all_and_where_nothing_is_off_shows_the_entry_of_the_largest_bound() -> None:
+    bounds = [[1.0, 3.0], [2.0, 1.0]]
+    row = compare(NUMPY, "W2", np.zeros((2, 2)), np.zeros((2, 2)), bounds, strategy="loop", step=0.1, size=9)
+    said = ("numpy", "loop", "float64", "cpu", "W2", 0.1, 0.0, 3.0, True, (0, 1), 0.0, 0.0, 4, 9)
+    assert row == Agreement(*said)
+    closed_form = compare(NUMPY, "W2", np.zeros(2), np.zeros(2), 1.0, strategy="closed form", step=0.1)
+    assert (closed_form.step, closed_form.entries) == (None, 2)
+
+
+def test_nothing_compared_agrees() -> None:
+    row = compare(NUMPY, "q", np.zeros(0), np.zeros(0), 1.0)
+    assert row == Agreement("numpy", None, "float64", "cpu", "q", None, 0.0, 0.0, True, None, "", "", 0, 0)
+    assert row.ratio == 0
 
 
 def test_one_wrong_entry_is_enough() -> None:
@@ -179,6 +196,105 @@ def test_a_random_problem_of_no_size_is_refused(changes: dict[str, int], sentenc
         random_problem(
             np.zeros((8, 2)), np.zeros(8, int), **({"hidden": 2, "outputs": 2, "samples": 8, "seed": 0} | changes)
         )
+
+
+# --- what is said of each quantity, and of a wrong one
+
+
+def with_members(**members: Any) -> Subject:
+    """Return NumPy's port with other members."""
+    right = {name: getattr(NUMPY.port, name) for name in vars(NUMPY.port) if not name.startswith("_")}
+    return NUMPY._replace(port=SimpleNamespace(**right | members))
+
+
+def test_a_wrong_forward_quantity_is_named() -> None:
+    for name in ("predict", "loss", "accuracy"):
+        right = getattr(NUMPY.port, name)
+        off = {"predict": 1e-12, "loss": 1e-12, "accuracy": 3 * 2.0**-53}[name]
+        rows = list(check_forward(with_members(**{name: lambda *a, f=right, off=off: f(*a) + off}), digits()))
+        assert [row.quantity for row in rows] == ["predictions", "loss", "accuracy"]
+        assert [row.agrees for row in rows] == [name != each for each in ("predict", "loss", "accuracy")]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_port_is_held_to_the_problem_that_its_dtype_can_hold(dtype: str) -> None:
+    subject = NUMPY._replace(dtype=dtype)
+    rows = (*check_forward(subject, digits()), *check_gradient(subject, digits(), None, 1e-2))
+    assert all(row.agrees for row in rows)
+    rounded = digits().rounded(dtype)
+    assert rows[1].expected == two_layer_net.loss(rounded.params, rounded.x, rounded.t)
+    assert informative(digits(), "loop", dtype, 1e-2)
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, None])
+def test_a_wrong_gradient_is_named(strategy: str | None) -> None:
+    def wrong(*arguments: Any, **options: Any) -> Params:
+        right = NUMPY.port.GRADIENTS[strategy] if strategy else NUMPY.port.gradient
+        return Params(*(1.001 * g for g in right(*arguments, **options)))
+
+    gradients = {**NUMPY.port.GRADIENTS, **({strategy: wrong} if strategy else {})}
+    subject = with_members(GRADIENTS=gradients, **({} if strategy else {"gradient": wrong}))
+    rows = list(check_gradient(subject, digits(), strategy, 1e-2))
+    assert [row.quantity for row in rows] == ["W1", "b1", "W2", "b2"]
+    assert not any(row.agrees for row in rows)
+    assert {(row.strategy, row.step) for row in rows} == {(strategy, 1e-2) if strategy else ("closed form", None)}
+    assert [(row.checked, row.entries) for row in rows] == [(320, 320), (5, 5), (50, 50), (10, 10)]
+
+
+@pytest.mark.parametrize(("h", "told"), [(1e-2, {"h": 1e-2}), (1e-4, {})])
+def test_entries_and_options_reach_the_port_and_a_step_that_is_not_its_default(
+    h: float, told: dict[str, float]
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def loop(*arguments: Any, **options: Any) -> Params:
+        given.append(options)
+        return NUMPY.port.GRADIENTS["loop"](*arguments, **options)
+
+    entries = Params(np.array([7, 3]), np.array([1]), np.array([0, 9, 49]), np.array([], int))
+    subject = with_members(GRADIENTS={**NUMPY.port.GRADIENTS, "loop": loop})
+    rows = list(check_gradient(subject, digits(), "loop", h, entries=entries, memory=1e6))
+    assert given == [told | {"entries": entries, "memory": 1e6}]
+    assert [(row.checked, row.entries) for row in rows] == [(2, 320), (1, 5), (3, 50), (0, 10)]
+    assert all(row.agrees for row in rows)
+
+
+@pytest.mark.parametrize("name", ["W1", "b1", "W2", "b2", "x", "t"])
+def test_an_argument_that_a_call_changes_is_named(name: str) -> None:
+    def structured(params: Params, x: Any, t: Any, **options: Any) -> Params:
+        found = NUMPY.port.GRADIENTS["structured"](params, x, t, **options)
+        {**params._asdict(), "x": x, "t": t}[name].flat[-1] += 1
+        return found
+
+    subject = with_members(GRADIENTS={**NUMPY.port.GRADIENTS, "structured": structured})
+    for row in check_gradient(subject, digits(), "structured", 1e-2):
+        assert (row.agrees, row.gap, row.worst_index) == (False, None, None)
+        assert (row.got, row.expected) == (f"`{name}` was changed by the call", "an untouched argument")
+
+
+# --- problems
+
+
+def test_all_entries_are_checked_where_the_cost_is_just_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = init(20, 5, 10, seed=0)
+    cost = 4 * 100 * (params.W1.size + params.W2.size) * sum(p.size for p in params)
+    monkeypatch.setattr(agreement, "FULL_COST", cost)
+    assert sample_entries(params, 100, seed=0) is None
+
+
+def test_a_random_problem_draws_no_sample_twice_and_weights_of_the_size_that_saturates_no_unit() -> None:
+    x, t = np.arange(3000.0).reshape(10, 300), np.arange(10)
+    params, drawn, labels = random_problem(x, t, hidden=400, samples=10, seed=0)
+    assert sorted(labels.tolist()) == t.tolist()
+    np.testing.assert_array_equal(drawn, x[labels])
+    assert params.W2.shape == (400, 10)
+    assert params.W1.std() == pytest.approx(2 / math.sqrt(300), rel=0.05)
+    assert params.W2.std() == pytest.approx(2 / math.sqrt(400), rel=0.05)
+
+
+def test_the_smallest_random_problem_has_one_sample_and_one_unit() -> None:
+    problem = random_problem(np.ones((1, 2)), np.zeros(1, int), hidden=1, outputs=2, samples=1, seed=0)
+    assert problem.params.W1.shape == (2, 1)
 
 
 # --- metamorphic properties: what must come out again, exactly

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import oracle
 from oracle import Logit, Unit
-from reference.collocation import MAX_NODES, Plan, chebyshev_transform, plan, positive_nodes, reach
+from reference.collocation import MAX_NODES, MAX_TERMS, Plan, chebyshev_transform, plan, positive_nodes, reach
 from reference.gradient import collocated, structured
 from reference.two_layer_net import init
 from reference.validation import unit_roundoff
@@ -229,10 +229,23 @@ def test_a_plan_collocates_if_both_layers_have_nodes(nodes, collocates):
 
 
 def test_shifts_beyond_1_take_the_exponentials():
-    assert plan(0.1, 10.0, 1e-3, "float64").small_shifts
+    last = plan(0.1, 10.0, 1e-3, "float64")
+    assert last.small_shifts
+    assert last.terms > 0
     needs = plan(0.1, 10.1, 1e-3, "float64")
     assert not needs.small_shifts
     assert needs.terms == 0
+
+
+def test_no_terms_are_taken_of_exponents_beyond_1():
+    assert plan(0.5, 2.0, 1e-3, "float32").shift_terms > 0
+    assert plan(0.5, 2.01, 1e-3, "float32").shift_terms == 0
+
+
+def test_the_plan_goes_up_to_8_nodes_and_12_terms():
+    plans = [plan(h, 1.0, weight, "float64") for h in np.geomspace(1e-6, 1, 100) for weight in np.geomspace(1, 1e4, 20)]
+    assert max(needs.hidden_nodes for needs in plans) == max(needs.output_nodes for needs in plans) == MAX_NODES
+    assert max(needs.terms for needs in plans) == max(needs.shift_terms for needs in plans) == MAX_TERMS
 
 
 def test_a_small_growth_of_the_weights_seldom_asks_for_a_new_plan():
@@ -263,15 +276,24 @@ def test_the_transform_is_exact_for_odd_polynomials_of_degree_below_2m(count):
         np.testing.assert_allclose(transform @ odd(nodes), np.eye(count)[n], rtol=0, atol=1e-14)
 
 
-def test_past_8_nodes_structured_takes_over_and_says_so():
+def past_8_nodes():
     params, rng = init(3, 4, 2, 1.0, seed=0), np.random.default_rng(0)
-    x, t = 255 * rng.random((5, 3)), np.array([0, 1, 1, 0, 1])
+    return params, 255 * rng.random((5, 3)), np.array([0, 1, 1, 0, 1])
+
+
+def test_past_8_nodes_structured_takes_over_and_says_so():
+    params, x, t = past_8_nodes()
     message = (
         rf"^`collocated` needs more than 8 nodes at h = 0\.01 and inputs of up to {x.max():g} with these weights: "
         "`structured` takes over.$"
     )
-    with pytest.warns(RuntimeWarning, match=message) as caught:
+    with pytest.warns(RuntimeWarning, match=message):
         got = collocated(params, x, t, h=0.01)
-    assert caught[0].filename == __file__
     for g, e in zip(got, structured(params, x, t, h=0.01), strict=True):
         np.testing.assert_array_equal(g, e)
+
+
+def test_the_warning_points_at_the_caller():
+    with pytest.warns(RuntimeWarning) as caught:
+        collocated(*past_8_nodes(), h=0.01)
+    assert caught[0].filename == __file__

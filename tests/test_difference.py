@@ -1,5 +1,6 @@
 """One difference against 150 digits, with units and classes as sure or as wrong of themselves as they get."""
 
+import math
 from dataclasses import replace
 
 import mpmath as mp
@@ -12,7 +13,7 @@ import oracle
 from oracle import Logit, Unit
 from reference.collocation import Plan, plan
 from reference.difference import hidden_difference, output_difference, unperturbed
-from reference.two_layer_net import Params
+from reference.two_layer_net import Params, loss
 from reference.validation import unit_roundoff
 
 DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -141,3 +142,29 @@ def test_q_and_r_add_up_to_1_and_neither_cancels():
     assert sure.r == pytest.approx(1e-7, rel=1e-6)
     assert sure.y[0, 0] == sure.y[0, 1] == pytest.approx(np.exp(-40), rel=1e-14)
     assert sure.loss == pytest.approx(-1e-7, rel=1e-8)
+
+
+@pytest.mark.parametrize("terms", [0, 4])
+def test_each_sample_is_what_it_is_alone(terms):
+    rng = np.random.default_rng(0)
+    params = Params(*(rng.standard_normal(shape) for shape in ((2, 4), 4, (4, 3), 3)))
+    x, t = rng.random((5, 2)), np.array([0, 1, 2, 1, 0])
+    net = unperturbed(params, x, t, terms)
+    for b in range(5):
+        sample = slice(b, b + 1)
+        alone = unperturbed(params, x[sample], t[sample], terms)
+        assert alone.loss == pytest.approx(loss(params, x[sample], t[sample]), rel=1e-14)
+        for field, of_alone in zip(net.take(np.array([b])), alone, strict=True):
+            np.testing.assert_allclose(field, of_alone, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("terms", range(1, 6))
+def test_terms_leave_what_they_leave_of_expm1(terms):
+    """At most v^n exp(v) / (n + 1)! of each sum, v the largest move, and no sum is below -1/2: so twice that of D."""
+    a2, weights, s = np.zeros(3), np.array([1.0, 2.0, 4.0]), np.array(0.5)
+    got, exact = (
+        hidden_difference(prepared(0.3, a2, weights, 0, "float64", n), s, Plan(0, 0, n, 0, True))[0, 0]
+        for n in (terms, 0)
+    )
+    v = math.tanh(s / 4) * 3
+    assert abs(got / exact - 1) <= 2 * v**terms * math.exp(v) / math.factorial(terms + 1)

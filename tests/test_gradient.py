@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 import oracle
 from ports.bounds import Problem, gradient_bound
 from problems import SHAPES, STEPS, problems
-from reference import datasets, two_layer_net
+from reference import datasets, gradient, two_layer_net
 from reference.collocation import plan
-from reference.gradient import GRADIENTS, batched, collocated, loop, structured
+from reference.gradient import (
+    GRADIENTS,
+    batched,
+    collocated,
+    collocated_step,
+    loop,
+    structured,
+    structured_step,
+)
 from reference.two_layer_net import Params, init
 from reference.validation import unit_roundoff
 
@@ -171,6 +179,19 @@ def test_batched_is_loop_whatever_the_chunks(memory):
     assert_within(got, expected, twice_bound(problem, batched, 1e-2))
 
 
+def test_batched_passes_32_nets_at_a_time(monkeypatch):
+    passes, pass_through = [], gradient.loss_of_labels
+
+    def counted(perturbed, x, labels):
+        losses = pass_through(perturbed, x, labels)
+        passes.append(len(losses))
+        return losses
+
+    monkeypatch.setattr(gradient, "loss_of_labels", counted)
+    batched(*net((7, 13, 5, 4)))
+    assert passes == [32, 32, 32, 32, 1, 1, 5, 5, 20, 20, 4, 4]  # above and below; of W1, b1, W2, b2
+
+
 @EXACT
 @pytest.mark.parametrize("h", [1e-4, 0.1])
 @pytest.mark.parametrize("memory", [1, 10_000, 30_000])
@@ -178,6 +199,16 @@ def test_slices_of_the_batch_change_nothing_but_rounding(strategy, h, memory):
     problem = net((23, 13, 5, 4))
     got, expected = strategy(*problem, h=h, memory=memory), strategy(*problem, h=h)
     assert_within(got, expected, twice_bound(problem, strategy, h))
+
+
+@DTYPES
+@pytest.mark.parametrize("step", [structured_step, collocated_step])
+@pytest.mark.parametrize("memory", [1, 10_000, 2**28])
+def test_the_loss_that_comes_with_the_gradient_is_that_of_all_slices(step, memory, dtype):
+    params, x, t = cast(net((23, 13, 5, 4)), dtype)
+    got, expected = step(params, x, t, 1e-4, memory, 1.0)[0], two_layer_net.loss(params, x, t)
+    assert got.dtype == dtype
+    assert got == pytest.approx(expected, rel=23 * unit_roundoff(dtype))
 
 
 @pytest.mark.parametrize("strategy", [loop, batched])
@@ -201,17 +232,27 @@ def peak_of(function):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "samples", "memory"),
-    [(batched, 100, 3), (structured, 100, 1), (collocated, 100, 1), (structured, 5000, 4), (collocated, 5000, 4)],
+    ("strategy", "samples", "memory", "h", "weight"),
+    [
+        (batched, 100, 3, 1e-4, 4.0),
+        (structured, 100, 1, 1e-4, 4.0),
+        (collocated, 100, 1, 1e-4, 4.0),
+        (collocated, 100, 1, 0.0265, 20.3),  # 8 nodes, and no power sums are exact
+        (structured, 5000, 4, 1e-4, 4.0),
+        (collocated, 5000, 4, 1e-4, 4.0),
+    ],
 )
-def test_work_stays_within_memory(strategy, samples, memory):
+def test_work_stays_within_memory(strategy, samples, memory, h, weight):
     rng = np.random.default_rng(0)
     params = init(200, 50, 10, 1.0, seed=0)
+    params.W2[0, 0] = weight
     x = rng.random((samples, 200)) * (rng.random((samples, 200)) < 100 / samples)
     t = rng.integers(0, 10, samples)
+    needs = plan(h, 1.0, weight, "float64")
+    assert (needs.collocates, needs.terms) == (True, 4 if h == 1e-4 else 0)
     some = {"entries": Params(np.arange(99), *map(np.arange, (20, 99, 10)))} if strategy is batched else {}
-    strategy(params, x, t, **some)  # what a first call leaves behind is not its work
-    peak = peak_of(lambda: strategy(params, x, t, memory=memory * 2**20, **some))
+    strategy(params, x, t, h=h, **some)  # what a first call leaves behind is not its work
+    peak = peak_of(lambda: strategy(params, x, t, h=h, memory=memory * 2**20, **some))
     assert peak <= (memory + 0.5) * 2**20  # the results, the labels and what Python needs
 
 
@@ -240,6 +281,15 @@ def test_inputs_and_weights_scaled_inversely_give_the_same_bits(strategy, power)
     # A larger largest input makes for another plan, and other roundings, of the hidden layer's differences.
     same = slice(1, None) if power < 0 or strategy in (loop, batched) else slice(2, None)
     assert_same_bits(scaled[same], expected[same])
+
+
+@DTYPES
+def test_a_bias_is_a_weight_whose_input_is_1(dtype):
+    params, x, t = cast(net((1, 3, 5, 4)), dtype)
+    x[:] = 1
+    params.b1[2] = 100  # makes an output of exactly 1
+    got = structured(params, x, t)
+    assert_same_bits((got.W1[1], got.W2[2]), (got.b1, got.b2))
 
 
 @EXACT

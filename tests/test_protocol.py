@@ -1,7 +1,7 @@
 """A module that is no port is told what it lacks."""
 
 import inspect
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,10 +94,18 @@ def test_keywords_have_no_order() -> None:
     check_port(port(from_numpy=lambda array, *, device, dtype: None))
 
 
-@pytest.mark.parametrize("gradients", [None, {}, [], {"loop": max}, lambda: None])
-def test_gradients_that_are_none_are_named(gradients: Any) -> None:
+@pytest.mark.parametrize(
+    ("gradients", "got"),
+    [(None, "None."), ({}, "[]."), ([1], "[1]."), ({"loop": max}, "['loop']."), (len, "<built")],
+)
+def test_gradients_that_are_none_are_named(gradients: Any, got: str) -> None:
     message = refusal(port(GRADIENTS=gradients))
-    assert "`a_port.GRADIENTS` must be a dict of functions for loop, batched, structured, collocated, got " in message
+    rule = "`a_port.GRADIENTS` must be a dict of functions for loop, batched, structured, collocated, got "
+    assert message.startswith(rule + got)
+
+
+def test_what_has_no_name_is_shown() -> None:
+    assert refusal(SimpleNamespace()).startswith("`namespace().accuracy` must be a function ")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

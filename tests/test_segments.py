@@ -1,14 +1,22 @@
 """Borders: the same for every run of the same sizes, wherever it begins and ends."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reference.segments import borders, segment_length
+from reference import segments
+from reference.segments import segment_length
 from reference.two_layer_net import init
 
 SIZES = {"epoch": st.integers(1, 700), "length": st.integers(1, 400), "iterations": st.integers(1, 2000)}
+
+
+def borders(start: int, iterations: int, epoch: int, length: int) -> list[tuple[int, bool]]:
+    """Return the borders, and one too many at most where they never end."""
+    return list(islice(segments.borders(start, iterations, epoch, length), iterations + 1))
 
 
 @given(**SIZES)
@@ -26,18 +34,33 @@ def test_segments_cover_the_run_and_none_is_too_long(epoch: int, length: int, it
 def test_borders_depend_on_neither_beginning_nor_end(
     epoch: int, length: int, iterations: int, later: int, begun: int
 ) -> None:
-    whole = [end for end, _ in borders(0, iterations + later, epoch, length)]
-    short = list(borders(0, iterations, epoch, length))
+    whole = [end for end, border in borders(0, iterations + later, epoch, length) if border]
+    short = borders(0, iterations, epoch, length)
     assert [end for end, border in short if border] == [end for end in whole if end <= iterations]
     start = ([0, *(end for end, border in short if border)] * 101)[begun]
-    assert list(borders(start, iterations, epoch, length)) == [pair for pair in short if pair[0] > start]
+    assert borders(start, iterations, epoch, length) == [pair for pair in short if pair[0] > start]
+
+
+@given(**SIZES, start=st.integers(0, 2000))
+def test_from_the_end_of_a_shorter_run_the_borders_are_met_again(
+    epoch: int, length: int, iterations: int, start: int
+) -> None:
+    whole = borders(0, iterations, epoch, length)
+    assert borders(start, iterations, epoch, length) == [pair for pair in whole if pair[0] > start]
 
 
 def test_the_end_of_a_run_is_a_border_only_where_a_longer_one_has_it() -> None:
-    assert list(borders(0, 10, 4, 3)) == [(2, True), (4, True), (6, True), (8, True), (10, True)]
-    assert list(borders(0, 9, 4, 3)) == [(2, True), (4, True), (6, True), (8, True), (9, False)]
+    assert borders(0, 10, 4, 3) == [(2, True), (4, True), (6, True), (8, True), (10, True)]
+    assert borders(0, 9, 4, 3) == [(2, True), (4, True), (6, True), (8, True), (9, False)]
 
 
 @pytest.mark.parametrize(("strategy", "length"), [("collocated", 301), ("structured", 18), ("batched", 1), ("loop", 1)])
 def test_a_segment_of_the_chapter_is_some_tenths_of_a_second(strategy: str, length: int) -> None:
     assert segment_length(init(784, 50, 10), strategy, 100) == length
+
+
+@pytest.mark.parametrize("strategy", ["batched", "loop"])
+def test_two_passes_for_each_parameter_count_as_so_many_steps(strategy: str) -> None:
+    params = init(2, 2, 2)
+    passes = 2 * sum(p.size for p in params)
+    assert segment_length(params, strategy, 10) == segment_length(params, "collocated", 10) // passes

@@ -1,6 +1,7 @@
 """The whole run: the chapter's loop on every backend, and the same bits wherever it was interrupted."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from ports.agreement import Subject
 from problems import subjects
 from reference import checkpoints, datasets, segments, two_layer_net
 from reference.datasets import Dataset, load_mnist
-from reference.gradient import collocated
-from reference.training import DivergedError, Progress, begin, train
+from reference.gradient import collocated, structured
+from reference.training import DivergedError, Progress, begin, epoch_length, train
 from reference.two_layer_net import Params, TwoLayerNet, init
+from reference.validation import MEMORY
 
 OPTIONS: dict[str, Any] = {"batch": 100, "learning_rate": 3.0}  # so large that W2 outgrows its plan several times
 EPOCH = 14  # of the digits
@@ -118,6 +120,65 @@ def test_a_loss_that_is_not_finite_stops_the_run(subject: Subject) -> None:
     assert 2 <= int(str(caught.value).split("iteration ")[1].split(";")[0]) <= 9
 
 
+def test_the_first_loss_that_is_not_finite_is_named() -> None:
+    data, params = digits()
+    losses = np.array([1.0, 1.0, np.nan, 1.0, np.inf, *np.ones(9)])
+    port = SimpleNamespace(**{n: getattr(numpy_port, n) for n in numpy_port.__all__})
+    port.train_steps = lambda net, *_, **__: (net, losses)
+    with pytest.raises(DivergedError, match="the loss is no longer finite at iteration 3;"):
+        run(port, params, data, iterations=28)
+
+
+def asked_of_a_port(**options: Any) -> tuple[list[dict[str, Any]], list[Progress]]:
+    """Return what each call of `train_steps` was given, the shape of the batches with it, and how far the run came."""
+    data, params = digits()
+    calls: list[dict[str, Any]] = []
+
+    def train_steps(
+        net: Params, x: np.ndarray, t: np.ndarray, batches: np.ndarray, **given: Any
+    ) -> tuple[Params, np.ndarray]:
+        calls.append({**given, "batches": batches.shape})
+        return net, np.ones(len(batches))
+
+    port = SimpleNamespace(**{n: getattr(numpy_port, n) for n in numpy_port.__all__})
+    port.train_steps, port.accuracy = train_steps, lambda *_: np.ones(())
+    return calls, list(train(port, params, data, **options))
+
+
+def test_the_options_are_the_chapters_unless_told() -> None:
+    calls, steps = asked_of_a_port()
+    options = {"gradient": collocated, "learning_rate": 0.1, "h": 1e-4, "memory": MEMORY}
+    assert calls[0] == options | {"batches": (EPOCH, 100)}
+    assert steps[-1].iteration == 10_000
+    assert steps[0].border
+    assert (steps[0].losses.shape, steps[0].generator) == ((0,), begin(steps[0].params, 0).generator)
+    assert begin(steps[0].params).generator == begin(steps[0].params, 0).generator
+
+
+def test_the_options_reach_the_port() -> None:
+    options = {"learning_rate": 0.3, "h": 1e-2, "memory": 12345}
+    calls, _ = asked_of_a_port(strategy="structured", batch=50, iterations=3, **options)
+    assert calls == [options | {"gradient": structured, "batches": (3, 50)}]
+
+
+def test_segments_are_as_long_as_the_strategy_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, params = digits()
+    monkeypatch.setattr(segments, "WORK", 4.0 * 16 * 100 * sum(p.size for p in params))
+    _, steps = asked_of_a_port(strategy="structured", iterations=EPOCH)
+    assert [now.iteration for now in steps] == [0, 4, 8, 12, 14]
+
+
+def test_an_epoch_is_one_iteration_at_least() -> None:
+    data, _ = digits()
+    samples = len(data.x_train)
+    assert [epoch_length(data, batch) for batch in (1, samples // 2, samples, samples + 1)] == [samples, 2, 1, 1]
+
+
+def test_one_iteration_on_one_sample_is_a_run() -> None:
+    data, params = digits()
+    assert run(numpy_port, params, data, iterations=1, batch=1)[-1].iteration == 1
+
+
 def test_a_parameter_that_is_not_finite_at_the_end_of_a_segment_stops_the_run() -> None:
     data, params = digits()
     port = type(
@@ -143,6 +204,8 @@ def test_a_parameter_that_is_not_finite_at_the_end_of_a_segment_stops_the_run() 
         ({"learning_rate": 1e39, "dtype": "float32"}, "`learning_rate` must be a number of float32, got 1e+39."),
         ({"h": 2.0}, "`h` must be from 1e-20 to 1, got 2.0."),
         ({"h": 1e-19, "strategy": "loop"}, "`h` must be above "),
+        ({"h": 1e-19, "strategy": "batched"}, "`h` must be above "),
+        ({"h": 1e-10, "strategy": "loop", "dtype": "float32"}, "`h` must be above "),
         ({"memory": 0}, "`memory` must be a positive number of bytes, got 0."),
         ({"seed": -1}, "`seed` must not be negative, got -1."),
         ({"device": "tpu"}, "`device` must be auto or one of cpu here, got 'tpu'."),

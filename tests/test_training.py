@@ -123,6 +123,18 @@ def test_another_gradient_is_refused():
         train_steps(NET, X, T, BATCHES, gradient=lambda *net, **options: NET, learning_rate=0.5)
 
 
+@pytest.mark.parametrize("strategy", GRADIENTS)
+@pytest.mark.parametrize(("dtype", "h"), [("float64", 1e-17), ("float32", 1e-9)])
+def test_steps_that_move_no_parameter_are_refused_where_one_is_moved(strategy, dtype, h):
+    params, x = cast(dtype)
+    options = {"gradient": GRADIENTS[strategy], "learning_rate": 0.5, "h": h}
+    if strategy in ("loop", "batched"):
+        with pytest.raises(ValueError, match=rf"^`h` must be above .*, half the spacing of {dtype} "):
+            train_steps(params, x, T, BATCHES, **options)
+    else:
+        assert train_steps(params, x, T, BATCHES, **options)[1].dtype == dtype
+
+
 @DTYPES
 def test_1000_steps_on_digits_grow_apart_by_rounding_alone(dtype):
     data = datasets.load("digits", dtype=dtype)

@@ -14,7 +14,17 @@ from ports import numpy_port
 from ports.bounds import gradient_bound
 from problems import SHAPES, problems, subjects
 from reference import datasets
-from reference.two_layer_net import Params, TwoLayerNet, accuracy, gradient, init, loss, predict
+from reference.two_layer_net import (
+    Params,
+    TwoLayerNet,
+    accuracy,
+    gradient,
+    init,
+    largest,
+    loss,
+    loss_and_gradient,
+    predict,
+)
 
 SMALL = tuple(shape for shape in SHAPES if max(shape) < 8)
 RNG = np.random.default_rng(0)
@@ -56,6 +66,17 @@ def test_the_loss_is_the_definition():
     params = init(5, 4, 3, 1.0, seed=2)
     exact = float(oracle.loss(Params(*map(oracle.exactly, params)), oracle.exactly(X), T))
     assert loss(params, X, T) == pytest.approx(exact, rel=1e-15)
+
+
+def test_the_loss_that_comes_with_the_gradient_is_the_loss():
+    params = init(5, 4, 3, 1.0, seed=2)
+    assert loss_and_gradient(params, X, T)[0] == pytest.approx(loss(params, X, T), rel=1e-15)
+
+
+@pytest.mark.parametrize(("values", "size"), [([-3, 2], 3), ([1, 4], 4), ([-2, -1], 2), ([0, 0], 0)])
+def test_the_largest_size_is_of_either_sign(values, size):
+    assert largest(np.array(values, float)) == size
+    assert np.isnan(largest(np.array([*values, np.nan])))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -201,6 +222,25 @@ def test_a_backend_is_a_name_or_a_module():
     np.testing.assert_array_equal(net(backend="numpy").predict(X), net(backend=numpy_port).predict(X))
     blind = SimpleNamespace(**{**vars(numpy_port), "predict": lambda params, x: np.zeros((len(x), 3))})
     assert not net(backend=blind).predict(X).any()
+
+
+def test_the_initial_net_is_that_of_init():
+    network = TwoLayerNet(5, 4, 3, 0.5, seed=1)
+    for got, expected in zip(network.params.values(), init(5, 4, 3, 0.5, seed=1), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(("devices", "device"), [(("gpu", "cpu"), "cpu"), (("gpu",), "auto")])
+def test_arrays_are_on_the_host_or_the_first_device(devices, device):
+    asked = []
+
+    def from_numpy(array, *, dtype, device):
+        asked.append(device)
+        return array
+
+    port = SimpleNamespace(**{**vars(numpy_port), "devices": lambda: devices, "from_numpy": from_numpy})
+    net(backend=port).predict(X)
+    assert set(asked) == {device}
 
 
 def test_each_strategy_is_the_backends():

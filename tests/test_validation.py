@@ -12,7 +12,23 @@ from ports import numpy_port
 from reference.gradient import GRADIENTS, batched, loop
 from reference.training import train_steps
 from reference.two_layer_net import Params, accuracy, gradient, init, loss, predict
-from reference.validation import check_device, check_dtype, check_labels, check_net, dtype_name, unit_roundoff
+from reference.validation import (
+    check_batches,
+    check_device,
+    check_dtype,
+    check_entries,
+    check_gradient,
+    check_labels,
+    check_learning_rate,
+    check_memory,
+    check_net,
+    check_numbers,
+    check_step,
+    check_step_moves,
+    dtype_name,
+    shown,
+    unit_roundoff,
+)
 
 NET = init(3, 5, 2, 1.0, seed=0)
 ARRAYS = {**NET._asdict(), "x": np.random.default_rng(0).random((4, 3))}
@@ -90,6 +106,12 @@ def test_what_is_not_finite_is_refused(name, value, shown):
     array.flat[-1] = value
     with refuses(f"`{name}` must be finite, but holds {shown}."):
         loss(*net_with(name, array), T)
+
+
+def test_an_array_is_told_by_the_package_that_its_type_is_from():
+    mine, other = (type("Array", (), {"__module__": f"{package}.parts.arrays"}) for package in ("mine", "other"))
+    with refuses("`W1` must be a mine.Array (the port's from_numpy makes one), got other.Array."):
+        check_net(Params(*(other() for _ in NET)), other(), mine, lambda array: 1.0)
 
 
 def test_arrays_are_on_one_device():
@@ -232,6 +254,38 @@ def test_entries_are_flat_indices(strategy, name, at, last):
         strategy(NET, X, T, entries=entries)
 
 
+def test_entries_are_indices_of_each_member():
+    entries = check_entries(NET, [[0, 14], np.array([[0, 4]]), (9,), []])
+    assert [at.dtype for at in entries] == [np.int64] * 4
+    assert [at.tolist() for at in entries] == [[0, 14], [[0, 4]], [9], []]
+    for at, p in zip(check_entries(NET, None), NET, strict=True):
+        np.testing.assert_array_equal(at, np.arange(p.size).reshape(p.shape))
+
+
+@pytest.mark.parametrize("entries", [3, "abcd", {}, [[0], [0], [0]], [[0]] * 5])
+def test_entries_are_one_array_for_each_member(entries):
+    with refuses(f"`entries` must hold an array for each of W1, b1, W2, b2, got {entries!r}."):
+        check_entries(NET, entries)
+
+
+def test_the_ends_of_a_range_belong_to_it_or_do_not():
+    assert check_step(1e-20) == 1e-20
+    assert check_memory(0.5) == 0
+    sizes = {"W1": 1.0, "b1": 0.5, "W2": 0.5, "b2": 0.5}
+    with refuses(
+        "`h` must be above 1.11e-16, half the spacing of float64 at the largest parameter (1 in `W1`), "
+        f"so that p + h is not p, got {2.0**-53!r}."
+    ):
+        check_step_moves(2.0**-53, sizes, "float64")
+    check_step_moves(2.0**-53 * 1.01, sizes, "float64")
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, "0.1", None, True])
+def test_the_learning_rate_is_finite(rate):
+    with refuses(f"`learning_rate` must be a finite number, got {rate!r}."):
+        check_learning_rate(rate)
+
+
 # --- training
 
 
@@ -261,6 +315,18 @@ def test_batches_stay_within_the_data(batches, got):
         steps(batches)
 
 
+def test_batches_become_indices():
+    batches = check_batches([[0, 3], [1, 2]], 4)
+    assert batches.dtype == np.int64
+    assert batches.tolist() == [[0, 3], [1, 2]]
+
+
+def test_the_gradient_is_one_of_those_known():
+    check_gradient(loop, (gradient, loop))
+    with refuses(f"`gradient` must be the port's `gradient` or one of its `GRADIENTS`, got {shown(batched)}."):
+        check_gradient(batched, (gradient, loop))
+
+
 def test_training_checks_all_it_is_given():
     with refuses("`h` must be from 1e-20 to 1, got 0."):
         steps([[0]], h=0)
@@ -270,6 +336,40 @@ def test_training_checks_all_it_is_given():
         train_steps(NET, X * math.nan, T, [[0]], gradient=gradient, learning_rate=0.1)
     with refuses("`t` must hold whole class numbers from 0 to 1, got 2 at 0."):
         train_steps(NET, X, T + 2, [[1]], gradient=gradient, learning_rate=0.1)
+
+
+# --- what is no array, and what is shown of it
+
+
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [
+        (check_numbers, "array"),
+        (lambda t: check_labels(t, 2, 2), "t"),
+        (lambda batches: check_batches(batches, 4), "batches"),
+        (lambda at: check_entries(NET, [at, [], [], []]), "entries"),
+    ],
+)
+def test_masks_and_ragged_lists_are_refused(check, name):
+    with refuses(f"`{name}` must have no mask, got a numpy.ma.MaskedArray."):
+        check(np.ma.array([0, 1], mask=[0, 1]))
+    with refuses(f"`{name}` must be an array, got [[1], [1, 2]]."):
+        check([[1], [1, 2]])
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "float32"])
+def test_numbers_are_real(dtype):
+    assert check_numbers(np.ones(2, dtype)).tolist() == [1, 1]
+    with refuses("`array` must hold real numbers, got complex128."):
+        check_numbers(np.ones(2, complex))
+    with refuses("`array` must hold real numbers, got <U1."):
+        check_numbers(["1"])
+
+
+def test_what_is_shown_is_one_line_of_60_characters_at_most():
+    assert shown("a" * 58) == repr("a" * 58)
+    assert shown("a" * 59) == "'" + "a" * 56 + "..."
+    assert shown(np.eye(2)) == "array([[1., 0.], [0., 1.]])"
 
 
 # --- names
@@ -290,6 +390,8 @@ def test_dtypes_are_float64_or_float32():
 def test_devices_are_those_there_are():
     assert check_device("auto", ("cuda", "cpu")) == "cuda"
     assert check_device("cpu", ("cuda", "cpu")) == "cpu"
+    with refuses("`device` must be auto or one of cuda, cpu here, got 'tpu'."):
+        check_device("tpu", ("cuda", "cpu"))
     with refuses("`device` must be auto or one of cpu here, got 'cuda'."):
         numpy_port.from_numpy(X, dtype="float64", device="cuda")
 

@@ -1,0 +1,147 @@
+"""Mutate modules by mutmut, one after the other, and hold each against its own tests: `python tests/mutation/run.py`.
+
+Prints the score of each module. Exits with 1 where a mutant survived that equivalent.md does not list. Of a port of
+thousands of mutants, each of which JAX compiles anew, only those are tried whose number ends in `--digit`.
+"""
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+EQUIVALENT = Path(__file__).with_name("equivalent.md")
+MODULES = {  # and the tests that each is held against
+    "reference/functions.py": ["test_functions"],
+    "reference/difference.py": ["test_difference"],
+    "reference/collocation.py": ["test_collocation"],
+    "reference/gradient.py": ["test_gradient", "test_validation"],
+    "reference/two_layer_net.py": ["test_two_layer_net"],
+    "reference/segments.py": ["test_segments"],
+    "reference/training.py": ["test_training", "test_train"],
+    "reference/validation.py": ["test_validation", "test_bad_input", "test_two_layer_net"],
+    "reference/idx.py": ["test_idx"],
+    "reference/checkpoints.py": ["test_checkpoints"],
+    "ports/bounds.py": ["test_bounds"],
+    "ports/agreement.py": ["test_agreement"],
+    "ports/trials.py": ["test_trials"],
+    "ports/protocol.py": ["test_protocol"],
+    "ports/speed.py": ["test_speed"],
+    "ports/advice.py": ["test_advice"],
+    "ports/trajectory.py": ["test_trajectory"],
+    "ports/torch_port.py": ["mutation/agree"],
+    "ports/jax_port.py": ["mutation/agree"],
+}
+BACKENDS = {"ports/torch_port.py": "torch", "ports/jax_port.py": "jax"}
+MEMORY = 4 * 2**30
+"""Bytes that a process may take, since a mutant may never end and fill them."""
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["reference", "ports"]
+only_mutate = {module}
+also_copy = ["commands", "compare.py"]
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-k", "{select}"]
+process_isolation = "forkserver"  # JAX's and PyTorch's threads do not outlive a fork
+timeout_constant = 3.0
+"""
+
+
+def main() -> int:
+    """Mutate the modules that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", metavar="PATH", help="a module or a folder; all unless told")
+    parser.add_argument("--workers", type=int, default=1, help="processes at a time")
+    parser.add_argument("--digit", default="0", choices=list("0123456789"), help="the tenth of a port's mutants to try")
+    arguments = parser.parse_args()
+    modules = [module for module in MODULES if module.startswith(tuple(arguments.modules or [""]))]
+    if not modules:
+        parser.error(f"PATH must be one of {', '.join(MODULES)}, got {', '.join(arguments.modules)}.")
+    listed = set(equivalents(EQUIVALENT.read_text()))
+    unlisted = [mutate(module, arguments.digit, arguments.workers, listed) for module in modules]
+    return 1 if any(unlisted) else 0
+
+
+def mutate(module: str, digit: str, workers: int, listed: set[tuple[str, ...]]) -> int:
+    """Print the score of a module and its survivors, and return how many of these are not listed."""
+    some = [f"*__mutmut_*{digit}"] if module in BACKENDS else []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        prepare(copy, module)
+        mutmut(copy, "run", "--max-children", str(workers), *some)
+        results = re.findall(r"^ +(\S+): (.*)$", mutmut(copy, "results", "--all", "true"), re.MULTILINE)
+        tried = [(name, status) for name, status in results if status != "not checked"]
+        survivors = [(name, mutmut(copy, "show", name)) for name, status in tried if status in ("survived", "no tests")]
+    new = [
+        c for name, diff in survivors if not {c := changed(name, diff), (c[0], "*")} & listed and not is_guard(*c[1:])
+    ]
+    equivalent = len(survivors) - len(new)
+    found = len(tried) - len(survivors)
+    print(f"{module}: {found} of {len(tried) - equivalent} mutants found; {equivalent} more are equivalent", flush=True)
+    for function, *lines in new:
+        print(function, *lines, sep="\n    ", flush=True)
+    return len(new)
+
+
+def prepare(copy: Path, module: str) -> None:
+    """Copy the project, with the settings for one module."""
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    source = re.sub(
+        r"^(class .*Protocol\):)$", r"\1  # pragma: no mutate block", (copy / module).read_text(), flags=re.M
+    )
+    if module not in BACKENDS:
+        source = source.replace("@cache\n", "")  # mutmut leaves alone what is decorated
+    (copy / module).write_text(source)
+    tests = [f"tests/{name}.py" for name in MODULES[module]]
+    select = BACKENDS.get(module, "not jax and not torch and not points_at_the_caller")  # mutmut adds frames to a call
+    with (copy / "pyproject.toml").open("a") as file:
+        file.write(SETTINGS.format(module=json.dumps([module]), tests=json.dumps(tests), select=select))
+
+
+def mutmut(copy: Path, *arguments: str) -> str:
+    """Run a command of mutmut and return what it prints."""
+    environment = os.environ | {"HYPOTHESIS_PROFILE": "mutation", "OMP_NUM_THREADS": "1"}
+    program = [str(Path(sys.executable).with_name("mutmut")), *arguments]
+    done = subprocess.run(program, cwd=copy, env=environment, preexec_fn=limit, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"mutmut {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def limit() -> None:
+    """Limit the memory of a process and of those it starts."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+
+
+def is_guard(*differing: str) -> bool:
+    """Whether all that a mutant lacks is `strict=True`, which guards against what does not happen."""
+    before, after = ("".join(line[2:] for line in differing if line[0] == sign) for sign in "-+")
+    return re.sub(r", *(strict=\w+)?(?=\))", "", before) == re.sub(r", *(strict=\w+)?(?=\))", "", after)
+
+
+def changed(name: str, diff: str) -> tuple[str, ...]:
+    """Return the function of a mutant, and the lines of its diff that differ, without their indentation."""
+    function = name.rpartition("__mutmut_")[0].replace(".xǁ", ".").replace(".x_", ".").replace("ǁ", ".")
+    lines = re.findall(r"^([-+]) *(.*)$", diff.partition("\n@@")[2], re.MULTILINE)
+    return function, *(f"{sign} {line}" for sign, line in lines)
+
+
+def equivalents(text: str) -> Iterator[tuple[str, ...]]:
+    """Yield the mutants that a page lists: below a heading that is their function, each a block of differing lines.
+
+    A block of `*` stands for all that survive in the function.
+    """
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        for block in re.findall(r"^```diff\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
+            yield section.partition("\n")[0], *block.splitlines()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
