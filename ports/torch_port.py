@@ -82,10 +82,8 @@ def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> Tensor:
     name = check_device(device, devices())
     if name == "mps" and check_dtype(dtype) == "float64":
         raise ValueError("`dtype` must be float32 on mps, which has no float64, got 'float64'.")
-    copy = np.array(
-        check_numbers(array), dtype=check_dtype(dtype), order="C"
-    )  # torch.from_numpy aliases what it is given
-    return torch.from_numpy(copy).to(name)
+    copy = np.array(check_numbers(array), dtype=check_dtype(dtype), order="C")
+    return torch.from_numpy(copy).to(name)  # it aliases what it is given
 
 
 @_public

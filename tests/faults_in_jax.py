@@ -186,6 +186,6 @@ STATE = {
     "the caller's labels are changed": edit("_checked", "    check_memory(memory)", "    check_memory(memory)\n    if isinstance(t, np.ndarray):\n        t[..., -1] = t[..., 0]"),
     "to_numpy aliases": edit("to_numpy", "np.array(array)", "np.asarray(array)"),
     "from_numpy changes its source": edit("from_numpy", "    copy =", "    array *= 1 - 1e-3\n    copy ="),
-    "from_numpy reads in the order of memory": edit("from_numpy", "np.array(array, dtype=check_dtype(dtype))", "np.array(array, dtype=check_dtype(dtype)).ravel('K').reshape(np.shape(array))"),
+    "from_numpy reads in the order of memory": edit("from_numpy", "np.array(check_numbers(array), dtype=check_dtype(dtype))", "np.array(array, dtype=check_dtype(dtype)).ravel('K').reshape(np.shape(array))"),
 }
 FAULTS = STEP | LOSS | FORWARD | INDEXING | PRECISION | DIRECT | STATE

@@ -195,7 +195,7 @@ STATE = {
     "trained by the closed form": edit("_loss_and", "if gradient_ is gradient:", "if gradient_ is not None:"),
     "nodes of another batch size": edit("_train_steps", "chosen.shape[1], params", "len(x), params"),
     "to_numpy aliases": edit("to_numpy", ".copy()", ""),
-    "from_numpy aliases": edit("from_numpy", "np.array(array, dtype=check_dtype(dtype), order=\"C\")", "np.asarray(array, dtype=check_dtype(dtype))"),
+    "from_numpy aliases": edit("from_numpy", "np.array(check_numbers(array), dtype=check_dtype(dtype), order=\"C\")", "np.asarray(array, dtype=check_dtype(dtype))"),
     "from_numpy changes its source": edit("from_numpy", "    copy =", "    array *= 1 - 1e-3\n    copy ="),
     "from_numpy reads in the order of memory": edit("from_numpy", "torch.from_numpy(copy)", "torch.from_numpy(np.asarray(array, dtype).ravel('K').reshape(copy.shape))"),
 }

@@ -23,7 +23,7 @@ from ports.bounds import Problem
 from ports.protocol import STRATEGIES
 from ports.trials import check
 from reference import datasets
-from wrong_ports import around, edited
+from wrong_ports import around, by_module, changed, edited
 
 ROOT = Path(ports.__file__).parents[1]
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -69,6 +69,15 @@ def needs(backend: str) -> None:
         ports.load(backend)
     except ports.NotRunError as reason:
         pytest.skip(f"{backend} not run: {reason}")
+
+
+@pytest.mark.parametrize("backend", FAULTS)
+def test_every_fault_finds_its_place(backend: str) -> None:
+    """All of them, though only a sample is tried: the catalogue must follow the code."""
+    for edits in FAULTS[backend].values():
+        for module, own in by_module(backend, edits).items():
+            source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+            assert changed(source, own, module) != source
 
 
 @pytest.mark.parametrize("backend", MIRRORED)

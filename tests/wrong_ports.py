@@ -72,16 +72,22 @@ class _Editor(SourceFileLoader):
         return compile(changed(self.get_data(self.path).decode(), self.edits[name], name), self.path, "exec")
 
 
+def by_module(port: str, edits: tuple[Edit, ...]) -> dict[str, list[Edit]]:
+    """Return the edits of each module."""
+    found: dict[str, list[Edit]] = {}
+    for each in edits:
+        found.setdefault(each.module or f"ports.{port}_port", []).append(each)
+    return found
+
+
 def edited(port: str, edits: tuple[Edit, ...]) -> Any:
     """Import a port anew, with edits, and the reference if it has some; what others have imported stays as it is."""
-    module, by_module = f"ports.{port}_port", dict[str, list[Edit]]()
-    for each in edits:
-        by_module.setdefault(each.module or module, []).append(each)
-    anew = {name.split(".")[0] for name in by_module} & {"reference"}  # Params, for one, stay one class otherwise
+    module, wanted = f"ports.{port}_port", by_module(port, edits)
+    anew = {name.split(".")[0] for name in wanted} & {"reference"}  # Params, for one, stay one class otherwise
     kept = {name: m for name, m in sys.modules.items() if name.split(".")[0] in anew or name == module}
     for name in kept:
         del sys.modules[name]
-    editor = _Editor(by_module)
+    editor = _Editor(wanted)
     sys.meta_path.insert(0, editor)
     try:
         return check_port(importlib.import_module(module))
