@@ -97,6 +97,13 @@ class MeshArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __float__(self) -> float:
+        return float(self.host)
+
+    def __getitem__(self, key: Any) -> "MeshArray":
+        part = np.array(self.host[key])
+        return MeshArray(part.shape, part.dtype, self.device, host=part)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.host, dtype=dtype)
 
