@@ -101,7 +101,7 @@ def test_under_torchrun_the_first_rank_alone_prints_and_writes(tmp_path: Path) -
     assert sentences(done.stderr) == []
     result = json.loads((tmp_path / "agree.json").read_text())
     assert {row["strategy"] for row in result["agreement"]} >= {"loop", "batched", "structured", "collocated"}
-    assert result["not_run"] == [{"backend": "numpy", "reason": "its work can't be laid over several devices."}]
+    assert result["not_run"] == [{"backend": "numpy", "reason": "it runs on one device."}]
 
 
 # --- training
