@@ -80,4 +80,4 @@ def subject(request: pytest.FixtureRequest) -> Subject:
         if name in os.environ.get("FDNET_REQUIRE", "").split(","):
             pytest.fail(f"{name} is required by FDNET_REQUIRE but did not run: {reason}")
         pytest.skip(f"{name} not run: {reason}")
-    return Subject(shown(name), port, dtype, "cpu" if "cpu" in port.devices() else port.devices()[0])
+    return Subject(shown(name), port, dtype, "cpu" if "cpu" in port.devices() else port.devices()[0], name)

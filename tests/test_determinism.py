@@ -69,6 +69,6 @@ def in_a_process(backend: str, **environment: str) -> list[list[dict[str, str]]]
 
 @subjects("float64")
 def test_a_repeated_call_gives_the_same_bits_here_and_in_another_process(subject: Subject) -> None:
-    first, repeated = in_a_process(subject.name)
+    first, repeated = in_a_process(subject.source)
     assert repeated == first
-    assert in_a_process(subject.name) == [first, first]
+    assert in_a_process(subject.source) == [first, first]

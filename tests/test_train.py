@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ports
 from ports import numpy_port
 from ports.agreement import Subject
 from problems import subjects
@@ -106,6 +107,7 @@ def test_progress_once_handed_out_stays_as_it_is() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`collocated` needs more than 8 nodes")
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # of a port that is on NumPy
 @subjects()
 def test_a_loss_that_is_not_finite_stops_the_run(subject: Subject) -> None:
     data = datasets.load("random", dtype=subject.dtype)
@@ -113,11 +115,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(subject: Subject) -> None:
     rate = float(np.finfo(subject.dtype).max)
     steps = train(subject.port, params, data, batch=20, learning_rate=rate, iterations=60)
     assert next(steps).iteration == 0
-    with pytest.raises(DivergedError) as caught:
-        list(steps)
-    assert str(caught.value).startswith("Training diverged: the loss is no longer finite at iteration ")
-    assert str(caught.value).endswith(f"; the likely cause is the learning rate, {rate:g}: try a smaller one.")
-    assert 2 <= int(str(caught.value).split("iteration ")[1].split(";")[0]) <= 9
+    try:
+        *_, last = steps
+    except DivergedError as error:
+        sentence = str(error)
+        assert sentence.startswith("Training diverged: the loss is no longer finite at iteration ")
+        assert sentence.endswith(f"; the likely cause is the learning rate, {rate:g}: try a smaller one.")
+        assert 2 <= int(sentence.split("iteration ")[1].split(";")[0]) <= 9
+    else:  # a port from outside may saturate where others overflow
+        assert subject.name not in ports.BUILT_IN
+        assert np.isfinite(last.losses).all()
 
 
 def test_the_first_loss_that_is_not_finite_is_named() -> None:
@@ -227,7 +234,7 @@ def test_a_run_can_not_end_before_it_goes_on() -> None:
 
 @subjects("float64")
 def test_the_chapters_listing_runs_with_its_imports_changed_alone(subject: Subject) -> None:
-    backend = subject.name
+    backend = subject.source
 
     # from dataset.mnist import load_mnist
     def load() -> Any:
