@@ -5,21 +5,28 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from commands import EXIT_CODES, agree, ranking, speed
-from commands.options import add_output, add_problem, add_strategy, add_subjects, problem, settings, subjects
+from commands import agree, ranking, speed
+from commands.options import (
+    add_output,
+    add_problem,
+    add_strategy,
+    add_subjects,
+    new_command,
+    problem,
+    settings,
+    subjects,
+)
 from commands.output import console, say, write_json
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
-        "advise",
+    parser = new_command(
+        commands,
+        run,
         help="agree, then speed, then the advice; what runs unless told",
         description="Compare every backend with the reference, time collocated where it agrees, and say which to take.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.set_defaults(run=run)
     add_subjects(parser)
     add_strategy(parser)
     add_problem(parser)

@@ -7,8 +7,17 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES, ranks
-from commands.options import add_output, add_problem, add_strategy, add_subjects, problem, settings, subjects
+from commands import AGREES, CRASHED, DISAGREES, ranks
+from commands.options import (
+    add_output,
+    add_problem,
+    add_strategy,
+    add_subjects,
+    new_command,
+    problem,
+    settings,
+    subjects,
+)
 from commands.output import console, say, where, write_json
 
 if TYPE_CHECKING:
@@ -17,15 +26,13 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
-        "agree",
+    parser = new_command(
+        commands,
+        run,
         help="compare predictions, losses, accuracy and gradients with the float64 reference",
         description="Compare every backend x strategy x dtype with the float64 reference, within derived bounds, "
         "at the step h and at 0.01.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.set_defaults(run=run)
     add_subjects(parser)
     add_strategy(parser)
     add_problem(parser)

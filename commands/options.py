@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from commands import ranks
+from commands import EXIT_CODES, ranks
 
 if TYPE_CHECKING:
     from ports import Port
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("loop", "batched", "structured", "collocated")
 DTYPES = ("float64", "float32")
+
+
+def new_command(
+    commands: Any, run: Callable[[argparse.Namespace], int], *, help: str, description: str, epilog: str = EXIT_CODES
+) -> argparse.ArgumentParser:
+    """Add a command, of the name of its module, to the parser of compare.py."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        run.__module__.rpartition(".")[2],
+        help=help,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def add_subjects(

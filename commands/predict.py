@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES, ranks
-from commands.options import add_output, add_subjects, settings, subjects
+from commands import AGREES, CRASHED, DISAGREES, ranks
+from commands.options import add_output, add_subjects, new_command, settings, subjects
 from commands.output import console, where, write_json
 
 if TYPE_CHECKING:
@@ -33,15 +33,13 @@ class Answers(NamedTuple):
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
-        "predict",
+    parser = new_command(
+        commands,
+        run,
         help="the accuracy and the confusion matrix of a trained net",
         description="Let a net that `train --save` wrote predict the test set (or, with --part train, what it was "
         "trained on) on each backend: accuracy, confusion matrix, and whether all give the same answers.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.set_defaults(run=run)
     add = parser.add_argument
     add("--params", metavar="FILE.npz", required=True, help="the arrays W1, b1, W2 and b2")
     add_subjects(parser, backend="numpy", dtype=None)  # the file's

@@ -43,7 +43,8 @@ def contenders(args: argparse.Namespace, data: Dataset, net: Problem, found: lis
                 try:
                     made.contenders.append(contender(subject, strategy, task))
                 except Exception as error:  # a port may fail in any way: it is barred, and the exit code says so
-                    made.barred.append(_barred(subject, strategy, f"crashed: {where(error)}"))
+                    key = (subject.name, strategy, subject.dtype, subject.device)
+                    made.barred.append(_barred(key, f"crashed: {where(error)}"))
         if getattr(args, "peer", False):
             more, not_run = peers(task, args.budget / 5)
             made.contenders.extend(more)
@@ -51,10 +52,12 @@ def contenders(args: argparse.Namespace, data: Dataset, net: Problem, found: lis
     return made
 
 
-def _barred(subject: Any, strategy: str, reason: str, **more: Any) -> dict[str, Any]:
-    name = getattr(subject, "name", None) if not hasattr(subject, "backend") else subject.backend
-    row = {"backend": name, "strategy": strategy, "dtype": subject.dtype, "device": subject.device}
-    return {**row, "quantity": None, "gap": None, "bound": None, "reason": reason, **more}
+KEY = ("backend", "strategy", "dtype", "device")
+"""What tells contenders apart: their first four fields."""
+
+
+def _barred(key: tuple[str, ...], reason: str, **more: Any) -> dict[str, Any]:
+    return {**dict(zip(KEY, key, strict=True)), "quantity": None, "gap": None, "bound": None, "reason": reason, **more}
 
 
 def agreeing(args: argparse.Namespace) -> argparse.Namespace:
@@ -90,7 +93,7 @@ def rank(args: argparse.Namespace, made: Made, outcome: Outcome) -> Ranking:
     from ports.speed import take_rounds
 
     barred = made.barred + [row for c in made.contenders if (row := _disagreement(c, outcome))]
-    out = {tuple(row[key] for key in ("backend", "strategy", "dtype", "device")) for row in barred}
+    out = {tuple(row[key] for key in KEY) for row in barred}
     running = [c for c in made.contenders if c[:4] not in out]
     found: list[Timing] = []
     if running:
@@ -105,7 +108,7 @@ def _disagreement(c: Contender, outcome: Outcome) -> dict[str, Any] | None:
     """Return the row that bars a contender: its worst quantity that disagrees, or a crash."""
     for crash in outcome.crashed:
         if (crash["backend"], crash["dtype"]) == (c.backend, c.dtype):
-            return _barred(c, c.strategy, f"crashed: {crash['reason']}")
+            return _barred(c[:4], f"crashed: {crash['reason']}")
     wrong = [
         row
         for row in outcome.rows
@@ -119,7 +122,7 @@ def _disagreement(c: Contender, outcome: Outcome) -> dict[str, Any] | None:
 
     worst = max(wrong, key=lambda row: row.ratio)
     more = {"quantity": worst.quantity, "gap": worst.gap, "bound": worst.bound}
-    return _barred(c, c.strategy, disagreement_sentence(worst).split(": ", 1)[1], **more)
+    return _barred(c[:4], disagreement_sentence(worst).split(": ", 1)[1], **more)
 
 
 def sizes_of(net: Problem) -> dict[str, int]:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands import AGREES, EXIT_CODES
-from commands.options import add_problem, add_subjects, problem, settings, subjects
+from commands import AGREES
+from commands.options import add_problem, add_subjects, new_command, problem, settings, subjects
 from commands.output import environment, waiting, write
 from commands.speed import check_budget
 
@@ -26,15 +26,13 @@ PARTS = ("agree", "speed", "hidden", "batch", "train")
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
-        "report",
+    parser = new_command(
+        commands,
+        run,
         help="write a page with the advice, the ladder, the agreement and all other figures",
         description="Run agree, speed and a short train, each in a process of its own, and write report.html, "
         "report.md and report.json, with a figure of the ladder beside agreement in light.svg and dark.svg.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.set_defaults(run=run)
     add_subjects(parser)
     add_problem(parser)
     add = parser.add_argument
@@ -130,9 +128,7 @@ def _arguments(part: str, args: argparse.Namespace, path: str) -> list[str]:
     return ["speed", *common, *timing, *which, "--json", path]
 
 
-def _write_all(
-    out: Path, args: argparse.Namespace, found: dict[str, Any], pictures: tuple[list[int], dict[str, Any]]
-) -> None:
+def _write_all(out: Path, args: argparse.Namespace, found: dict[str, Any], pictures: Pictures) -> None:
     from ports.figures import svg
     from ports.page import html, markdown
     from ports.speed_figures import headline

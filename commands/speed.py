@@ -16,6 +16,7 @@ from commands.options import (
     add_subjects,
     among,
     names,
+    new_command,
     problem,
     settings,
     subjects,
@@ -35,15 +36,14 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
-        "speed",
+    parser = new_command(
+        commands,
+        run,
         help="time the backends that agree, and say which to take",
         description="Time backends x strategies x dtypes x devices in rounds of random order, and say which to take. "
         "Only what agrees with the reference is timed.",
         epilog=EXIT_CODES + "; how fast it is fails a run only with --fail-if-slower",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.set_defaults(run=run)
     add_subjects(parser)
     add_problem(parser)
     add_output(parser)

@@ -7,11 +7,11 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from commands import AGREES, CRASHED, DISAGREES, EXIT_CODES, ranks
+from commands import AGREES, CRASHED, DISAGREES, ranks
 from commands.files import check_files, write_files
 from commands.history import accuracies
 from commands.live import tracked
-from commands.options import STRATEGIES, add_output, add_problem, add_subjects, settings, subjects
+from commands.options import STRATEGIES, add_output, add_problem, add_subjects, new_command, settings, subjects
 from commands.output import console, write_json
 from commands.runs import Run, options_of, prepared, train_all
 
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
-        "train",
+    parser = new_command(
+        commands,
+        run,
         help="train a net as the chapter does, and go on where it was interrupted",
         description="Train the chapter's net by mini-batch gradient descent on central differences. Several backends "
         "or dtypes begin with the same net, take the same mini-batches, and are held to the float64 reference's run.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.set_defaults(run=run)
     add_subjects(parser, backend="numpy", dtype="float64")
     add_problem(parser)
     add = parser.add_argument

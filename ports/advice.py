@@ -1,12 +1,14 @@
 """Which backend to take: what paired timings say, and no more than they say."""
 
+import os
+import platform
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 import ports
-from ports.contenders import Contender, machine
+from ports.contenders import CLOSED_FORM, Contender
 from ports.speed import Interval, Rounds, best_of, median, ratios
 
 GAIN = 1.05
@@ -100,7 +102,7 @@ def _ratio_to_best(contenders: Sequence[Contender], seconds: np.ndarray, n: int)
 
 def _ratio_to_closed_form(contenders: Sequence[Contender], seconds: np.ndarray, n: int) -> Interval | None:
     c = contenders[n]
-    same = [k for k, d in enumerate(contenders) if d[:1] + d[2:4] == c[:1] + c[2:4] and d.strategy == "closed form"]
+    same = [k for k, d in enumerate(contenders) if d[:1] + d[2:4] == c[:1] + c[2:4] and d.strategy == CLOSED_FORM]
     return ratios(seconds[:, [same[0], n]], 0)[1] if same else None
 
 
@@ -136,6 +138,13 @@ def _advice(ranked: list[Timing], dtype: str, what: str, sizes: str) -> Advice:
         verdict = f"take {winner.contender.name}: {_beats(ordered[1])}{_made_up_for(winner, ordered)}"
     break_even = [] if what == "run" else _break_even(ranked)
     return Advice(dtype, winner, tie if winner is None else [], f"{where}, {verdict}.", break_even)
+
+
+def machine() -> str:
+    """Return a few words on the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = int(os.environ.get("FDNET_THREADS", cores or 1))
+    return f"{platform.system()} {platform.machine()}, {cores} core{'s' if cores != 1 else ''}"
 
 
 def _is_slower(timing: Timing) -> bool:

@@ -1,7 +1,6 @@
 """What is timed: a gradient, a training step or a whole run, of one strategy on one backend, as a clock to read."""
 
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -225,12 +224,3 @@ def relative_error(got: Params, true: Params) -> float:
         for arrays in ([g - t for g, t in zip(got, true, strict=True)], true)
     )
     return gap / size if size else math.inf if gap else 0.0
-
-
-def machine() -> str:
-    """Return a few words on the machine."""
-    import platform
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = int(os.environ.get("FDNET_THREADS", cores or 1))
-    return f"{platform.system()} {platform.machine()}, {cores} core{'s' if cores != 1 else ''}"

@@ -72,6 +72,13 @@ def devices() -> tuple[str, ...]:
     return tuple(name if n == 0 else f"{name}:{n}" for name, n in found)
 
 
+def spread(devices: int | str) -> Port:
+    """Return this port with its work laid over so many devices, or over "all"; ValueError if there are fewer."""
+    from ports.jax_mesh import MeshPort
+
+    return MeshPort(devices)
+
+
 def synchronize(result: Any) -> Any:
     """Return `result` when it has been computed."""
     return jax.block_until_ready(result)
@@ -191,13 +198,6 @@ def train_steps(
         largest_weight = float(weights.max())
         if not math.isfinite(largest_weight) or needs.covers(plan(h, sizes["x"], largest_weight, str(x.dtype))):
             return trained, losses
-
-
-def spread(devices: int | str) -> Port:
-    """Return this port with its work laid over so many devices, or over "all"; ValueError if there are fewer."""
-    from ports.jax_mesh import MeshPort
-
-    return MeshPort(devices)
 
 
 @cache

@@ -10,7 +10,7 @@ from rich.table import Table
 from ports import figures, speed_figures
 from ports.agreement import Agreement, NotCompared, Outcome
 from ports.page import Section
-from ports.speed_tables import crossover_sentence, seconds
+from ports.speed_tables import crossover_sentence, number, seconds
 from ports.tables import agreement_notes, agreement_summary, agreement_table, plain_table
 from reference.training import Progress
 from reference.two_layer_net import Params
@@ -69,16 +69,14 @@ def _speed_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         mark = "~" if row["estimated"] else ""
         low, high = row["interval_s"]
-        ratios = (_number(row["ratio_to_best"]), _number(row["ratio_to_closed_form"]))
+        ratios = (
+            "-" if (ratio := row[key]) is None else number(ratio) for key in ("ratio_to_best", "ratio_to_closed_form")
+        )
         peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:,.0f} MiB"
         times = (seconds(row["first_call_s"]), mark + seconds(row["median_s"]), f"{seconds(low)} to {seconds(high)}")
         rest = (*ratios, f"{row['cores_used']:.1f}", peak, f"{row['error']:.1e}")
         table.add_row(row["backend"], row["dtype"], row["strategy"], *times, *rest)
     return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _agreement(agree: Row) -> Section:

@@ -53,7 +53,7 @@ def _speed_cells(timing: Timing) -> dict[str, str]:
         "median": mark + seconds(timing.seconds.median),
         "95% interval": f"{seconds(timing.seconds.low)} to {seconds(timing.seconds.high)}",
         "x best": _ratio(timing.ratio),
-        "x closed form": _number(timing.to_closed_form.median) if timing.to_closed_form else "-",
+        "x closed form": number(timing.to_closed_form.median) if timing.to_closed_form else "-",
         "cores": f"{timing.cores_used:.1f}",
         "error": "-" if c.error is None else f"{c.error:.1e}",
         "peak": "-" if c.peak_bytes is None else f"{c.peak_bytes / 2**20:,.0f} MiB",
@@ -63,10 +63,11 @@ def _speed_cells(timing: Timing) -> dict[str, str]:
 def _ratio(ratio: Interval | None) -> str:
     if ratio is None:
         return "-"
-    return "1" if ratio[:] == (1, 1, 1) else f"{_number(ratio.median)} ({_number(ratio.low)} to {_number(ratio.high)})"
+    return "1" if ratio[:] == (1, 1, 1) else f"{number(ratio.median)} ({number(ratio.low)} to {number(ratio.high)})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a ratio to three digits."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 

@@ -647,6 +647,19 @@ def _slices(length: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
+def _loss_and(
+    gradient_: Callable[..., Params], h: float, memory: float, needs: Plan, sizes: Sizes, samples: int, params: Params
+) -> Step:
+    """Return the function that gives y_t and that gradient from one forward pass."""
+    if gradient_ is gradient:
+        return partial(_closed_form, samples=samples)
+    if gradient_ is structured or (gradient_ is collocated and not needs.collocates):
+        return partial(_structured, h=h, memory=memory, needs=needs, samples=samples)
+    if gradient_ is collocated:
+        return partial(_collocated, memory=memory, needs=needs, nodes=_nodes(h, sizes, needs, samples, params))
+    return lambda *net: (_right(*net), gradient_(*net, h=h, memory=memory))
+
+
 def _scan(
     step: Step, initial: Params, x: Tensor, labels: Tensor, batches: Tensor, learning_rate: float, planned: bool
 ) -> tuple[Params, Tensor, float]:
@@ -665,16 +678,3 @@ def _scan(
             p.sub_(g, alpha=learning_rate)
         kept.copy_(y_t.view(-1))
     return params._replace(W1=W1.contiguous()), right, float(largest.max())
-
-
-def _loss_and(
-    gradient_: Callable[..., Params], h: float, memory: float, needs: Plan, sizes: Sizes, samples: int, params: Params
-) -> Step:
-    """Return the function that gives y_t and that gradient from one forward pass."""
-    if gradient_ is gradient:
-        return partial(_closed_form, samples=samples)
-    if gradient_ is structured or (gradient_ is collocated and not needs.collocates):
-        return partial(_structured, h=h, memory=memory, needs=needs, samples=samples)
-    if gradient_ is collocated:
-        return partial(_collocated, memory=memory, needs=needs, nodes=_nodes(h, sizes, needs, samples, params))
-    return lambda *net: (_right(*net), gradient_(*net, h=h, memory=memory))

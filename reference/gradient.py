@@ -225,14 +225,14 @@ def collocated_step(
     total, loss = None, x.dtype.type(0)
     for rows in _slices(len(x), int(memory // _row_bytes(params, needs))):
         net = unperturbed(params, x[rows], labels[rows], needs.terms)
-        part = _collocated_part(net, x[rows], h, reach(h, largest_input), 2 * h * len(x), needs)
+        part = _collocated_sums(net, x[rows], h, reach(h, largest_input), 2 * h * len(x), needs)
         total = part if total is None else Params(*map(np.add, total, part))
         loss += net.loss.sum()
     assert total is not None  # no batch is empty
     return loss / len(x), total
 
 
-def _collocated_part(net: Unperturbed, x: np.ndarray, h: float, shift: float, divisor: float, needs: Plan) -> Params:
+def _collocated_sums(net: Unperturbed, x: np.ndarray, h: float, shift: float, divisor: float, needs: Plan) -> Params:
     """Return the share of the samples of `net` in the gradient."""
     hidden_nodes = (shift * positive_nodes(needs.hidden_nodes)).astype(x.dtype)[:, None, None]
     output_nodes = (h * positive_nodes(needs.output_nodes)).astype(x.dtype)[:, None, None]
