@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     data = load(args.data, seed=args.seed)
     net = problem(args, data)
     found, not_run = subjects(args)
-    timed = argparse.Namespace(**vars(args) | {"strategy": tuple(s for s in ("collocated",) if s in args.strategy)})
+    strategies = ("collocated",) if "collocated" in args.strategy else args.strategy
+    timed = argparse.Namespace(**vars(args) | {"strategy": strategies})
     made = ranking.contenders(timed, data, net, found)
     outcome = agree.compare_all(args, found, net)._replace(not_run=not_run)
     shown = args.json != "-" and not args.quiet

@@ -22,6 +22,12 @@ Pictures = tuple[list[int], dict[str, Any]]
 COMPARE = Path(__file__).parents[1] / "compare.py"
 PARTS = ("agree", "speed", "hidden", "batch", "train")
 """What the report is made of: agreement, the ladder, the sweeps over hidden units and batches, a training."""
+KEYS = {
+    "agree": {"agreement", "not_compared", "not_run", "crashed"},
+    "speed": {"speed", "barred", "not_run", "advice", "advice_for_other_dtypes", "environment"},
+    "train": {"backend", "dtype", "losses", "accuracies"},
+}
+"""What a file must have, by which it is known."""
 
 
 def add(commands: Any) -> None:
@@ -57,6 +63,7 @@ def _example(part: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Run what was not given, write the pages, and return the exit code of agreement."""
     from reference.datasets import load
+    from reference.training import epoch_length
 
     check_budget(args.budget)
     data = load(args.data, seed=args.seed)
@@ -76,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     with waiting("error by step, and pictures", args.quiet):
         found["errors_by_step"] = errors_by_step(net, args.seed)
         pictures = images(usable, net)
-    _write_all(out, args, found, pictures)
+    _write_all(out, args, found, pictures, epoch_length(data, args.batch))
     if not args.quiet:
         print(f"{out / 'report.html'}\n{out / 'report.md'}\n{out / 'report.json'}")
     return code
@@ -88,10 +95,12 @@ def _read(part: str, path: str) -> Any:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"`--{part}-file` must be JSON, got {path!r}: {error}.") from error
-    key = {"agree": "agreement", "train": None}.get(part, "speed")
-    fits = isinstance(found, list) if key is None else isinstance(found, dict) and key in found
-    if part in ("hidden", "batch"):
-        fits = fits and isinstance(found.get("sweep"), dict) and found["sweep"].get("over") == part
+    if part == "train":
+        fits = isinstance(found, list) and all(isinstance(row, dict) and set(row) >= KEYS[part] for row in found)
+    else:
+        fits = isinstance(found, dict) and set(found) >= KEYS.get(part, KEYS["speed"])
+    if fits and part in ("hidden", "batch"):
+        fits = isinstance(found.get("sweep"), dict) and found["sweep"].get("over") == part
     if not fits:
         raise ValueError(f"`--{part}-file` must be what {_example(part)} wrote, got {path!r}.")
     return found
@@ -100,6 +109,7 @@ def _read(part: str, path: str) -> Any:
 def _run(part: str, args: argparse.Namespace, out: Path) -> tuple[Any, int]:
     """Run a command in a process of its own, where nothing has been compiled yet, and return what it wrote."""
     path = out / f"{part}.json"
+    path.unlink(missing_ok=True)  # of an earlier report
     command = [sys.executable, str(COMPARE), *_arguments(part, args, str(path))]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if not path.exists() or done.returncode in (2, 130):
@@ -113,6 +123,7 @@ def _arguments(part: str, args: argparse.Namespace, path: str) -> list[str]:
     common += ["--batch", str(args.batch), "--hidden", str(args.hidden), "--step", str(args.step)]
     common += ["--seed", str(args.seed), "--chunk-memory", f"{args.chunk_memory}B", "--quiet"]
     common += [f"--port={name}" for name in args.port]
+    common += ["--devices", str(args.devices)] if args.devices else []
     names = args.backend
     if part == "train" and not names:
         import ports
@@ -128,24 +139,25 @@ def _arguments(part: str, args: argparse.Namespace, path: str) -> list[str]:
     return ["speed", *common, *timing, *which, "--json", path]
 
 
-def _write_all(out: Path, args: argparse.Namespace, found: dict[str, Any], pictures: Pictures) -> None:
+def _write_all(out: Path, args: argparse.Namespace, found: dict[str, Any], pictures: Pictures, epoch: int) -> None:
     from ports.figures import svg
     from ports.page import html, markdown
     from ports.speed_figures import headline
 
-    report = _report(args, found, pictures)
+    report = _report(args, found, pictures, epoch)
     write(str(out / "report.html"), html(report))
     write(str(out / "report.md"), markdown(report))
     whole = {"schema_version": 1, "command": "report", "environment": environment(), "settings": settings(args)}
     shown = {name: images.tolist() for name, images in pictures[1].items()}
     whole |= {**found, "gradient_pictures": {"units": pictures[0], **shown}}
     write(str(out / "report.json"), json.dumps(whole, indent=1, allow_nan=False) + "\n")
-    picture = headline(found["speed"]["speed"], found["agree"]["agreement"])
-    for scheme, ink in (("light", "#1b1f24"), ("dark", "#e6edf3")):
-        write(str(out / f"{scheme}.svg"), svg(picture, ink))
+    if found["speed"]["speed"] and found["agree"]["agreement"]:
+        picture = headline(found["speed"]["speed"], found["agree"]["agreement"])
+        for scheme, ink in (("light", "#1b1f24"), ("dark", "#e6edf3")):
+            write(str(out / f"{scheme}.svg"), svg(picture, ink))
 
 
-def _report(args: argparse.Namespace, found: dict[str, Any], pictures: Pictures) -> Report:
+def _report(args: argparse.Namespace, found: dict[str, Any], pictures: Pictures, epoch: int) -> Report:
     from ports.page import Report
     from ports.sections import sections
 
@@ -155,4 +167,4 @@ def _report(args: argparse.Namespace, found: dict[str, Any], pictures: Pictures)
     versions = ", ".join(f"{name} {made[name]}" for name in ("python", "numpy", "torch", "jax") if made[name])
     command = f"compare.py report --data {args.data} --batch {args.batch} --hidden {args.hidden} --out DIR"
     made_with = [("Versions", versions), ("Machine", f"{made['platform']}, {made['cpus']} cores"), ("Command", command)]
-    return Report(f"fdnet on {Path(args.data).name}", advice, sections(found, *pictures), made_with)
+    return Report(f"fdnet on {Path(args.data).name}", advice, sections(found, *pictures, epoch), made_with)

@@ -22,13 +22,12 @@ from commands.options import (
     subjects,
 )
 from commands.output import console, say, waiting, write_json
-from commands.ranking import Ranking, agreeing, contenders, rank, sizes_in_words
+from commands.ranking import Made, Ranking, agreeing, contenders, rank, sizes_in_words
 from commands.sweep import SIZES, sweep
 
 if TYPE_CHECKING:
     from ports.advice import Timing
     from ports.agreement import Problem
-    from ports.contenders import Contender
 
 CLOSED_FORM = "closed form"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         return sweep(args, data, found, not_run)
     made = contenders(args, data, net, found)
     if args.self_check:
-        return _self_check(args, made.contenders)
+        return _self_check(args, made)
     outcome = compare_all(agreeing(args), found, net)._replace(not_run=not_run)
     ranking = rank(args, made, outcome)
     if args.json:
@@ -115,6 +114,8 @@ def prepare(args: argparse.Namespace) -> None:
     ratio = getattr(args, "fail_if_slower", None)
     if ratio is not None and not ratio > 1:
         raise ValueError(f"`fail-if-slower` must be above 1, got {ratio}.")
+    if args.devices not in (None, 1) and args.what == "run":
+        raise ValueError("`what` must be gradient or step with --devices, got run.")
     if getattr(args, "peer", False) and args.what not in (None, "gradient"):
         raise ValueError(f"`what` must be gradient with --peer, got {args.what}.")
     args.what = args.what or ("gradient" if getattr(args, "peer", False) else "step")
@@ -173,17 +174,20 @@ def _too_slow(args: argparse.Namespace, found: list[Timing]) -> int:
     return DISAGREES if slow else AGREES
 
 
-def _self_check(args: argparse.Namespace, found: list[Contender]) -> int:
+def _self_check(args: argparse.Namespace, made: Made) -> int:
     import numpy as np
 
     from ports.advice import GAIN
     from ports.speed import self_check
     from ports.speed_tables import self_check_sentence
 
+    found = made.contenders
+    if not found:
+        raise ValueError(f"Nothing to time: {made.barred[0]['backend']} {made.barred[0]['reason']}")
     with waiting(f"timing {len(found)} contenders against themselves for {args.budget:g} s", args.quiet):
         result = self_check([c.clock for c in found], args.budget, GAIN, np.random.default_rng(args.seed))
     if args.json:
         write_json(args.json, {"command": "speed", "settings": settings(args), "self_check": result._asdict()})
     if args.json != "-" and not args.quiet:
         say(console(), self_check_sentence(result))
-    return AGREES
+    return made.exit_code

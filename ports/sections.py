@@ -18,7 +18,7 @@ from reference.two_layer_net import Params
 Row = dict[str, Any]
 
 
-def sections(found: dict[str, Any], units: Sequence[int], pictures: dict[str, np.ndarray]) -> list[Section]:
+def sections(found: dict[str, Any], units: Sequence[int], pictures: dict[str, np.ndarray], epoch: int) -> list[Section]:
     """Return the sections in their order.
 
     Parameters
@@ -29,13 +29,15 @@ def sections(found: dict[str, Any], units: Sequence[int], pictures: dict[str, np
         The hidden units of the pictures.
     pictures : dict
         (U, side, side) by backend.
+    epoch : int
+        Iterations of an epoch, for a training that has not come to the end of its first.
     """
     return [
         _ladder(found["speed"]),
         _agreement(found["agree"]),
         _errors(found["errors_by_step"]),
         *_pictures(units, pictures),
-        *_training(found["train"]),
+        *_training(found["train"], epoch),
         *(_size(found[over], over) for over in ("hidden", "batch")),
         *_break_even(found["speed"]),
     ]
@@ -113,7 +115,7 @@ def _pictures(units: Sequence[int], pictures: dict[str, np.ndarray]) -> Iterator
         yield Section("The gradient itself", sentence, figures.svg(figures.pictures(units, pictures)), None)
 
 
-def _training(runs: Sequence[Row]) -> Iterator[Section]:
+def _training(runs: Sequence[Row], epoch: int) -> Iterator[Section]:
     if runs:
         sentence = (
             "The chapter's two figures, 4.5.2 and 4.5.3, one line for each run: all begin with the same net and see "
@@ -126,12 +128,13 @@ def _training(runs: Sequence[Row]) -> Iterator[Section]:
             last = row["accuracies"][-1]
             cells = (f"{len(row['losses']):,}", f"{last['train']:.4f}", f"{last['test']:.4f}")
             ends.add_row(row["backend"], row["dtype"], *cells)
-        yield Section("Training", sentence, figures.svg(_training_figure(runs)), ends)
+        yield Section("Training", sentence, figures.svg(_training_figure(runs, epoch)), ends)
 
 
-def _training_figure(runs: Sequence[Row]) -> Figure:
+def _training_figure(runs: Sequence[Row], epoch: int) -> Figure:
     ends = {}
-    epoch = runs[0]["accuracies"][1]["iteration"]  # the first is of the initial net
+    _, first, *later = (row["iteration"] for row in runs[0]["accuracies"])  # at 0, each epoch, and the end
+    epoch = first if later else epoch
     for row in runs:
         accuracies = np.array([tuple(each.values()) for each in row["accuracies"]])
         losses = np.array(row["losses"])

@@ -87,6 +87,23 @@ def test_a_wrong_port_is_shown_and_fails_it(folder: Path, tmp_path: Path) -> Non
     assert "their_port float64 structured was barred" in text
 
 
+def test_what_an_earlier_report_left_is_not_taken_for_new(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "agree.json").write_text((folder / "agree.json").read_text())
+    files = [f"--{part}-file={folder / part}.json" for part in ("speed", "hidden", "batch", "train")]
+    assert compare.main(["report", *NET, "--port", "no_such_port.py", "--out", str(tmp_path), *files]) == 2
+    assert not (tmp_path / "agree.json").exists()
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_nothing_timed_is_still_a_report(folder: Path, tmp_path: Path) -> None:
+    speed = json.loads((folder / "speed.json").read_text())
+    (tmp_path / "speed.json").write_text(json.dumps(speed | {"speed": [], "advice": None}))
+    given = {part: folder / f"{part}.json" for part in commands.report.PARTS} | {"speed": tmp_path / "speed.json"}
+    files = [f"--{part}-file={path}" for part, path in given.items()]
+    assert compare.main(["report", *NET, "--out", str(tmp_path), "--quiet", *files]) == 0
+    assert "<h2>The ladder</h2>" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -95,6 +112,8 @@ def test_a_wrong_port_is_shown_and_fails_it(folder: Path, tmp_path: Path) -> Non
             ("--hidden-file", "{batch}"),
             r"`--hidden-file` must be what speed --sweep hidden wrote, got .*\.",
         ),
+        (("--train-file", "{speed}"), r"`--train-file` must be what train wrote, got '.*speed.json'\."),
+        (("--agree-file", "{half}"), r"`--agree-file` must be what agree wrote, got '.*half.json'\."),
         (("--train-file", "{html}"), r"`--train-file` must be JSON, got '.*report.html': .*\."),
         (("--agree-file", "/no/such/file"), r"No such file or directory: '/no/such/file'\."),
         (("--out", "{html}/inside"), r"Not a directory: '.*'\."),
@@ -106,6 +125,8 @@ def test_bad_input_is_one_sentence(
     arguments: tuple[str, ...], sentence: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = {name: folder / f"{name}.json" for name in ("speed", "batch")} | {"html": folder / "report.html"}
+    paths["half"] = tmp_path / "half.json"
+    paths["half"].write_text('{"agreement": []}')
     given = [text.format(**paths) for text in arguments]
     out = [] if "--out" in given else ["--out", str(tmp_path / "out")]
     assert compare.main(["report", *NET, *out, *given]) == commands.BAD_INPUT

@@ -131,6 +131,15 @@ def test_the_self_check_prints_its_rate(capsys: pytest.CaptureFixture[str]) -> N
     assert 0 <= found["winners"] <= found["told_apart"] <= found["verdicts"]
 
 
+def test_a_self_check_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text("from ports.numpy_port import *\n\n\ndef gradient(params, x, t):\n    raise TypeError('none')\n")
+    alone = (*SHORT[:-4], "--what", "gradient", "--strategy", "closed form", "--self-check", "--dtype", "float64")
+    arguments = [name if name != "numpy" else str(path) for name in alone]
+    assert compare.main(["speed", *arguments]) == commands.BAD_INPUT
+    assert re.search(r"^compare.py: Nothing to time: .* crashed: TypeError at .*: none\n$", capsys.readouterr().err)
+
+
 def test_threads_are_set_before_a_library_counts_them() -> None:
     done = run("speed", *SHORT, "--threads", "1", "--json")
     assert done.returncode == 0, done.stderr
@@ -159,6 +168,11 @@ def test_alone_it_agrees_then_times_then_advises(capsys: pytest.CaptureFixture[s
     assert len(found["speed"]) == 1
 
 
+def test_alone_it_times_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(capsys, *SHORT, "--strategy", "structured")
+    assert [row["strategy"] for row in found["speed"]] == ["structured"]
+
+
 def test_alone_a_wrong_port_fails_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "their_port.py"
     path.write_text(WRONG)
@@ -184,6 +198,7 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (("--threads", "0"), r"`threads` must be from 1 to \d+, the cores of this process, got 0\."),
         (("--threads", "100000"), r"`threads` must be from 1 to \d+, the cores of this process, got 100000\."),
         (("--peer", "--what", "run"), r"`what` must be gradient with --peer, got run\."),
+        (("--devices", "2", "--what", "run"), r"`what` must be gradient or step with --devices, got run\."),
         (("--what", "everything"), r"argument --what: invalid choice: 'everything'"),
         (("--sweep", "depth"), r"argument --sweep: invalid choice: 'depth'"),
         (("--sizes", "3,2"), r"must be whole numbers from small to large, got '3,2'\."),
