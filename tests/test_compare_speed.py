@@ -1,6 +1,8 @@
 """compare.py speed and compare.py alone, as a user calls them."""
 
+import argparse
 import json
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 
 import commands
 import compare
+from commands import speed
+from test_advice import timing
 from test_compare import CRASHING, SMALL, WRONG, run
 
 NET = SMALL[1:]
@@ -65,6 +69,28 @@ def test_what_does_not_agree_is_barred(
     else:
         assert all("crashed: TypeError at their_port.py:6: no such loss" in row["reason"] for row in found["barred"])
         assert {backend for backend, _ in timed} == {"numpy"}
+
+
+def test_a_wrong_loss_bars_all_of_a_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(
+        "from ports.numpy_port import *\nimport ports.numpy_port as right\n\n\n"
+        "def loss(params, x, t):\n    return 2 * right.loss(params, x, t)\n"
+    )
+    arguments = ("speed", *SHORT, "--strategy", "structured,closed form", "--what", "gradient", "--port", str(path))
+    found = result(capsys, *arguments, code=commands.DISAGREES)
+    assert [(row["strategy"], row["quantity"]) for row in found["barred"]] == [
+        ("structured", "loss"),
+        ("closed form", "loss"),
+    ]
+    assert {row["backend"] for row in found["speed"]} == {"numpy"}
+
+
+@pytest.mark.parametrize(("low", "code"), [(1.9, 0), (2.1, commands.DISAGREES)])
+def test_slow_is_what_the_whole_interval_says(low: float, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    slow = timing("numpy", 3.0, (3.0, low, 5.0))
+    assert speed._too_slow(argparse.Namespace(fail_if_slower=2.0), [timing("jax", 1.0, (1, 1, 1)), slow]) == code
+    assert capsys.readouterr().err.count("numpy collocated") == (code > 0)
 
 
 def test_the_table_says_who_is_barred(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +172,14 @@ def test_threads_are_set_before_a_library_counts_them() -> None:
     found = json.loads(done.stdout)
     assert found["speed"][0]["cores_used"] < 1.2
     assert ", 1 core)" in found["advice"]["sentence"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system pins no process to cores")
+def test_threads_pin_the_process_before_a_port_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text("import os\n\nfrom ports.numpy_port import *\n\nassert len(os.sched_getaffinity(0)) == 1\n")
+    done = run("speed", *SHORT, "--threads", "1", "--port", str(path), "--quiet")
+    assert done.returncode == 0, done.stderr
 
 
 def test_peers_stand_beside_and_are_not_ranked(capsys: pytest.CaptureFixture[str]) -> None:

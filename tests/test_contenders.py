@@ -1,10 +1,14 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 import ports
+from ports import contenders
 from ports.agreement import Subject, random_problem
 from ports.contenders import CLOSED_FORM, SAMPLED, Task, contender, first_call, relative_error, truth
 from ports.peers import PEERS, peers
+from ports.speed import Reading
 from reference.datasets import load
 from reference.two_layer_net import Params
 
@@ -57,6 +61,38 @@ def test_a_sample_of_parameters_is_scaled_up(strategy: str, monkeypatch: pytest.
     assert many.seconds > 10 * one.seconds
 
 
+def test_a_clock_is_of_all_parameters_and_of_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that takes a second, of a sample: the whole takes as much longer as there are more parameters."""
+    monkeypatch.setattr(contenders, "calibrated", lambda call: lambda: Reading(1.0, 2.0))
+    for what, steps in (("gradient", 1), ("step", 1), ("run", 1000)):
+        net = task(what, hidden=64, iterations=1000)
+        share = SAMPLED["loop"] / sum(p.size for p in net.problem.params)
+        assert contender(subject(), "loop", net).clock() == pytest.approx((steps / share, 2 * steps / share))
+
+
+def test_a_step_is_a_share_of_the_call_and_the_first_call_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    port = ports.load("numpy")
+
+    def train_steps(params: Params, x: np.ndarray, t: np.ndarray, batches: np.ndarray, **_: object) -> None:
+        steps.append(len(batches))
+
+    def first_call(call: Callable[[], object]) -> tuple[float, None]:
+        assert steps == []
+        call()
+        return 1.0, None
+
+    def reading(call: Callable[[], object], repetitions: int = 1, units: float = 1.0) -> Reading:
+        call()
+        return Reading(0.03 / units, 0.03 / units)  # for 16 steps: so it takes 64 of them for a tenth of a second
+
+    monkeypatch.setattr(port, "train_steps", train_steps)
+    monkeypatch.setattr(contenders, "first_call", first_call)
+    monkeypatch.setattr(contenders, "reading", reading)
+    assert contender(subject(), "collocated", task("step")).clock().seconds == 0.03 / 64
+    assert steps == [16, 16, 16, 64, 64]
+
+
 def test_few_parameters_are_all_timed() -> None:
     assert contender(subject(), "loop", task("gradient")).estimated is None
 
@@ -101,6 +137,12 @@ def test_a_peer_that_would_take_long_does_not_run() -> None:
     found, not_run = peers(task("gradient"), budget=0.0)
     assert found == []
     assert all("would take about" in row["reason"] or "not installed" in row["reason"] for row in not_run)
+
+
+def test_a_peer_that_would_take_all_memory_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("scipy")
+    monkeypatch.setattr("ports.peers.LARGEST", 0)
+    assert peers(task("gradient"), budget=1e9)[0] == []
 
 
 def test_truth_is_the_reference_at_more_digits() -> None:

@@ -81,8 +81,9 @@ def test_crossovers_are_marked_where_they_are() -> None:
 
 
 def test_the_lead_changes_where_the_totals_meet() -> None:
-    """1 ms a step from the start, against 0.1 ms after a second: they meet after 1,111 steps."""
+    """1 ms a step from the start, against 0.1 ms after a second: they meet after 1,111 steps; a third never leads."""
     rows = [timed(first_call_s=1e-3), timed(backend="jax", first_call_s=1.0, median_s=1e-4)]
+    rows.append(timed(backend="torch", first_call_s=0.5, median_s=1e-2))
     found = points(drawn(speed_figures.break_even, rows), "o")
     assert len(found) == 1
     assert next(iter(found))[0] == pytest.approx(1111, rel=0.03)

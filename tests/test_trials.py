@@ -10,7 +10,18 @@ import ports
 from ports.agreement import Agreement, Subject
 from ports.bounds import Problem, curvature_bound
 from ports.protocol import STRATEGIES
-from ports.trials import RATE, SECOND_STEP, _prime, check, check_training, saturate, shift, stretch, trajectory
+from ports.trials import (
+    RATE,
+    SECOND_STEP,
+    _prime,
+    check,
+    check_training,
+    saturate,
+    shift,
+    stretch,
+    trajectory,
+    variations,
+)
 from problems import problems, subjects
 from reference.functions import sigmoid
 from reference.two_layer_net import Params, gradient, predict
@@ -57,6 +68,17 @@ def test_shifted_logits_overflow_where_the_largest_is_not_taken_out() -> None:
     np.testing.assert_allclose(predict(params, x), predict(plain().params, x), rtol=1e-10)
     with np.errstate(over="ignore"):
         assert np.isinf(np.exp(sigmoid(x @ params.W1 + params.b1) @ params.W2 + params.b2)).all()
+
+
+def test_each_variation_is_what_its_name_says() -> None:
+    data = plain()
+    found, stretched = variations(data, 0), stretch(data, 0)
+    assert list(found) == ["data", "stretched", "saturated", "shifted"]
+    for name, expected in (("data", data), ("stretched", stretched)):
+        np.testing.assert_array_equal(found[name].x, expected.x)
+    np.testing.assert_array_equal(found["saturated"].params.b1, saturate(stretched).params.b1)
+    np.testing.assert_array_equal(found["shifted"].params.b2, shift(stretched).params.b2)
+    assert not np.array_equal(found["saturated"].params.b1, data.params.b1)
 
 
 @pytest.mark.parametrize(("samples", "prime"), [(1, 1), (2, 2), (4, 3), (12, 11), (100, 97), (101, 101)])
