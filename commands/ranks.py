@@ -119,7 +119,8 @@ def _speaks() -> bool:
 def _join() -> None:
     """Meet the other processes of JAX."""
     from commands import guard
-    from ports.jax_variables import check, patience
+    from ports.jax_variables import check
+    from ports.patience import patience
 
     address, number, mine = check(os.environ)
     met = guard.child(

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ports.jax_variables import check, patience
+from ports.jax_variables import check
+from ports.patience import patience
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -1,17 +1,8 @@
 """The variables by which processes of JAX are told of each other; importing this imports no framework."""
 
-import os
 from collections.abc import Mapping
 
 from reference.validation import DeviceError
-
-PATIENCE = 120
-"""Seconds that a process waits for the others, unless the variable FDNET_PATIENCE says otherwise."""
-
-
-def patience() -> int:
-    """Return how many seconds to wait."""
-    return int(float(os.environ.get("FDNET_PATIENCE", PATIENCE)))
 
 
 def check(environment: Mapping[str, str]) -> tuple[str, int, int]:

@@ -21,12 +21,10 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from ports import torch_port as one
+from ports.patience import patience
 from reference.collocation import plan, warn_of_structured
 from reference.two_layer_net import Params
 from reference.validation import MEMORY, DeviceError, check_entries, check_gradient, check_net, check_step, dtype_name
-
-PATIENCE = "120"
-"""Seconds that a rank waits for the others, unless the variable FDNET_PATIENCE says otherwise."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -292,15 +290,8 @@ def _answered(port: Ranks) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ConnectionAbortedError(
-            f"A rank has ended, or has not answered for {_patience()} s: rank {port.rank} of {port.ranks} stops."
+            f"A rank has ended, or has not answered for {patience()} s: rank {port.rank} of {port.ranks} stops."
         ) from error
-
-
-def _patience() -> int:
-    text = os.environ.get("FDNET_PATIENCE", PATIENCE)
-    if not text.isdecimal() or not 0 < int(text) < 10**6:
-        raise ValueError(f"`FDNET_PATIENCE` must be a whole number of seconds, from 1 to 999999, got {text!r}.")
-    return int(text)
 
 
 def _gpu_for_each() -> bool:
@@ -316,7 +307,7 @@ def joined() -> Ranks | None:
 @cache
 def _meet(ranks: int) -> Ranks:
     """Return the port when all ranks are there."""
-    wait, rank = timedelta(seconds=_patience()), int(os.environ.get("RANK", "0"))
+    wait, rank = timedelta(seconds=patience()), int(os.environ.get("RANK", "0"))
     if _gpu_for_each():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
     engine = "cpu:gloo,cuda:nccl" if _gpu_for_each() else "gloo"
@@ -326,7 +317,7 @@ def _meet(ranks: int) -> Ranks:
     except RuntimeError as error:
         at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise DeviceError(
-            f"The coordinator {at} and all {ranks} ranks must answer within {_patience()} s (FDNET_PATIENCE), but "
+            f"The coordinator {at} and all {ranks} ranks must answer within {patience()} s (FDNET_PATIENCE), but "
             f"rank {rank} has waited in vain."
         ) from error
     atexit.register(dist.destroy_process_group)
