@@ -36,9 +36,13 @@ def new_command(
 
 
 def add_subjects(
-    parser: argparse.ArgumentParser, *, backend: str = "all", dtype: str | None = ",".join(DTYPES)
+    parser: argparse.ArgumentParser,
+    *,
+    backend: str = "all",
+    dtype: str | None = ",".join(DTYPES),
+    scaling: bool = False,
 ) -> None:
-    """Add what names the backends, dtypes and devices to run."""
+    """Add what names the backends, dtypes and devices to run; with `scaling`, on several numbers of devices."""
     add = parser.add_argument
     add("--backend", metavar="NAMES", type=backends, default=backend, help="backends, by comma, or all")
     add("--dtype", metavar="NAMES", type=dtypes, default=dtype, help="dtypes, by comma")
@@ -49,7 +53,11 @@ def add_subjects(
         default="auto",
         help="devices that the backends know, such as cpu or cuda, by comma; auto takes their default",
     )
-    add("--devices", metavar="N", type=devices, help="lay the work over N devices, or all; by itself under torchrun")
+    over = "lay the work over N devices, or all; by itself under torchrun"
+    if scaling:
+        add("--devices", metavar="N[,N,...]", type=counts, help=over + "; with several N, print how the time scales")
+    else:
+        add("--devices", metavar="N", type=devices, help=over)
     add("--port", metavar="FILE|MODULE", action="append", default=[], help="a port from outside, besides the backends")
 
 
@@ -127,6 +135,22 @@ def devices(text: str) -> int | str:
     if text != "all" and not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"must be a number of devices, or all, got {text!r}")
     return text if text == "all" else int(text)
+
+
+def counts(text: str) -> int | str | tuple[int, ...]:
+    """Parse a number of devices, or several from small to large."""
+    return increasing(text) if "," in text else devices(text)
+
+
+def increasing(text: str) -> tuple[int, ...]:
+    """Parse whole numbers from small to large."""
+    try:
+        found = tuple(int(name) for name in names(text))
+    except ValueError:
+        found = ()
+    if not found or found != tuple(sorted(found)) or found[0] < 1:
+        raise argparse.ArgumentTypeError(f"must be whole numbers from small to large, got {text!r}")
+    return found
 
 
 def settings(args: argparse.Namespace) -> dict[str, object]:

@@ -92,7 +92,7 @@ def rank(args: argparse.Namespace, made: Made, outcome: Outcome) -> Ranking:
     from ports.advice import advise, timings
     from ports.speed import take_rounds
 
-    barred = made.barred + [row for c in made.contenders if (row := _disagreement(c, outcome))]
+    barred = made.barred + [row for c in made.contenders if (row := disagreement(c[:4], outcome))]
     out = {tuple(row[key] for key in KEY) for row in barred}
     running = [c for c in made.contenders if c[:4] not in out]
     found: list[Timing] = []
@@ -104,17 +104,18 @@ def rank(args: argparse.Namespace, made: Made, outcome: Outcome) -> Ranking:
     return Ranking(found, barred, outcome.not_run + made.not_run, advice)
 
 
-def _disagreement(c: Contender, outcome: Outcome) -> dict[str, Any] | None:
-    """Return the row that bars a contender: its worst quantity that disagrees, or a crash."""
+def disagreement(key: tuple[str, str, str, str], outcome: Outcome) -> dict[str, Any] | None:
+    """Return the row that bars what `key` names from being timed: its worst quantity that disagrees, or a crash."""
+    backend, strategy, dtype, device = key
     for crash in outcome.crashed:
-        if (crash["backend"], crash["dtype"]) == (c.backend, c.dtype):
-            return _barred(c[:4], f"crashed: {crash['reason']}")
+        if (crash["backend"], crash["dtype"]) == (backend, dtype):
+            return _barred(key, f"crashed: {crash['reason']}")
     wrong = [
         row
         for row in outcome.rows
         if not row.agrees
-        and (row.backend, row.dtype, row.device) == (c.backend, c.dtype, c.device)
-        and row.strategy in (None, c.strategy)
+        and (row.backend, row.dtype, row.device) == (backend, dtype, device)
+        and row.strategy in (None, strategy)
     ]
     if not wrong:
         return None
@@ -122,7 +123,7 @@ def _disagreement(c: Contender, outcome: Outcome) -> dict[str, Any] | None:
 
     worst = max(wrong, key=lambda row: row.ratio)
     more = {"quantity": worst.quantity, "gap": worst.gap, "bound": worst.bound}
-    return _barred(c[:4], disagreement_sentence(worst).split(": ", 1)[1], **more)
+    return _barred(key, disagreement_sentence(worst).split(": ", 1)[1], **more)
 
 
 def sizes_of(net: Problem) -> dict[str, int]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COMMANDS = ("agree", "train", "predict")
-"""Those that ranks can run together: by their own clocks they would not decide alike what is to be timed next."""
+"""Those that ranks can run together, besides `speed` on several numbers of devices."""
 FILES = ("json", "save", "plot", "history")
 """Options that name what is written; for the checkpoint see `commands.keeper`."""
 
@@ -62,8 +62,12 @@ def meet(args: argparse.Namespace) -> None:
 
 def _check_command(args: argparse.Namespace) -> None:
     name = args.run.__module__.rpartition(".")[2]
-    if name not in COMMANDS:
-        raise ValueError(f"`{name}` must run in one process, got {count()} ranks: ranks run {', '.join(COMMANDS)}.")
+    scales = name == "speed" and isinstance(args.devices, tuple) and not _by_jax()
+    if name not in COMMANDS and not scales:
+        more = "" if _by_jax() else ", and speed with several --devices"
+        raise ValueError(
+            f"`{name}` must run in one process, got {count()} ranks: ranks run {', '.join(COMMANDS)}{more}."
+        )
 
 
 def _stop(*_: object) -> None:

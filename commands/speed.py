@@ -15,7 +15,7 @@ from commands.options import (
     add_problem,
     add_subjects,
     among,
-    names,
+    increasing,
     new_command,
     problem,
     settings,
@@ -23,6 +23,7 @@ from commands.options import (
 )
 from commands.output import console, say, waiting, write_json
 from commands.ranking import Made, Ranking, agreeing, contenders, rank, sizes_in_words
+from commands.scaling import check_alone, scaling
 from commands.sweep import SIZES, sweep
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def add(commands: Any) -> None:
         "Only what agrees with the reference is timed.",
         epilog=EXIT_CODES + "; how fast it is fails a run only with --fail-if-slower",
     )
-    add_subjects(parser)
+    add_subjects(parser, scaling=True)
     add_problem(parser)
     add_output(parser)
     add_timing(parser, budget=20.0)
@@ -52,7 +53,9 @@ def add(commands: Any) -> None:
     add("--strategy", metavar="NAMES", type=strategies, default="collocated", help=known)
     add("--peer", action="store_true", help="time the finite differences of SciPy and numdifftools besides")
     add("--sweep", choices=tuple(SIZES), help="repeat it over sizes, and find where one overtakes another")
-    add("--sizes", metavar="N,N,...", type=sizes, help="the sizes of the sweep (default: some about the chapter's)")
+    add(
+        "--sizes", metavar="N,N,...", type=increasing, help="the sizes of the sweep (default: some about the chapter's)"
+    )
     add("--self-check", action="store_true", help="time each contender against itself: how often is it told apart?")
     add("--fail-if-slower", metavar="RATIO", type=float, help="exit 1 if one takes RATIO times the best, for sure")
 
@@ -73,17 +76,6 @@ def strategies(text: str) -> tuple[str, ...]:
     return known if text == "all" else among(text.replace("closed-form", CLOSED_FORM), known)
 
 
-def sizes(text: str) -> tuple[int, ...]:
-    """Parse whole numbers from small to large."""
-    try:
-        found = tuple(int(name) for name in names(text))
-    except ValueError:
-        found = ()
-    if not found or found != tuple(sorted(found)) or found[0] < 1:
-        raise argparse.ArgumentTypeError(f"must be whole numbers from small to large, got {text!r}")
-    return found
-
-
 def run(args: argparse.Namespace) -> int:
     """Time, print, and return the exit code."""
     prepare(args)
@@ -91,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
     data = load(args.data, seed=args.seed)
     net = problem(args, data)
+    if isinstance(args.devices, tuple):
+        return scaling(args, data, net)
     found, not_run = subjects(args)
     if args.sweep:
         return sweep(args, data, found, not_run)
@@ -119,6 +113,7 @@ def prepare(args: argparse.Namespace) -> None:
     if getattr(args, "peer", False) and args.what not in (None, "gradient"):
         raise ValueError(f"`what` must be gradient with --peer, got {args.what}.")
     args.what = args.what or ("gradient" if getattr(args, "peer", False) else "step")
+    check_alone(args)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is not ours alone
     if args.threads is not None:
         restart_with_threads(args.threads)

@@ -13,6 +13,7 @@ import numpy as np
 import ports
 from ports.agreement import Subject, on_device
 from ports.bounds import Problem
+from ports.protocol import Port
 from ports.speed import Clock, Reading, calibrated, reading
 from reference.datasets import load
 from reference.gradient import structured_step
@@ -73,7 +74,7 @@ class Contender(NamedTuple):
 
 def contender(subject: Subject, strategy: str, task: Task) -> Contender:
     """Make the first call, and return the clock."""
-    gradient = subject.port.gradient if strategy == CLOSED_FORM else subject.port.GRADIENTS[strategy]
+    gradient = function_of(subject.port, strategy)
     options = {} if strategy == CLOSED_FORM else {"h": task.h, "memory": task.memory}
     chosen = _sample(strategy, task)
     if chosen is not None:
@@ -98,6 +99,11 @@ def contender(subject: Subject, strategy: str, task: Task) -> Contender:
         estimated=f"{count:,} of {total:,} parameters" if chosen is not None else None,
         ranked=strategy != CLOSED_FORM,
     )
+
+
+def function_of(port: Port, strategy: str) -> Callable[..., Params]:
+    """Return the gradient of a port, by the name of a strategy or of the closed form."""
+    return port.gradient if strategy == CLOSED_FORM else port.GRADIENTS[strategy]
 
 
 class _Made(NamedTuple):
@@ -135,24 +141,32 @@ def _gradient(subject: Subject, gradient: Callable[..., Params], options: dict[s
 
 def _steps(subject: Subject, gradient: Callable[..., Params], task: Task) -> _Made:
     """Time `train_steps`, by the step; its first call makes FIRST_STEPS of them."""
-    train = _training(subject, gradient, task, STEP_SAMPLES)
+    train = training(subject, gradient, task, STEP_SAMPLES)
     first, peak = first_call(lambda: train(FIRST_STEPS))
+    return _Made(steps_clock(train), first, peak)
+
+
+def steps_clock(train: Callable[[int], Any]) -> Clock:
+    """Return a clock of one step, which makes many of them in a call; `train` has made FIRST_STEPS before."""
     step = min(reading(lambda: train(FIRST_STEPS)).seconds for _ in range(2)) / FIRST_STEPS
     steps = FIRST_STEPS
     while steps < MOST_STEPS and steps * step < STEPS_SECONDS:
         steps *= 2
     train(steps)  # compiled for as many
-    return _Made(lambda: reading(lambda: train(steps), units=steps), first, peak)
+    return lambda: reading(lambda: train(steps), units=steps)
 
 
-def _training(
-    subject: Subject, gradient: Callable[..., Params], task: Task, samples: int | None = None
+def training(
+    subject: Subject, gradient: Callable[..., Params], task: Task, samples: int | None = None, batch: int | None = None
 ) -> Callable[[int], Any]:
-    """Return the function that makes so many steps from the problem's net, and waits for them."""
+    """Return the function that makes so many steps from the problem's net, and waits for them.
+
+    `samples` are those that batches are drawn from, all unless told; a batch is as large as the problem's unless told.
+    """
     params, _ = on_device(subject, task.problem)
     x = subject.port.from_numpy(task.data.x_train[:samples], dtype=subject.dtype, device=subject.device)
     t, rng = task.data.t_train[:samples], np.random.default_rng(task.seed)
-    batches = rng.integers(0, len(t), (max(MOST_STEPS, task.iterations), len(task.problem.t)))
+    batches = rng.integers(0, len(t), (max(MOST_STEPS, task.iterations), batch or len(task.problem.t)))
 
     def train(steps: int) -> Any:
         trained = subject.port.train_steps(
@@ -173,8 +187,8 @@ def _fresh_run(subject: Subject, strategy: str, task: Task) -> Reading:
 
 def _run(name: str, dtype: str, device: str, strategy: str, task: Task) -> Reading:
     subject = Subject(name, ports.load(name), dtype, device)
-    gradient = subject.port.gradient if strategy == CLOSED_FORM else subject.port.GRADIENTS[strategy]
-    train = _training(subject, gradient, replace(task, data=load(task.source, seed=task.seed)))
+    gradient = function_of(subject.port, strategy)
+    train = training(subject, gradient, replace(task, data=load(task.source, seed=task.seed)))
     return reading(lambda: train(task.iterations))
 
 

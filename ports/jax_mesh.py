@@ -21,7 +21,9 @@ from jax.sharding import PartitionSpec as P
 from ports import jax_port
 from ports.jax_hosts import Arguments, Result, together
 from ports.jax_layout import AXES, NO_SAMPLE, MeshArray, Placing, Placings, mesh_for, mesh_of, put, split, whole
+from ports.jax_messages import gather, largest_over, muted, sent_by, sum_over
 from ports.jax_port import Shifts, Unperturbed, _with_x64
+from ports.messages import Sent, total
 from reference.collocation import Plan, plan, warn_of_structured
 from reference.two_layer_net import Params
 from reference.validation import (
@@ -60,10 +62,14 @@ class MeshPort:
     ----------
     devices : int or "all"
         How many. Where several processes run, all that there are.
+    silent : bool
+        Leave out what devices send each other, so that what that takes can be told from what they compute. All results
+        are wrong.
     """
 
-    def __init__(self, devices: int | str) -> None:
-        self._kinds = _kinds(devices)
+    def __init__(self, devices: int | str, *, silent: bool = False) -> None:
+        self._kinds, self._silent = _kinds(devices), silent
+        self._calls: list[tuple[Any, Any]] | None = None  # of programs, with their arguments, while they are counted
         self.gradient = self._closed_form  # one object: `train_steps` knows it again
         self.GRADIENTS: dict[str, Callable[..., Params]] = {
             "loop": self._loop,
@@ -75,6 +81,20 @@ class MeshPort:
     def devices(self) -> tuple[str, ...]:
         """Return the kinds of devices of which there are enough."""
         return tuple(self._kinds)
+
+    def subset(self, devices: int, *, silent: bool = False) -> "MeshPort":
+        """Return the port over the first so many of the devices."""
+        return MeshPort(devices, silent=silent)
+
+    @_public
+    def sent(self, call: Callable[[], Any]) -> Sent:
+        """Return what each device sends in a call of this port."""
+        self._calls = []
+        try:
+            call()
+            return total(sent_by(program.trace(*args).jaxpr) for program, args in self._calls)
+        finally:
+            self._calls = None
 
     def from_numpy(self, array: np.ndarray, *, dtype: str, device: str) -> MeshArray:
         """Return a copy of `array`, which goes to the devices when it is known how it is to be cut."""
@@ -98,8 +118,8 @@ class MeshPort:
         mesh = self._mesh(params, x)
         places = split(mesh, params, len(x))
         y = Placing(mesh, P("batch", None), (places.x.shape[0], len(params.b2)))
-        program = _program(_predict, mesh, (_specs(places.params), places.x.spec), y.spec)
-        return _result(program(_put(params, places), x.on(places.x)), y, x, (len(x), len(params.b2)))
+        program = self._program(_predict, mesh, (_specs(places.params), places.x.spec), y.spec)
+        return _result(self._call(program, _put(params, places), x.on(places.x)), y, x, (len(x), len(params.b2)))
 
     @_public
     def loss(self, params: Params, x: MeshArray, t: Any) -> MeshArray:
@@ -115,8 +135,8 @@ class MeshPort:
         labels, _ = _checked(params, x, t)
         mesh = self._mesh(params, x)
         places = split(mesh, params, len(x))
-        program = _program(function, mesh, _net_specs(places), P(), samples=len(x))
-        return _result(program(*_net(params, x, labels, places)), Placing(mesh, P(), ()), x, ())
+        program = self._program(function, mesh, _net_specs(places), P(), samples=len(x))
+        return _result(self._call(program, *_net(params, x, labels, places)), Placing(mesh, P(), ()), x, ())
 
     @_public
     def _closed_form(self, params: Params, x: MeshArray, t: Any) -> Params:
@@ -170,8 +190,9 @@ class MeshPort:
         places = split(mesh, params, len(x))
         specs = (*_net_specs(places), P())
         fixed = {"name": name, "samples": len(x), "memory": memory, "needs": needs}
-        program = _program(_gradient, mesh, specs, _specs(places.slope), **fixed)
-        return _net_of(program(*_net(params, x, labels, places), shifts), places.slope, params)
+        program = self._program(_gradient, mesh, specs, _specs(places.slope), **fixed)
+        found = self._call(program, *_net(params, x, labels, places), shifts)
+        return _net_of(found, places.slope, params)
 
     def _by_parameters(
         self, name: str, params: Params, x: MeshArray, t: Any, h: float, memory: float, entries: Any
@@ -184,9 +205,11 @@ class MeshPort:
         mesh = mesh_of(self._kinds[x.device], 1)
         places = whole(mesh, params, len(x))
         room = int(memory) if name == "batched" else 0
-        program = _program(_some_differences, mesh, (*_net_specs(places), P(), P()), P(), memory=room, shapes=shapes)
+        program = self._program(
+            _some_differences, mesh, (*_net_specs(places), P(), P()), P(), memory=room, shapes=shapes
+        )
         shares = _shares(chosen, mesh.size)
-        found = program(*_net(params, x, labels, places), _shifts(h, sizes, x).h, shares)
+        found = self._call(program, *_net(params, x, labels, places), _shifts(h, sizes, x).h, shares)
         return Params(*(_result(g, Placing(mesh, P(), s), x, s) for g, s in zip(found, shapes, strict=True)))
 
     @_public
@@ -220,7 +243,8 @@ class MeshPort:
             if name == "collocated" and not needs.collocates:
                 warn_of_structured(h, sizes["x"])
             program, places, mine = self._training(name, params, x, batches.shape, int(memory), needs)
-            trained, losses, weights = program(
+            trained, losses, weights = self._call(
+                program,
                 _put(params, places),
                 x.on(places.x),
                 put(places.labels, np.append(labels, NO_SAMPLE)),
@@ -253,10 +277,18 @@ class MeshPort:
         specs = (*_net_specs(places), mine.spec, P(), P())
         fixed = {"name": name, "samples": samples, "memory": memory, "needs": needs}
         out = (_specs(places.params), P(), P())
-        return _program(_train, mesh, specs, out, **fixed), places, mine
+        return self._program(_train, mesh, specs, out, **fixed), places, mine
 
     def _mesh(self, params: Params, x: MeshArray) -> Mesh:
         return mesh_for(self._kinds[x.device], params, len(x))
+
+    def _program(self, function: Callable[..., Any], mesh: Mesh, specs: Any, out_specs: Any, **fixed: Any) -> Any:
+        return _program(function, mesh, specs, out_specs, self._silent, **fixed)
+
+    def _call(self, program: Any, *args: Any) -> Any:
+        if self._calls is not None:
+            self._calls.append((program, args))
+        return program(*args)
 
 
 def _kinds(devices: int | str) -> dict[str, tuple[jax.Device, ...]]:
@@ -273,9 +305,12 @@ def _kinds(devices: int | str) -> dict[str, tuple[jax.Device, ...]]:
 
 
 @cache
-def _program(function: Callable[..., Any], mesh: Mesh, specs: Any, out_specs: Any, **fixed: Any) -> Any:
+def _program(function: Callable[..., Any], mesh: Mesh, specs: Any, out_specs: Any, silent: bool, **fixed: Any) -> Any:
     """Return `function`, which sees its own part of each argument, compiled for the mesh."""
-    mapped = jax.shard_map(partial(function, **fixed), mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
+    run: Callable[..., Any] = partial(function, **fixed)
+    mapped = jax.shard_map(
+        muted(run) if silent else run, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False
+    )
     return jax.jit(mapped, compiler_options=jax_port._compiler_options())
 
 
@@ -334,13 +369,8 @@ def _shares(entries: Entries, count: int) -> Entries:
 # --- what each device does
 
 
-def _sum(parts: Any, axis: str) -> Any:
-    """Return the sum over an axis of the mesh, as one message; XLA would send it to the device itself where it is 1."""
-    return lax.psum(parts, axis) if lax.axis_size(axis) > 1 else parts
-
-
 def _over_hidden(part: Array) -> Array:
-    return _sum(part, "hidden")
+    return sum_over(part, "hidden")
 
 
 def _unperturbed(params: Params, x: Array, labels: Array, terms: int) -> Unperturbed:
@@ -355,12 +385,12 @@ def _predict(params: Params, x: Array) -> Array:
 
 
 def _loss(params: Params, x: Array, labels: Array, *, samples: int) -> Array:
-    return _sum(_unperturbed(params, x, labels, 1).loss.sum(), "batch") / samples
+    return sum_over(_unperturbed(params, x, labels, 1).loss.sum(), "batch") / samples
 
 
 def _accuracy(params: Params, x: Array, labels: Array, *, samples: int) -> Array:
     right = jax_port._logits(params, x, _over_hidden).argmax(axis=1) == labels
-    return _sum(right.astype(x.dtype).sum(), "batch") / samples
+    return sum_over(right.astype(x.dtype).sum(), "batch") / samples
 
 
 def _gradient(
@@ -389,7 +419,7 @@ def _whole_batch(name: str, shifts: Shifts, memory: int, needs: Plan, samples: i
             collocates = name == "collocated" and needs.collocates
             row_bytes = jax_port._row_bytes if collocates else jax_port._structured_row_bytes
             part = _by_chunks(by, samples, params, x, labels, memory // row_bytes(params, needs))
-        return _sum(part, "batch")
+        return sum_over(part, "batch")
 
     return loss_and_gradient
 
@@ -439,7 +469,7 @@ def _some_differences(
         lax.dynamic_slice_in_dim(at, lax.axis_index(AXES) * n, n) for at, n in zip(entries, sizes, strict=True)
     ]
     found = jax_port._differences(params, x, labels, h, mine, memory)
-    together = lax.all_gather(jnp.concatenate(found), AXES)  # (devices, the shares of all members)
+    together = gather(jnp.concatenate(found), AXES)  # (devices, the shares of all members)
     parts = jnp.split(together, np.cumsum(sizes)[:-1], axis=1)
     return Params(*(p.ravel()[: math.prod(s)].reshape(s) for p, s in zip(parts, shapes, strict=True)))
 
@@ -467,7 +497,7 @@ def _train(
     trained, losses, weights = jax_port._scan(
         params, x, labels, batches, rate, shifts, jax_port.gradient, memory, needs, loss_and
     )
-    return trained, losses, lax.pmax(weights, "hidden")
+    return trained, losses, largest_over(weights, "hidden")
 
 
 def _all_differences(h: Array, memory: int) -> LossAndGradient:

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from ports.advice import Advice, Timing
+from ports.advice import Advice, Timing, machine
+from ports.scaling import Point
 from ports.speed import ERROR, Interval, SelfCheck
 from ports.tables import plain_table
 
@@ -28,12 +29,7 @@ SPARED = ("peak", "error", "cores", "95% interval", "x closed form", "first call
 def speed_table(timings: Sequence[Timing], width: int) -> Table:
     """Return a table with a line for each contender, and of SPARED the columns that fit into `width`."""
     cells = [_speed_cells(timing) for timing in timings]
-    empty = [name for name in cells[0] if all(row[name] == "-" for row in cells)]
-    shown = [name for name in cells[0] if name not in empty]
-    for name in SPARED:
-        lengths = [max(len(text) for text in (key, *(row[key] for row in cells))) for key in shown]
-        if sum(lengths) + 2 * len(lengths) > width and name in shown:
-            shown.remove(name)
+    shown = _fitting(cells, SPARED, width)
     table = plain_table(*((name, "left" if name in ("backend", "strategy") else "right") for name in shown))
     for dtype in dict.fromkeys(timing.contender.dtype for timing in timings):
         table.add_row()
@@ -41,6 +37,16 @@ def speed_table(timings: Sequence[Timing], width: int) -> Table:
             if timing.contender.dtype == dtype:
                 table.add_row(*(row[name] for name in shown))
     return table
+
+
+def _fitting(cells: Sequence[dict[str, str]], spared: Sequence[str], width: int) -> list[str]:
+    """Return the columns that say something, without those of `spared`, from its first on, that do not fit."""
+    shown = [name for name in cells[0] if any(row[name] != "-" for row in cells)]
+    for name in spared:
+        lengths = [max(len(text) for text in (key, *(row[key] for row in cells))) for key in shown]
+        if sum(lengths) + 2 * len(lengths) > width and name in shown:
+            shown.remove(name)
+    return shown
 
 
 def _speed_cells(timing: Timing) -> dict[str, str]:
@@ -122,3 +128,57 @@ def crossover_sentence(row: dict[str, Any], over: str) -> str:
     """Return where one becomes faster than another."""
     below, above = (f"{row[key]['backend']} {row[key]['strategy']}" for key in ("faster_below", "faster_above"))
     return f"In {row['faster_above']['dtype']}, {above} overtakes {below} at about {over} = {row['size']:.0f}."
+
+
+SCALING_SPARED = ("95% interval", "messages", "weak: a step", "efficiency", "bytes", "weak: efficiency", "in messages")
+"""What the table of scaling does without in a narrow terminal."""
+
+
+def scaling_table(courses: Sequence[Sequence[Point]], width: int) -> Table:
+    """Return a table with a line for each number of devices, course by course."""
+    cells = [[_scaling_cells(point) for point in course] for course in courses]
+    shown = _fitting([row for rows in cells for row in rows], SCALING_SPARED, width)
+    table = plain_table(*((name, "left" if name in ("backend", "strategy") else "right") for name in shown))
+    for rows in cells:
+        table.add_row()
+        for row in rows:
+            table.add_row(*(row[name] for name in shown))
+    return table
+
+
+def _scaling_cells(point: Point) -> dict[str, str]:
+    several = point.devices > point.base
+    return {
+        "backend": f"{point.backend} {point.dtype}",
+        "strategy": point.strategy,
+        "devices": str(point.devices),
+        "a step": seconds(point.seconds.median),
+        "95% interval": f"{seconds(point.seconds.low)} to {seconds(point.seconds.high)}",
+        "speedup": _ratio(point.speedup),
+        "efficiency": f"{point.efficiency:.0%}" if several else "-",
+        "weak: a step": seconds(point.weak_seconds.median),
+        "weak: efficiency": _share(point.weak_efficiency) if several else "-",
+        "in messages": _share(point.in_messages) if point.in_messages else "-",
+        "messages": str(point.sent.messages),
+        "bytes": f"{point.sent.payload:,}",
+    }
+
+
+def _share(share: Interval) -> str:
+    return f"{share.median:.0%} ({share.low:.0%} to {share.high:.0%})"
+
+
+def scaling_notes(courses: Sequence[Sequence[Point]]) -> list[str]:
+    """Return what the table means."""
+    if not courses:
+        return []
+    first = courses[0][0]
+    base = "" if first.base == 1 else f" {first.base} of them"
+    notes = [
+        f"Speedup: {first.batch} samples a step on all devices together; weak: {first.batch} on each{base}.",
+        "In messages: what a step takes less with nothing sent, waiting for the slowest device included. Messages and "
+        "bytes: what each device puts in, a step.",
+    ]
+    if all(course[0].device.startswith("cpu") for course in courses):
+        notes.append(f"These devices share one machine ({machine()}): together they can compute no faster than it.")
+    return notes

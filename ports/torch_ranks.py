@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from ports import torch_port as one
+from ports.messages import Sent, total
 from ports.patience import patience
 from reference.collocation import plan, warn_of_structured
 from reference.two_layer_net import Params
@@ -73,23 +74,40 @@ class Ranks:
     ----------
     rank, ranks : int
         Which of them this is, and how many there are.
-    messages, message_bytes : int
-        Sums over all ranks since the beginning, and the bytes that each rank has put into them.
+    silent : bool
+        Whether it leaves out what ranks send each other, so that what that takes can be told from what they compute.
+        All results are wrong then.
     """
 
     from_numpy = staticmethod(one.from_numpy)
     to_numpy = staticmethod(one.to_numpy)
     synchronize = staticmethod(one.synchronize)
 
-    def __init__(self, store: Any, rank: int, ranks: int) -> None:
-        self.rank, self.ranks, self._store = rank, ranks, store
-        self.messages = self.message_bytes = 0
+    def __init__(self, store: Any, rank: int, ranks: int, group: Any = None, *, silent: bool = False) -> None:
+        self.rank, self.ranks, self.silent = rank, ranks, silent
+        self._store, self._group, self._sent = store, group, Sent(0, 0)
         self.GRADIENTS: dict[str, Callable[..., Params]] = {
             "loop": self.loop,
             "batched": self.batched,
             "structured": self.structured,
             "collocated": self.collocated,
         }
+
+    def subset(self, ranks: int, *, silent: bool = False) -> "Ranks | None":
+        """Return the port over the first so many ranks, None on the others; all ranks must call this."""
+        group = dist.new_group(list(range(ranks)))
+        return Ranks(self._store, self.rank, ranks, group, silent=silent) if self.rank < ranks else None
+
+    def sent(self, call: Callable[[], Any]) -> Sent:
+        """Return what each rank sends in a call of this port."""
+        before = self._sent
+        call()
+        return Sent(*(now - then for now, then in zip(self._sent, before, strict=True)))
+
+    def meet(self) -> None:
+        """Wait for the other ranks."""
+        with _answered(self):
+            dist.barrier(self._group)
 
     def devices(self) -> tuple[str, ...]:
         """Return the devices of this rank; "cuda" is its own GPU, where each rank of the host has one."""
@@ -183,7 +201,7 @@ class Ranks:
         """Return what each rank gives, from the first rank to the last."""
         found = [None] * self.ranks
         with _answered(self):
-            dist.all_gather_object(found, value)
+            dist.all_gather_object(found, value, self._group)
         return found
 
     def speaks(self) -> bool:
@@ -201,9 +219,10 @@ class Ranks:
         """Return the sums over all ranks, in one message. W1's gradient lies in memory by hidden units, and so here."""
         rows = [array.movedim(-1, 0) for array in arrays]
         message = torch.cat([row.reshape(-1) for row in rows])
-        with _answered(self):
-            dist.all_reduce(message)
-        self.messages, self.message_bytes = self.messages + 1, self.message_bytes + message.nbytes
+        if not self.silent:
+            with _answered(self):
+                dist.all_reduce(message, group=self._group)
+            self._sent = total((self._sent, Sent(1, message.nbytes)))
         parts = message.split([row.numel() for row in rows])
         return [part.view(row.shape).movedim(0, -1) for part, row in zip(parts, rows, strict=True)]
 

@@ -63,9 +63,9 @@ def found(examples: int) -> dict[str, Any]:
             if not row.agrees:
                 wrong.append(f"{of} {row.quantity}: {row.got}, expected {row.expected}")
 
-    compare()
+    sent = port.sent(compare)
     digests = port.gather(digest.hexdigest())
-    same = {"same bits": len(set(digests)) == 1, "messages": port.messages, "bytes": port.message_bytes}
+    same = {"same bits": len(set(digests)) == 1, "messages": sent.messages}
     return {"ranks": port.ranks, "worst": worst, "wrong": wrong[:5], **same}
 
 

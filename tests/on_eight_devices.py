@@ -1,6 +1,8 @@
 """What holds on several devices; test_jax_mesh.py runs it in a process in which JAX simulates eight."""
 
+import math
 import os
+import re
 from contextlib import nullcontext
 from functools import cache
 from itertools import product
@@ -10,12 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from ports import jax_port
-from ports.agreement import Agreement, Subject, check_forward, check_gradient
+from ports.agreement import Agreement, Subject, check_forward, check_gradient, on_device
 from ports.bounds import Problem
 from ports.jax_layout import MeshArray, Placing, mesh_for
 from ports.jax_mesh import MeshPort
+from ports.jax_messages import sent_by
 from ports.protocol import check_port
 from ports.trajectory import course, drifts
 from ports.trials import check_training
@@ -46,6 +51,7 @@ def assert_agrees(rows: list[Agreement]) -> None:
 # --- agreement
 
 
+@pytest.mark.filterwarnings("ignore:`collocated` needs more than:RuntimeWarning")
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("strategy", DIRECT)
 @few
@@ -109,6 +115,67 @@ def test_wide_nets_are_cut_by_their_units_and_large_batches_of_narrow_ones_by_sa
     wide, narrow = moderate(hidden=10_000).params, moderate(hidden=1).params
     assert dict(mesh_for(devices, wide, 13).shape) == {"batch": 1, "hidden": 8}
     assert dict(mesh_for(devices, narrow, 13).shape) == {"batch": 8, "hidden": 1}
+
+
+# --- messages
+
+
+def trained(port: MeshPort, problem: Problem, strategy: str = "collocated", steps: int = 4) -> tuple[Params, MeshArray]:
+    where = Subject("jax", port, "float64", "cpu")
+    params, x = on_device(where, problem)
+    batches = np.random.default_rng(0).integers(0, len(problem.t), (steps, len(problem.t)))
+    return port.train_steps(params, x, problem.t, batches, gradient=port.GRADIENTS[strategy], learning_rate=0.1, h=1e-2)
+
+
+def all_reduced_bytes(program: str) -> list[int]:
+    """Return what each of a compiled program's messages is."""
+    found = re.findall(r"^ *(?:ROOT )?%\S+ = (.*) all-reduce(?:-start)?\(", program, re.MULTILINE)
+    return [
+        sum(8 * math.prod(int(n) for n in size.split(",") if n) for size in re.findall(r"f64\[([\d,]*)\]", shapes))
+        for shapes in found
+    ]
+
+
+@pytest.mark.parametrize(("hidden", "cut"), [(1, "batch"), (24, "hidden")])
+def test_what_is_counted_is_what_the_compiled_program_sends(hidden: int, cut: str) -> None:
+    """In a step the gradient and the loss where the batch is cut, the logits where the units are; the rest once."""
+    port, problem, steps = spread(8), moderate(hidden=hidden), 4
+    assert mesh_for(tuple(jax.devices()), problem.params, len(problem.x)).shape[cut] == 8
+    sent = port.sent(lambda: trained(port, problem, steps=steps))
+    port._calls = []
+    trained(port, problem, steps=steps)
+    [(program, arguments)], port._calls = port._calls, None
+    with jax.enable_x64(True):
+        messages = all_reduced_bytes(program.lower(*arguments).compile().as_text())
+    samples, outputs = len(problem.x), len(problem.params.b2)
+    each = sum(p.size for p in problem.params) + 1 if cut == "batch" else samples * outputs
+    once = [] if cut == "batch" else [8 * steps]  # the largest weights
+    assert sorted(messages) == sorted([8 * each, *once])
+    assert sent == (steps + len(once), steps * 8 * each + sum(once))
+
+
+@pytest.mark.parametrize("strategy", ["collocated", "batched"])
+def test_a_silent_port_sends_nothing_and_is_wrong(strategy: str) -> None:
+    port, silent = spread(8), spread(8).subset(8, silent=True)
+    problem = moderate()
+    assert silent.sent(lambda: trained(silent, problem, strategy)) == (0, 0)
+    assert port.sent(lambda: trained(port, problem, strategy)).messages > 0
+    right, wrong = (np.array(trained(each, problem, strategy)[0].b1) for each in (port, silent))
+    assert right.shape == wrong.shape
+    assert not np.allclose(right, wrong)
+
+
+def test_messages_in_loops_of_unknown_length_are_not_counted_wrong() -> None:
+    def program(x: jax.Array) -> jax.Array:
+        return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: jax.lax.psum(x, "a"), x)
+
+    mesh = jax.make_mesh((8,), ("a",), (AxisType.Auto,))
+    mapped = jax.shard_map(program, mesh=mesh, in_specs=P("a"), out_specs=P("a"), check_vma=False)
+    with pytest.raises(NotImplementedError, match="within `while`"):
+        sent_by(jax.make_jaxpr(mapped)(np.ones(8)).jaxpr)
+
+
+# --- memory
 
 
 def peak_bytes(count: int, hidden: int) -> int:

@@ -82,6 +82,17 @@ def test_a_checkpoint_of_four_devices_is_resumed_on_three(tmp_path: Path) -> Non
     assert "another devices" in err
 
 
+def test_speed_on_several_numbers_of_devices() -> None:
+    options = ("--backend", "jax", "--dtype", "float64", "--budget", "1", "--json")
+    code, out, err = run("compare.py", "speed", *SMALL, "--devices", "1,3", *options, **EIGHT)
+    assert code == 0, err
+    one, three = json.loads(out)["scaling"]
+    assert (one["devices"], one["speedup"], one["in_messages"], one["messages"]) == (1, 1, None, 0)
+    assert (three["devices"], three["batch"], three["messages"]) == (3, 10, 1)
+    low, high = three["in_messages_interval"]
+    assert low <= three["in_messages"] <= high < 1
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

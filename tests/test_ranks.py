@@ -104,6 +104,21 @@ def test_under_torchrun_the_first_rank_alone_prints_and_writes(tmp_path: Path) -
     assert result["not_run"] == [{"backend": "numpy", "reason": "it runs on one device."}]
 
 
+def test_the_first_rank_times_all_numbers_of_ranks_by_its_clock(tmp_path: Path) -> None:
+    sizes = ("--data", "random", "--batch", "5", "--hidden", "3", "--dtype", "float64", "--budget", "1")
+    done = run(torchrun(2, "speed", *sizes, "--devices", "1,2", "--json", tmp_path / "speed.json"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("torch collocated in float64 is ") == 1
+    result = json.loads((tmp_path / "speed.json").read_text())
+    one, two = result["scaling"]
+    assert [(row["devices"], row["messages"], row["payload_bytes"]) for row in (one, two)] == [
+        (1, 0, 0),
+        (2, 1, 8 * (64 * 3 + 3 + 3 * 10 + 10 + 5)),  # the gradient, and what is right of each sample's output
+    ]
+    assert 0 < two["in_messages"] < 1
+    assert {row["backend"] for row in result["not_run"]} == {"numpy", "jax"}
+
+
 # --- training
 
 

@@ -1,0 +1,124 @@
+"""`compare.py speed --devices 1,2,4`: how the time of a step changes with the number of devices."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from commands import ranks
+from commands.agree import compare_all, exit_code
+from commands.options import settings, subjects
+from commands.output import console, say, waiting, write_json
+from commands.ranking import agreeing, disagreement, sizes_in_words, sizes_of
+
+if TYPE_CHECKING:
+    from ports.agreement import Outcome, Problem, Subject
+    from ports.scaling import Point, Runs
+    from reference.datasets import Dataset
+
+ALONE = ("sweep", "self_check", "peer", "fail_if_slower")
+"""Options that several numbers of devices can't go with."""
+
+
+def check_alone(args: argparse.Namespace) -> None:
+    """Raise ValueError for options that can't be had together."""
+    if not isinstance(getattr(args, "devices", None), tuple):
+        return
+    shown = ",".join(map(str, args.devices))
+    if args.what != "step":
+        raise ValueError(f"`what` must be step with --devices {shown}, got {args.what}.")
+    for name in ALONE:
+        if getattr(args, name):
+            raise ValueError(f"`devices` must be one number with --{name.replace('_', '-')}, got {shown}.")
+
+
+def scaling(args: argparse.Namespace, data: Dataset, net: Problem) -> int:
+    """Time steps on each number of devices, print, and return the exit code."""
+    from ports.contenders import Task
+    from ports.scaling import follow, on, runs
+
+    ranks.check_same("data", data)
+    most = argparse.Namespace(**vars(args) | {"devices": args.devices[-1]})
+    found, not_run = subjects(most)
+    found, strangers = _in_ranks(found)
+    task = Task("step", net, data, args.data, args.step, args.chunk_memory, seed=args.seed)
+    placed = [[on(subject, count) for count in args.devices] for subject in found]
+    outcome = compare_all(agreeing(args), [p for each in placed for p in each if p], net, data_alone=True)
+    outcome = outcome._replace(not_run=not_run + strangers)
+    made = [
+        runs(subject, where, args.devices, strategy, task)
+        for subject, where in zip(found, placed, strict=True)
+        for strategy in args.strategy
+    ]
+    if not ranks.first():
+        follow(ranks.gather, [train for each in made for train in each.all])
+        return int(ranks.gather(None)[0])
+    courses, barred = _measure(args, found, placed, made, outcome)
+    if args.json:
+        rows = [point.as_json() | {"sizes": sizes_of(net)} for course in courses for point in course]
+        result = {"scaling": rows, "barred": barred, "not_run": outcome.not_run}
+        write_json(args.json, {"command": "speed", "settings": settings(args), **result})
+    if args.json != "-" and not args.quiet:
+        _show(args, net, courses, barred, outcome)
+    return int(ranks.gather(exit_code(outcome))[0])
+
+
+def _in_ranks(found: list[Subject]) -> tuple[list[Subject], list[dict[str, str]]]:
+    """Return the subjects that run in the ranks that torchrun has started, and the others as rows."""
+    if ranks.count() == 1:
+        return found, []
+    fit = [subject for subject in found if hasattr(subject.port, "rank")]
+    others = dict.fromkeys(subject.name for subject in found if subject not in fit)
+    return fit, [{"backend": name, "reason": "it does not run in ranks of torchrun."} for name in others]
+
+
+def _measure(
+    args: argparse.Namespace,
+    found: list[Subject],
+    placed: list[list[Subject | None]],
+    made: list[Runs],
+    outcome: Outcome,
+) -> tuple[list[list[Point]], list[dict[str, Any]]]:
+    """Return the points of all that agrees, and what was barred: nothing of a backend whose numbers are wrong."""
+    import numpy as np
+
+    from ports.scaling import clock, led, points, sent_each_step
+    from ports.speed import take_rounds
+
+    of_each = [where for where in placed for _ in args.strategy]
+    wrong = [
+        [row for where in each if where and (row := disagreement((where.name, *course[1:4]), outcome))]
+        for course, each in zip(made, of_each, strict=True)
+    ]
+    trains = iter(led(ranks.gather, [train for each in made for train in each.all]))
+    courses = []
+    share = args.budget / len(made)
+    for course, where, bad in zip(made, of_each, wrong, strict=True):
+        mine = [next(trains) for _ in course.all]
+        if bad:
+            continue
+        with waiting(f"timing {course.backend} {course.strategy} {course.dtype} for up to {share:g} s", args.quiet):
+            clocks = [clock(train) for train in mine]
+            sent = [sent_each_step(each, train) for each, train in zip(where, mine[: len(where)], strict=True)]
+            rounds = take_rounds(clocks, share, np.random.default_rng(args.seed))
+        courses.append(points(course, args.batch, sent, rounds))
+    ranks.gather(None)  # there is no more to follow
+    return courses, [row for rows in wrong for row in rows]
+
+
+def _show(
+    args: argparse.Namespace,
+    net: Problem,
+    courses: list[list[Point]],
+    barred: list[dict[str, Any]],
+    outcome: Outcome,
+) -> None:
+    from ports.scaling import verdict
+    from ports.speed_tables import scaling_notes, scaling_table, speed_notes
+
+    out = console()
+    say(out, f"a training step, {args.data}, {sizes_in_words(net)}, on {', '.join(map(str, args.devices))} devices")
+    if courses:
+        out.print(scaling_table(courses, out.width))
+    say(out, *scaling_notes(courses), *speed_notes([], barred, outcome.not_run))
+    say(out, *(f"\n{verdict(course)}" for course in courses))

@@ -1,0 +1,102 @@
+"""`compare.py speed` on several numbers of devices, of a port that has as many as one likes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import compare
+
+PORT = """
+from ports import numpy_port as one
+from ports.messages import Sent
+from ports.numpy_port import *
+
+class Several:
+    def __init__(self, count, wrong={wrong}):
+        self.count, self.wrong = count, wrong
+
+    def __getattr__(self, name):
+        return getattr(one, name)
+
+    def subset(self, count, *, silent=False):
+        return Several(count)
+
+    def predict(self, params, x):
+        return one.predict(params, x) * (1 + (self.count == self.wrong))
+
+    def sent(self, call):
+        call()
+        return Sent(3, 4)
+
+def spread(devices):
+    return Several(devices)
+"""
+SMALL = ("--data", "random", "--batch", "10", "--hidden", "3", "--budget", "0.1", "--dtype", "float64")
+
+
+def port(folder: Path, wrong: int | None = None) -> tuple[str, ...]:
+    path = folder / "several.py"
+    path.write_text(PORT.replace("{wrong}", repr(wrong)))
+    return "--backend", "numpy", "--port", str(path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+    code = compare.main(["speed", *SMALL, *options])
+    return code, *capsys.readouterr()
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, Any]:
+    code, out, _ = run(capsys, *options, "--json")
+    return code, json.loads(out)
+
+
+def test_each_number_of_devices_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = as_json(capsys, *port(tmp_path), "--devices", "1,2,4", "--strategy", "collocated,closed-form")
+    assert code == 0
+    rows = {(row["strategy"], row["devices"]): row for row in found["scaling"]}
+    assert set(rows) == {(strategy, count) for strategy in ("collocated", "closed form") for count in (1, 2, 4)}
+    assert all(row["speedup"] == 1 for (_, count), row in rows.items() if count == 1)
+    assert all(row["sizes"]["batch"] == row["batch"] == 10 for row in rows.values())
+    assert found["barred"] == []
+    assert found["not_run"] == [{"backend": "numpy", "reason": "it runs on one device."}]
+
+
+def test_the_table_is_followed_by_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *port(tmp_path), "--devices", "1,2")
+    assert (code, err) == (0, "")
+    assert out.startswith("a training step, random, 64-3-10 and batches of 10, on 1, 2 devices\n")
+    assert "numpy: not run: it runs on one device." in out
+    assert "several collocated in float64 is " in out
+
+
+def test_what_disagrees_on_any_number_is_not_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = as_json(capsys, *port(tmp_path, wrong=2), "--devices", "1,2,4")
+    assert (code, found["scaling"]) == (1, [])
+    assert [row["backend"] for row in found["barred"]] == ["several on 2 devices"]
+    code, out, _ = run(capsys, *port(tmp_path, wrong=2), "--devices", "1,2,4")
+    assert code == 1
+    assert "barred: several on 2 devices float64 collocated: predictions" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--devices", "1,2", "--sweep", "hidden"), "`devices` must be one number with --sweep, got 1,2."),
+        (("--devices", "1,2", "--self-check"), "`devices` must be one number with --self-check, got 1,2."),
+        (("--devices", "1,2", "--fail-if-slower", "2"), "`devices` must be one number with --fail-if-slower, got 1,2."),
+        (("--devices", "1,2", "--what", "run"), "`what` must be gradient or step with --devices, got run."),
+        (("--devices", "1,2", "--what", "gradient"), "`what` must be step with --devices 1,2, got gradient."),
+        (("--devices", "1,2", "--backend", "numpy"), "Nothing to compare: numpy: it runs on one device."),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(options: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *options) == (2, "", f"compare.py: {sentence}\n")
+
+
+@pytest.mark.parametrize("text", ["2,1", "0,1", "1,x", "1,all", "1,2.5"])
+def test_numbers_that_can_not_be_are_one_sentence(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(capsys, "--devices", text)
+    assert f"argument --devices: must be whole numbers from small to large, got '{text}'." in capsys.readouterr().err

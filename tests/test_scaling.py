@@ -1,0 +1,164 @@
+"""What is said of several numbers of devices; test_jax_mesh.py and test_ranks.py time real ones."""
+
+from collections.abc import Callable
+from queue import Queue
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ports.agreement import Subject
+from ports.contenders import FIRST_STEPS
+from ports.messages import Sent, total
+from ports.scaling import Point, Runs, follow, led, on, points, sent_each_step, verdict
+from ports.speed import Rounds
+from ports.speed_tables import scaling_notes, scaling_table
+
+
+def course(*counts: int) -> Runs:
+    def nothing(steps: int) -> None:
+        pass
+
+    several = sum(count > 1 for count in counts)
+    return Runs(
+        "torch",
+        "collocated",
+        "float64",
+        "cpu",
+        counts,
+        [nothing] * len(counts),
+        [nothing] * (len(counts) - 1),
+        [nothing] * several,
+    )
+
+
+def timed(counts: tuple[int, ...], *seconds: float) -> list[Point]:
+    """Return the points where each run takes so long, give or take what drifts in a round."""
+    drift = np.random.default_rng(0).uniform(1, 2, (30, 1))
+    readings = np.array(seconds) * drift
+    sent = [Sent(1, 800)] * len(counts)
+    return points(course(*counts), 100, sent, Rounds(readings, readings))
+
+
+def test_drift_of_the_machine_falls_out_of_all_shares() -> None:
+    #                            strong      weak      silent
+    one, two, four = timed((1, 2, 4), 8, 5, 4, 10, 16, 4, 1)
+    assert [point.speedup.median for point in (one, two, four)] == pytest.approx([1, 1.6, 2])
+    assert [point.efficiency for point in (one, two, four)] == pytest.approx([1, 0.8, 0.5])
+    assert [point.weak_efficiency.median for point in (two, four)] == pytest.approx([0.8, 0.5])
+    assert one.in_messages is None
+    assert two.in_messages == pytest.approx((0.2, 0.2, 0.2))
+    assert four.in_messages == pytest.approx((0.75, 0.75, 0.75))
+    assert four.sent == (1, 800)
+
+
+def test_the_least_number_need_not_be_one() -> None:
+    two, four = timed((2, 4), 8, 4, 10, 6, 1)
+    assert (two.base, two.efficiency, four.efficiency) == pytest.approx((2, 1, 1))
+    assert four.weak_efficiency.median == pytest.approx(0.8)
+    assert two.in_messages == pytest.approx((0.25, 0.25, 0.25))
+    assert four.in_messages == pytest.approx((0.75, 0.75, 0.75))
+
+
+def test_an_interval_holds_the_share_and_is_in_order() -> None:
+    readings = np.random.default_rng(1).uniform(1, 2, (40, 4))
+    [_, two] = points(course(1, 2), 100, [Sent(0, 0)] * 2, Rounds(readings, readings))
+    for share in (two.speedup, two.weak_efficiency, two.in_messages):
+        assert share is not None
+        assert share.low < share.median < share.high
+
+
+def test_several_devices_are_named_only_if_they_are_faster_beyond_doubt() -> None:
+    assert verdict(timed((1, 2, 4), 8, 5, 4, 10, 16, 4, 1)) == (
+        "torch collocated in float64 is fastest on 4 devices: 2.00 times as fast as on 1 (2.00 to 2.00)."
+    )
+    slower = "torch collocated in float64 is not faster on more than 1 device."
+    assert verdict(timed((1, 2), 8, 9, 10, 4)) == slower
+    assert verdict(timed((1, 2), 8, 7.9, 10, 4)) == slower  # who would start two for this?
+    readings = np.random.default_rng(1).uniform(1, 2, (30, 4))
+    assert verdict(points(course(1, 2), 100, [Sent(0, 0)] * 2, Rounds(readings, readings))) == slower
+
+
+def test_a_point_is_recorded_with_its_intervals() -> None:
+    [_, two] = timed((1, 2), 8, 5, 10, 4)
+    found = two.as_json()
+    assert {"devices": 2, "batch": 100, "messages": 1, "payload_bytes": 800}.items() <= found.items()
+    assert found["speedup"] == pytest.approx(1.6)
+    assert found["in_messages_interval"] == pytest.approx((0.2, 0.2))
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_the_table_leaves_columns_out_and_cuts_none(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    Console(width=width).print(scaling_table([timed((1, 2, 4), 8, 5, 4, 10, 16, 4, 1)], width))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "1.6 (1.6 to 1.6)" in shown
+    assert ("20% (20% to 20%)" in shown) == (width > 60)
+    assert ("5.53 s to 6.92 s" in shown) == (width == 160)
+
+
+def test_notes_say_what_is_shared() -> None:
+    notes = " ".join(scaling_notes([timed((1, 2), 8, 5, 10, 4)]))
+    assert "These devices share one machine" in notes
+    assert "weak: 100 on each." in notes
+    assert "weak: 100 on each 2 of them." in " ".join(scaling_notes([timed((2, 4), 8, 4, 10, 6, 1)]))
+    assert scaling_notes([]) == []
+
+
+# --- what is run
+
+
+def two_ranks() -> tuple[Callable[[Any], list[Any]], Callable[[Any], list[Any]]]:
+    """Return what two ranks gather by."""
+    there: Queue[Any] = Queue()
+    back: Queue[Any] = Queue()
+
+    def first(value: Any) -> list[Any]:
+        there.put(value)
+        return [value, back.get(timeout=10)]
+
+    def second(value: Any) -> list[Any]:
+        back.put(value)
+        return [there.get(timeout=10), value]
+
+    return first, second
+
+
+def test_the_other_ranks_make_what_the_first_makes_until_it_ends() -> None:
+    made: dict[str, list[Any]] = {"first": [], "second": []}
+    runs = {
+        rank: [lambda steps, rank=rank, name=name: made[rank].append((name, steps)) for name in "abc"] for rank in made
+    }
+    first, second = two_ranks()
+    other = Thread(target=follow, args=(second, runs["second"]))
+    other.start()
+    a, _, c = led(first, runs["first"])
+    for run, steps in ((c, 3), (a, 16), (c, 32)):
+        run(steps)
+    first(None)
+    other.join(timeout=10)
+    assert not other.is_alive()
+    assert made["first"] == made["second"] == [("c", 3), ("a", 16), ("c", 32)]
+
+
+def test_what_a_call_sends_once_is_no_part_of_a_step() -> None:
+    steps_made = []
+
+    def sent(call: Callable[[], Any]) -> Sent:
+        call()
+        return Sent(1 + 2 * steps_made[-1], 7 + 800 * steps_made[-1])
+
+    subject: Any = Subject("torch", SimpleNamespace(sent=sent), "float64", "cpu")  # type: ignore[arg-type]
+    assert sent_each_step(subject, steps_made.append) == (2, 800)
+    assert steps_made == [FIRST_STEPS, 2 * FIRST_STEPS]
+
+
+def test_a_port_of_one_device_sends_nothing() -> None:
+    assert on(Subject("numpy", SimpleNamespace(), "float64", "cpu", "numpy"), 1) is not None  # type: ignore[arg-type]
+    alone: Any = Subject("numpy", SimpleNamespace(), "float64", "cpu")  # type: ignore[arg-type]
+    assert sent_each_step(alone, lambda steps: None) == (0, 0)
+    assert sent_each_step(None, lambda steps: None) == (0, 0)
+    assert total([]) == (0, 0)
