@@ -36,6 +36,11 @@ def spread(devices):
 SMALL = ("--data", "random", "--batch", "10", "--hidden", "3", "--budget", "0.1", "--dtype", "float64")
 
 
+@pytest.fixture(autouse=True)
+def _short_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ports.contenders.STEPS_SECONDS", 1e-3)
+
+
 def port(folder: Path, wrong: int | None = None) -> tuple[str, ...]:
     path = folder / "several.py"
     path.write_text(PORT.replace("{wrong}", repr(wrong)))
