@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -51,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         ranks.tell(f"compare.py: {str(interrupt) or 'interrupted.'}")
         return ranks.leave(INTERRUPTED)
+    except Exception:  # a fault of the code: whoever is to mend it must know where, and no disagreement ends like this
+        ranks.end()
+        traceback.print_exc()
+        return ranks.leave(CRASHED)
 
 
 def _parser() -> Parser:

@@ -237,7 +237,7 @@ class MeshPort:
         name = next(name for name, function in names.items() if function is gradient)
         if name in ("loop", "batched"):
             check_step_moves(h, sizes, str(x.dtype))
-        rate, largest_weight = np.asarray(check_learning_rate(learning_rate), x.dtype), sizes["W2"]
+        rate, largest_weight = np.asarray(check_learning_rate(learning_rate, str(x.dtype)), x.dtype), sizes["W2"]
         while True:
             needs = plan(h, sizes["x"], largest_weight, str(x.dtype))
             if name == "collocated" and not needs.collocates:

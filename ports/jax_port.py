@@ -187,7 +187,7 @@ def train_steps(
     check_gradient(gradient, TRAINABLE)
     if gradient in (loop, batched):
         check_step_moves(h, sizes, str(x.dtype))
-    rate, largest_weight = jnp.asarray(check_learning_rate(learning_rate), x.dtype), sizes["W2"]
+    rate, largest_weight = jnp.asarray(check_learning_rate(learning_rate, str(x.dtype)), x.dtype), sizes["W2"]
     while True:
         needs = plan(h, sizes["x"], largest_weight, str(x.dtype))
         if gradient is collocated and not needs.collocates:

@@ -236,7 +236,7 @@ def _train_steps(
     check_gradient(gradient_, TRAINABLE)
     if gradient_ in (loop, batched):
         check_step_moves(h, sizes, dtype_name(x))
-    learning_rate = check_learning_rate(learning_rate)
+    learning_rate = check_learning_rate(learning_rate, dtype_name(x))
     largest_weight = sizes["W2"]
     while True:
         needs = plan(h, sizes["x"], largest_weight, dtype_name(x))

@@ -204,8 +204,7 @@ def check_run(
         raise ValueError(f"`batch` must be at least 1, got {batch}.")
     h, dtype = check_step(h), dtype_name(now.params.W1)
     check_memory(memory)
-    if abs(check_learning_rate(learning_rate)) > float(np.finfo(dtype).max):
-        raise ValueError(f"`learning_rate` must be a number of {dtype}, got {learning_rate!r}.")
+    check_learning_rate(learning_rate, dtype)
     if strategy in ("loop", "batched"):
         check_step_moves(h, dict(zip(Params._fields, map(largest, now.params), strict=True)), dtype)
 
@@ -262,9 +261,10 @@ def train_steps(
     (K,) array
         The loss of each mini-batch before its step.
     """
-    h, learning_rate = check_step(h), check_learning_rate(learning_rate)
+    h = check_step(h)
     check_memory(memory)
     sizes = check_net(params, x, np.ndarray, largest)
+    learning_rate = check_learning_rate(learning_rate, dtype_name(x))
     labels, batches = check_labels(t, len(x), len(params.b2)), check_batches(batches, len(x))
     check_gradient(gradient, TRAINABLE)
     if gradient in (differences.loop, differences.batched):

@@ -99,7 +99,7 @@ def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], fl
     _check_shapes({name: tuple(array.shape) for name, array in named.items()})
     for name, array in named.items():
         _check_like_w1(name, array, named["W1"])
-    sizes = {name: largest(array) for name, array in named.items()}
+    sizes = {name: abs(largest(array)) for name, array in named.items()}  # of zeros it may be -0
     for name, size in sizes.items():
         if not size < math.inf:  # NaN compares false
             raise ValueError(f"`{name}` must be finite, but holds {size}.")
@@ -205,10 +205,12 @@ def check_step(h: float) -> float:
     return float(h)
 
 
-def check_learning_rate(learning_rate: float) -> float:
-    """Return the learning rate as a Python float."""
-    if not _is_number(learning_rate) or not math.isfinite(learning_rate):
+def check_learning_rate(learning_rate: float, dtype: str = "float64") -> float:
+    """Return the learning rate, which `dtype` must be able to hold, as a Python float."""
+    if not _is_number(learning_rate) or not abs(learning_rate) < math.inf:  # NaN compares false
         raise ValueError(f"`learning_rate` must be a finite number, got {shown(learning_rate)}.")
+    if abs(learning_rate) > float(np.finfo(dtype).max):
+        raise ValueError(f"`learning_rate` must be a number of {dtype}, got {shown(learning_rate)}.")
     return float(learning_rate)
 
 

@@ -119,6 +119,14 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "compare.py: interrupted.\n"
 
 
+def test_a_fault_of_the_code_is_no_disagreement(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("commands.agree.compare_all", lambda *_: 1 / 0)
+    assert compare.main(list(SMALL)) == commands.CRASHED
+    assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
+
+
 def test_a_missing_framework_is_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     load = ports.load
 

@@ -286,6 +286,13 @@ def test_the_learning_rate_is_finite(rate):
         check_learning_rate(rate)
 
 
+@pytest.mark.parametrize(("rate", "dtype"), [(3.5e38, "float32"), (-1e39, "float32")])
+def test_the_learning_rate_is_one_that_the_dtype_can_hold(rate, dtype):
+    with refuses(f"`learning_rate` must be a number of {dtype}, got {rate!r}."):
+        check_learning_rate(rate, dtype)
+    assert check_learning_rate(3.4e38, dtype) == 3.4e38
+
+
 # --- training
 
 
