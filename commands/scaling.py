@@ -43,17 +43,17 @@ def scaling(args: argparse.Namespace, data: Dataset, net: Problem) -> int:
     found, strangers = _in_ranks(found)
     task = Task("step", net, data, args.data, args.step, args.chunk_memory, seed=args.seed)
     placed = [[on(subject, count) for count in args.devices] for subject in found]
-    outcome = compare_all(agreeing(args), [p for each in placed for p in each if p], net, data_alone=True)
+    outcome = compare_all(agreeing(args), [where for each in placed for where in each if where], net, data_alone=True)
     outcome = outcome._replace(not_run=not_run + strangers)
     made = [
-        runs(subject, where, args.devices, strategy, task)
+        runs(subject, strategy, args.devices, where, task)
         for subject, where in zip(found, placed, strict=True)
         for strategy in args.strategy
     ]
     if not ranks.first():
         follow(ranks.gather, [train for each in made for train in each.all])
         return int(ranks.gather(None)[0])
-    courses, barred = _measure(args, found, placed, made, outcome)
+    courses, barred = _measure(args, made, outcome)
     if args.json:
         rows = [point.as_json() | {"sizes": sizes_of(net)} for course in courses for point in course]
         result = {"scaling": rows, "barred": barred, "not_run": outcome.not_run}
@@ -73,37 +73,30 @@ def _in_ranks(found: list[Subject]) -> tuple[list[Subject], list[dict[str, str]]
 
 
 def _measure(
-    args: argparse.Namespace,
-    found: list[Subject],
-    placed: list[list[Subject | None]],
-    made: list[Runs],
-    outcome: Outcome,
+    args: argparse.Namespace, made: list[Runs], outcome: Outcome
 ) -> tuple[list[list[Point]], list[dict[str, Any]]]:
-    """Return the points of all that agrees, and what was barred: nothing of a backend whose numbers are wrong."""
+    """Return the points of all that agrees, and what was barred: nothing is timed of what is wrong on any number."""
     import numpy as np
 
     from ports.scaling import clock, led, points, sent_each_step
     from ports.speed import take_rounds
 
-    of_each = [where for where in placed for _ in args.strategy]
-    wrong = [
-        [row for where in each if where and (row := disagreement((where.name, *course[1:4]), outcome))]
-        for course, each in zip(made, of_each, strict=True)
-    ]
     trains = iter(led(ranks.gather, [train for each in made for train in each.all]))
-    courses = []
+    courses, barred = [], []
     share = args.budget / len(made)
-    for course, where, bad in zip(made, of_each, wrong, strict=True):
-        mine = [next(trains) for _ in course.all]
-        if bad:
+    for each in made:
+        mine = [next(trains) for _ in each.all]
+        keys = [(where.name, each.strategy, where.dtype, where.device) for where in each.placed if where]
+        if wrong := [row for key in keys if (row := disagreement(key, outcome))]:
+            barred += wrong
             continue
-        with waiting(f"timing {course.backend} {course.strategy} {course.dtype} for up to {share:g} s", args.quiet):
+        with waiting(f"timing {each.subject.name} {each.strategy} {each.subject.dtype} for {share:g} s", args.quiet):
             clocks = [clock(train) for train in mine]
-            sent = [sent_each_step(each, train) for each, train in zip(where, mine[: len(where)], strict=True)]
+            sent = [sent_each_step(where, train) for where, train in zip(each.placed, mine, strict=False)]
             rounds = take_rounds(clocks, share, np.random.default_rng(args.seed))
-        courses.append(points(course, args.batch, sent, rounds))
+        courses.append(points(each, args.batch, sent, rounds))
     ranks.gather(None)  # there is no more to follow
-    return courses, [row for rows in wrong for row in rows]
+    return courses, barred
 
 
 def _show(

@@ -23,11 +23,10 @@ Gather = Callable[[Any], list[Any]]
 class Runs(NamedTuple):
     """The steps of one backend, strategy and dtype on some numbers of devices, the least of them first."""
 
-    backend: str
+    subject: Subject
     strategy: str
-    dtype: str
-    device: str
-    counts: tuple[int, ...]
+    counts: Sequence[int]
+    placed: Sequence[Subject | None]  # the subject on each number of devices; see `on`
     strong: list[Train]
     weak: list[Train]  # of all counts but the first
     silent: list[Train]  # of all counts but 1
@@ -105,17 +104,17 @@ def on(subject: Subject, count: int, *, silent: bool = False) -> Subject | None:
     return subject._replace(name=name, port=port) if port else None
 
 
-def runs(subject: Subject, placed: Sequence[Subject | None], counts: Sequence[int], strategy: str, task: Task) -> Runs:
-    """Return the steps of a subject, which lies on `counts` of its devices as `placed`."""
+def runs(subject: Subject, strategy: str, counts: Sequence[int], placed: Sequence[Subject | None], task: Task) -> Runs:
+    """Return the steps of a subject."""
     batch = len(task.problem.t)
 
     def train(where: Subject | None, samples: int = batch) -> Train:
         return _train(where, strategy, task, samples)
 
     return Runs(
-        *(subject.name, strategy, subject.dtype, subject.device, tuple(counts)),
+        *(subject, strategy, counts, placed),
         strong=[train(where) for where in placed],
-        weak=[train(w, batch * n // counts[0]) for n, w in zip(counts[1:], placed[1:], strict=True)],
+        weak=[train(where, batch * n // counts[0]) for n, where in zip(counts[1:], placed[1:], strict=True)],
         silent=[train(on(subject, count, silent=True)) for count in counts if count > 1],
     )
 
@@ -159,9 +158,9 @@ def follow(gather: Gather, trains: Sequence[Train]) -> None:
 # --- what is measured
 
 
-def sent_each_step(subject: Subject | None, train: Train) -> Sent:
+def sent_each_step(where: Subject | None, train: Train) -> Sent:
     """Return what each device sends in a step: what twice as many send more, and no call but once."""
-    port: Any = subject and subject.port
+    port: Any = where and where.port
     if not hasattr(port, "sent"):
         return Sent(0, 0)
     few, many = (port.sent(lambda steps=steps: train(steps)) for steps in (FIRST_STEPS, 2 * FIRST_STEPS))
@@ -181,13 +180,14 @@ def points(found: Runs, batch: int, sent: Sequence[Sent], rounds: Rounds) -> lis
     def over(column: int, base: int) -> Interval:
         return ratios(seconds[:, [base, column]], 0, comparisons)[1]
 
+    name, _, dtype, device, _ = found.subject
     made = []
     for n, count in enumerate(found.counts):
         strong, weak, silent = found.columns(n)
         quiet = None if silent is None else over(silent, strong)
         made.append(
             Point(
-                *(*found[:4], count, found.counts[0], batch),
+                *(name, found.strategy, dtype, device, count, found.counts[0], batch),
                 *(median(seconds[:, strong]), over(0, strong), median(seconds[:, weak]), over(0, weak)),
                 in_messages=quiet and Interval(1 - quiet.median, 1 - quiet.high, 1 - quiet.low),
                 sent=sent[n],

@@ -95,7 +95,7 @@ class Ranks:
 
     def subset(self, ranks: int, *, silent: bool = False) -> "Ranks | None":
         """Return the port over the first so many ranks, None on the others; all ranks must call this."""
-        group = dist.new_group(list(range(ranks)))
+        group = _first(ranks)
         return Ranks(self._store, self.rank, ranks, group, silent=silent) if self.rank < ranks else None
 
     def sent(self, call: Callable[[], Any]) -> Sent:
@@ -311,6 +311,12 @@ def _answered(port: Ranks) -> Iterator[None]:
         raise ConnectionAbortedError(
             f"A rank has ended, or has not answered for {patience()} s: rank {port.rank} of {port.ranks} stops."
         ) from error
+
+
+@cache
+def _first(ranks: int) -> Any:
+    """Return the group of the first so many ranks."""
+    return dist.new_group(list(range(ranks)))
 
 
 def _gpu_for_each() -> bool:

@@ -23,12 +23,12 @@ def course(*counts: int) -> Runs:
         pass
 
     several = sum(count > 1 for count in counts)
+    subject = Subject("torch", SimpleNamespace(), "float64", "cpu")  # type: ignore[arg-type]
     return Runs(
-        "torch",
+        subject,
         "collocated",
-        "float64",
-        "cpu",
         counts,
+        [subject] * len(counts),
         [nothing] * len(counts),
         [nothing] * (len(counts) - 1),
         [nothing] * several,
