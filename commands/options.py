@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -156,12 +155,6 @@ def increasing(text: str) -> tuple[int, ...]:
 def settings(args: argparse.Namespace) -> dict[str, object]:
     """Return the options as JSON is to record them."""
     return {key: value for key, value in vars(args).items() if key not in ("run", "json", "quiet")}
-
-
-def settings_hash(args: argparse.Namespace) -> str:
-    """Return the SHA-256 of the command and all of its options."""
-    options = sorted((key, value) for key, value in vars(args).items() if key != "run")
-    return hashlib.sha256(f"{args.run.__module__} {options}".encode()).hexdigest()
 
 
 def problem(args: argparse.Namespace, data: Dataset) -> Problem:

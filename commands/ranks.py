@@ -6,6 +6,7 @@ alone prints and writes. What ends all of them is said by one of each host.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -47,10 +48,8 @@ def meet(args: argparse.Namespace) -> None:
         _join()
     if count() == 1:
         return
-    from commands.options import settings_hash
-
     _check_command(args)
-    hashes = gather(settings_hash(args))
+    hashes = gather(_settings_hash(args))
     if len(set(hashes)) > 1:
         other = next(rank for rank, found in enumerate(hashes) if found != hashes[0])
         raise ValueError(f"All ranks must be started with the same settings, but those of ranks 0 and {other} differ.")
@@ -58,6 +57,12 @@ def meet(args: argparse.Namespace) -> None:
     if not first():
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, as long as the process
         vars(args).update((name, None) for name in FILES if name in args)
+
+
+def _settings_hash(args: argparse.Namespace) -> str:
+    """Return the SHA-256 of the command and all of its options."""
+    options = sorted((key, value) for key, value in vars(args).items() if key != "run")
+    return hashlib.sha256(f"{args.run.__module__} {options}".encode()).hexdigest()
 
 
 def _check_command(args: argparse.Namespace) -> None:
