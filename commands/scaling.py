@@ -25,6 +25,8 @@ def check_alone(args: argparse.Namespace) -> None:
     if not isinstance(getattr(args, "devices", None), tuple):
         return
     shown = ",".join(map(str, args.devices))
+    if args.threads is not None and ranks.count() > 1:
+        raise ValueError(f"`threads` must be left to OMP_NUM_THREADS in ranks of torchrun, got {args.threads}.")
     if args.what != "step":
         raise ValueError(f"`what` must be step with --devices {shown}, got {args.what}.")
     for name in ALONE:
