@@ -3,11 +3,12 @@
 The faults of the catalogue are tried one by one under the nightly profile; a sample of them always.
 """
 
+import gc
 import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,15 @@ def agrees(make: Callable[[], Any]) -> bool:
         except Exception:
             return False
     return True
+
+
+@pytest.fixture(autouse=True)
+def _no_programs_are_kept() -> Iterator[None]:
+    """Let go of what JAX has compiled for a port: of all ports together it would be more mappings than Linux allows."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 def needs(backend: str) -> None:
