@@ -56,7 +56,7 @@ def test_the_example_passes_what_every_port_must(tmp_path: Path) -> None:
 
 
 def test_the_example_is_short_and_needs_nothing_but_the_standard() -> None:
-    assert sum(bool(line.strip()) for line in EXAMPLE.read_text().splitlines()) < 150
+    assert len(EXAMPLE.read_text().splitlines()) < 150
     assert roots(EXAMPLE) == {"array_api_strict", "numpy", "reference"}
 
 

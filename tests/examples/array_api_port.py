@@ -1,8 +1,4 @@
-"""A fourth backend in one file: `compare.py agree --port tests/examples/array_api_port.py`.
-
-Written in the Python Array API standard, on `array_api_strict`, which has nothing but the standard, and devices that
-don't mix. reference/difference.py derives D, and reference/collocation.py the nodes.
-"""
+"""A fourth backend, in the Python Array API standard: `compare.py agree --port tests/examples/array_api_port.py`."""
 
 from functools import partial
 
@@ -13,9 +9,8 @@ from reference import collocation, validation
 from reference.functions import DELTA
 from reference.two_layer_net import Params
 
-DEVICES = dict(zip(("cpu", "device1"), xp.__array_namespace_info__().devices(), strict=False))
-ARRAY = type(xp.asarray(0))
-check_net = partial(validation.check_net, array_type=ARRAY, largest=lambda array: float(xp.max(xp.abs(array))))
+DEVICES = {"cpu": xp.Device("CPU_DEVICE"), "device1": xp.Device("device1")}  # whose arrays don't mix
+check_net = partial(validation.check_net, array_type=type(xp.asarray(0)), largest=lambda a: float(xp.max(xp.abs(a))))
 
 
 def from_numpy(array, *, dtype, device):
@@ -45,13 +40,12 @@ def loss(params, x, t):
 
 
 def accuracy(params, x, t):
-    right, _ = _checked(params, x, t)
-    hits = xp.argmax(predict(params, x), axis=1) == xp.argmax(right, axis=1)
+    hits = xp.argmax(predict(params, x), axis=1) == xp.argmax(_checked(params, x, t)[0], axis=1)
     return xp.mean(xp.astype(hits, x.dtype))
 
 
 def gradient(params, x, t):
-    (right, _), (a1, z1, y) = _checked(params, x, t), _forward(params, x)
+    right, (a1, z1, y) = _checked(params, x, t)[0], _forward(params, x)
     y_t, others = xp.sum(y * right, axis=1, keepdims=True), y * (1 - right)
     delta2 = (others - right * xp.sum(others, axis=1, keepdims=True)) * (y_t / (y_t + DELTA) / x.shape[0])  # (B, O)
     delta1 = (delta2 @ params.W2.T) * z1 * _sigmoid(-a1)  # (B, H)
@@ -59,77 +53,58 @@ def gradient(params, x, t):
 
 
 def batched(params, x, t, *, h=1e-4, memory=validation.MEMORY, entries=None, nets=1000):
-    right, sizes = _checked(params, x, t, memory)
-    validation.check_step_moves(validation.check_step(h), sizes, validation.dtype_name(x))
-    found = []
+    right, sizes, h, memory = _checked(params, x, t, h, memory)
+    validation.check_step_moves(h, sizes, validation.dtype_name(x))
+    differences = []
     for name, p, at in zip(Params._fields, params, validation.check_entries(params, entries), strict=True):
-        size = min(nets, 1 + int(memory) // (100 * (p.size + x.shape[0] * sum(params.W2.shape))))
-        parts = [_like(x, [])]
-        for start in range(0, at.size, size):
+        size, parts = max(1, min(nets, memory // (100 * (p.size + x.shape[0] * sum(params.W2.shape))))), []
+        for start in range(0, at.size or 1, size):  # once for no entries, too: an empty array
             entry = xp.asarray(at.ravel()[start : start + size, None], device=x.device)
             moved = xp.reshape(xp.arange(p.size, device=x.device) == entry, (-1, *p.shape))  # an entry of each copy
             above, below = (_loss(params._replace(**{name: xp.where(moved, p + by, p)}), x, right) for by in (h, -h))
             parts.append((above - below) / (2 * h))
-        found.append(xp.reshape(xp.concat(parts), at.shape))
-    return Params(*found)
+        differences.append(xp.reshape(xp.concat(parts), at.shape))
+    return Params(*differences)
 
 
-def structured(params, x, t, *, h=1e-4, memory=validation.MEMORY):
-    def by_input(layer, inputs, D):  # the sum over the samples of the differences of each weight
-        shifts = xp.unstack(h * inputs[:, :, None], axis=1)
-        return xp.stack([xp.sum(xp.sign(s) * D(layer, xp.abs(s)), axis=0) for s in shifts])
-
-    return _summed(by_input, params, x, _checked(params, x, t, memory)[0], validation.check_step(h), memory)
-
-
-def collocated(params, x, t, *, h=1e-4, memory=validation.MEMORY):
-    right, sizes = _checked(params, x, t, memory)
-    needs = collocation.plan(validation.check_step(h), sizes["x"], sizes["W2"], validation.dtype_name(x))
-    if not needs.collocates:
-        collocation.warn_of_structured(h, sizes["x"])
-        return structured(params, x, t, h=h, memory=memory)
-
-    def by_nodes(layer, inputs, D):
-        count, reach = needs[layer], (collocation.reach(h, sizes["x"]), h)[layer]
-        values = D(layer, _like(x, reach * collocation.positive_nodes(count)[:, None, None]))  # (m, B, units)
-        coefficients = xp.tensordot(_like(x, collocation.chebyshev_transform(count)), values, axes=1)
-        v = inputs * (h / reach)
-        before, basis, total = v, v, 0  # T_-1 and T_1
-        for n in range(count):
-            total += basis.T @ coefficients[n, ...]
-            before, basis = basis, (4 * v**2 - 2) * basis - before  # T_{n+2} = 2 T_2 T_n - T_{n-2}
-        return total
-
-    return _summed(by_nodes, params, x, right, h, memory)
+def collocated(params, x, t, *, h=1e-4, memory=validation.MEMORY, interpolates=True):
+    right, sizes, h, memory = _checked(params, x, t, h, memory)
+    needs = collocation.plan(h, sizes["x"], sizes["W2"], validation.dtype_name(x))
+    if interpolates and not needs.collocates:
+        collocation.warn_of_structured(h, sizes["x"], stacklevel=3)
+    size, sums = max(1, memory // (200 * (x.shape[1] + params.b2.size * sum(params.W2.shape)))), [0, 0]
+    for start in range(0, x.shape[0], size):
+        rows = slice(start, min(start + size, x.shape[0]))
+        for layer, (inputs, D) in enumerate(_layers(params, x[rows, :], right[rows, :])):
+            shifts = h * xp.concat((inputs, xp.ones_like(inputs[:, :1])), axis=1)  # a bias is a weight of the input 1
+            sums[layer] += _sum(D, shifts, needs[layer] if interpolates else 0)
+    W1, W2 = (total / (2 * h * x.shape[0]) for total in sums)
+    return Params(W1[:-1, :], W1[-1, :], W2[:-1, :], W2[-1, :])
 
 
-loop = partial(batched, nets=1)
+loop, structured = partial(batched, nets=1), partial(collocated, interpolates=False)
 GRADIENTS = {"loop": loop, "batched": batched, "structured": structured, "collocated": collocated}
-TRAINABLE = (gradient, *GRADIENTS.values())
+closed_form = gradient
 
 
 def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memory=validation.MEMORY):
-    right, _ = _checked(params, x, t, memory)
-    validation.check_gradient(gradient, TRAINABLE)
+    right, _, h, memory = _checked(params, x, t, h, memory)
+    validation.check_gradient(gradient, (closed_form, *GRADIENTS.values()))
     rate, losses = validation.check_learning_rate(learning_rate), []
-    options = {"h": validation.check_step(h), "memory": memory} if gradient in TRAINABLE[1:] else {}
+    options = {} if gradient is closed_form else {"h": h, "memory": memory}
     for batch in validation.check_batches(batches, x.shape[0]):
         inputs, labels = (xp.take(array, xp.asarray(batch, device=x.device), axis=0) for array in (x, right))
-        slope = gradient(params, inputs, labels, **options)
         losses.append(_loss(params, inputs, labels))
+        slope = gradient(params, inputs, labels, **options)
         params = Params(*(p - rate * g for p, g in zip(params, slope, strict=True)))
     return params, xp.stack(losses)
 
 
-def _checked(params, x, t, memory=validation.MEMORY):
-    validation.check_memory(memory)
+def _checked(params, x, t, h=1e-4, memory=validation.MEMORY):
     sizes = check_net(params, x)
-    labels = validation.check_labels(to_numpy(t) if isinstance(t, ARRAY) else t, x.shape[0], params.b2.size)
-    return _like(x, np.eye(params.b2.size)[labels]), sizes  # one-hot rows
-
-
-def _like(x, values):
-    return xp.asarray(np.asarray(values), dtype=x.dtype, device=x.device)
+    labels = validation.check_labels(to_numpy(t) if isinstance(t, type(x)) else t, x.shape[0], params.b2.size)
+    right = xp.asarray(np.eye(params.b2.size)[labels], dtype=x.dtype, device=x.device)  # one-hot rows
+    return right, sizes, validation.check_step(h), validation.check_memory(memory)
 
 
 def _sigmoid(a):
@@ -148,30 +123,27 @@ def _loss(params, x, right):
     return -xp.mean(xp.log(xp.sum(_forward(params, x)[2] * right, axis=-1) + DELTA), axis=-1)
 
 
-def _summed(of_layer, params, x, right, h, memory):
-    """Return the gradient; `of_layer(layer, inputs, D)` sums the differences of a layer over some samples."""
-    size, sums = 1 + int(memory) // (1000 * params.W2.size * params.b2.size), []  # samples at a time
-    for start in range(0, x.shape[0], size):
-        rows = slice(start, min(start + size, x.shape[0]))
-        D, inputs = _differences(params, x[rows, :], right[rows, :])
-        sums.append([of_layer(layer, array, D) for layer, array in enumerate(inputs)])
-    W1, W2 = (xp.sum(xp.stack(parts), axis=0) / (2 * h * x.shape[0]) for parts in zip(*sums, strict=True))
-    return Params(W1[:-1, :], W1[-1, :], W2[:-1, :], W2[-1, :])
-
-
-def _differences(params, x, right):
-    """Return D as a function of the layer and of the shifts of its units' inputs, and the inputs of both layers."""
+def _layers(params, x, right):  # the inputs of each, and D of its units at shifts of theirs (reference/difference.py)
     a1, z1, y = _forward(params, x)
     y_t, others = xp.sum(y * right, axis=1, keepdims=True), (y * (1 - right))[:, :, None]
-    V = (params.W2.T - (right @ params.W2.T)[:, None, :], _like(x, np.eye(y.shape[1])) - right[:, None, :])
+    V1 = params.W2.T - (right @ params.W2.T)[:, None, :]  # (B, O, H)
+    V2 = xp.eye(y.shape[1], dtype=x.dtype, device=x.device) - right[:, None, :]  # (B, O, O)
 
-    def difference(layer, s):
-        up, down = s, s  # how far the output of a unit moves: a logit is its own output
-        if layer == 0:
-            up, down = (_sigmoid(a) * -xp.expm1(-s) for a in (a1 + s, s - a1))
-            up, down = up * _sigmoid(-a1), down * z1
-        above, below = (xp.sum(others * xp.expm1(by[..., None, :] * V[layer]), axis=-2) for by in (up, -down))
+    def move(s):  # sigmoid(a1 + s) - sigmoid(a1), without cancellation
+        return xp.tanh(s / 2) * (_sigmoid(a1 + s) * _sigmoid(-a1) + _sigmoid(-a1 - s) * z1)
+
+    def difference(V, move, s):  # s (B, 1), for all units; `move` is what it does to their outputs
+        above, below = (xp.sum(others * xp.expm1(move(by)[:, None, :] * V), axis=1) for by in (s, -s))
         return xp.log1p(y_t * (above - below) / ((1 + below) * (y_t + DELTA * (1 + above))))
 
-    bias = xp.ones_like(x[:, :1])  # a weight whose input is 1
-    return difference, [xp.concat((inputs, bias), axis=1) for inputs in (x, z1)]
+    return (x, partial(difference, V1, move)), (z1, partial(difference, V2, xp.positive))  # a logit is its own output
+
+
+def _sum(D, shifts, count):  # of D at the shifts, or of the odd interpolant through so many nodes, over the samples
+    if count == 0:
+        return xp.stack([xp.sum(D(s), axis=0) for s in xp.unstack(shifts[:, :, None], axis=1)])
+    total, nodes = 0, (float(xp.max(xp.abs(shifts))) * collocation.positive_nodes(count)).tolist()
+    for node in nodes:  # whose odd Lagrange polynomial is 1 at the node and 0 at the others
+        factors = ((shifts**2 - other**2) / (node**2 - other**2) for other in nodes if other != node)
+        total += xp.prod(xp.stack([shifts / node, *factors]), axis=0).T @ D(xp.full_like(shifts[:, :1], node))
+    return total
