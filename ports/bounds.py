@@ -27,6 +27,9 @@ A shift of S = h max(1, max|x|) changes the terms by a factor of at most exp(S +
 strategies. It is taken at the worst net within h: with |p| + h for |p|, and l_b and q |y_k - [k = t]| at their
 largest once S > 0.1.
 
+What underflows is lost: up to the least normal number for y_t, and for each of the O terms of a sample's difference;
+for a unit's output that moves by less, as much times the weights behind it. The difference is then divided by h.
+
 In training, what a step is off by moves the slopes of the next: by at most L times its length, L a bound on the norm
 of the loss's second derivative. With x', z' for x, z with a 1 appended, the logits' derivative by all parameters has a
 norm of at most J = sqrt(|z'|^2 + (|W2| |x'| / 4)^2), for sigmoid' <= 1/4; their second derivative along a direction of
@@ -128,7 +131,9 @@ def gradient_bound(problem: Problem, dtype: str, strategy: str | None, h: float)
     growth = shift + 2 * (math.tanh(shift / 4) * spread + h)
     if strategy in ("loop", "batched") or growth > 100:
         return Params(*(np.full(p.shape, of_losses) for p in problem.params))
-    underflow = float(np.finfo(dtype).tiny) / DELTA * (1 + spread)  # of y_t, which y_t / (y_t + DELTA) magnifies
+    tiny = float(np.finfo(dtype).tiny)
+    underflow = tiny / DELTA * (1 + spread)  # of y_t, which y_t / (y_t + DELTA) magnifies
+    underflow += tiny / h * (len(problem.params.b2) + spread) if h else 0  # of what 2 h divides
     terms = (math.exp(growth) * _bound(e, dtype) + underflow for e in _term_errors(problem))
     return Params(*(np.minimum(bound, of_losses) for bound in terms))
 

@@ -446,6 +446,16 @@ def test_gradient_at_shifts_of_more_than_1(subject: Subject, problem: Problem) -
         assert row.agrees, row
 
 
+@subjects()
+@pytest.mark.parametrize("strategy", ["structured", "collocated"])
+def test_gradient_where_the_differences_themselves_underflow(subject: Subject, strategy: str) -> None:
+    """Of a sample that the net is sure of hardly anything is left, and h = 1e-20 takes what is left out of float32."""
+    problem = digits()
+    problem.params.W2[:] *= 100
+    for row in check_gradient(subject, problem, strategy, 1e-20):
+        assert row.agrees, row
+
+
 # --- metamorphic properties: what must come out again but for rounding
 
 

@@ -150,7 +150,7 @@ def test_what_subtracts_no_losses(dtype: str, h: float) -> None:
     )
     spread, shift = float(np.ptp(net.params.W2, axis=1).max()), h * float(np.abs(net.x).max())
     growth = math.exp(shift + 2 * (math.tanh(shift / 4) * spread + h))
-    underflow = TINY[dtype] / DELTA * (1 + spread)
+    underflow = TINY[dtype] / DELTA * (1 + spread) + (TINY[dtype] / h * (O + spread) if h else 0)
     of_losses = loss_bound(net, dtype, h, shift) / h if h else math.inf
     for got, e in zip(gradient_bound(net, dtype, "structured" if h else None, h), units, strict=True):
         expected = np.minimum(growth * (4 * U[dtype] * e + TINY[dtype]) + underflow, of_losses)
@@ -207,6 +207,13 @@ def test_what_underflows_is_lost_on_top(dtype: str) -> None:
     net.x[:, 0] = 0
     lost = TINY[dtype] / DELTA * (1 + np.ptp(net.params.W2, axis=1).max()) + TINY[dtype]
     np.testing.assert_allclose(gradient_bound(net, dtype, None, 0.0).W1[0], np.full(H, lost), rtol=1e-12)
+
+
+def test_of_a_difference_the_step_magnifies_what_underflows() -> None:
+    net, h = problem(), 1e-20
+    net.x[:, 0] = 0
+    lost = TINY["float32"] / h * (O + np.ptp(net.params.W2, axis=1).max())
+    np.testing.assert_allclose(gradient_bound(net, "float32", "structured", h).W1[0], np.full(H, lost), rtol=1e-7)
 
 
 @EACH_DTYPE
