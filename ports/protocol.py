@@ -26,18 +26,46 @@ class PortError(ValueError):
 
 
 class Difference(Protocol):
-    """A function of GRADIENTS. `loop` and `batched` take `entries=None` too: flat indices, an array for each member."""
+    """A function of GRADIENTS.
+
+    `collocated` hands over to `structured`, with the warning of `reference.collocation.warn_of_structured`, where
+    `reference.collocation.plan` says that it needs too many nodes.
+    """
 
     def __call__(self, params: Params, x: Array, t: Array, *, h: float = 1e-4, memory: float = 256 * 2**20) -> Params:
-        """Return the central differences at the step `h`, with work that fits into `memory` bytes."""
+        """Return the central differences at the step `h`, with work that fits into `memory` bytes.
+
+        Where they hold no more than a part of one net or sample, that one is taken all the same.
+        """
+
+
+class DifferenceByEntry(Protocol):
+    """The functions `loop` and `batched` of GRADIENTS."""
+
+    def __call__(
+        self,
+        params: Params,
+        x: Array,
+        t: Array,
+        *,
+        h: float = 1e-4,
+        memory: float = 256 * 2**20,
+        entries: Params | None = None,
+    ) -> Params:
+        """Return what a `Difference` does, or the differences at some entries alone.
+
+        `entries` holds flat indices, a NumPy array for each member of `params`; the result has its shapes.
+        """
 
 
 class Port(Protocol):
     """A backend.
 
-    `params` holds the backend's own arrays; `t` is class indices (B,) or one-hot rows (B, O), of any kind. Each
-    function validates what it is given and raises ValueError with the rule and the value, before any work starts; the
-    rules are in `reference.validation`. None of them changes an argument.
+    `params` holds the backend's own arrays; `t` is class indices (B,) or one-hot rows (B, O), of any kind: the
+    backend's own, on any device, or what NumPy makes an array of. Each function validates what it is given and raises
+    ValueError with the rule and the value, before any work starts. The rules are in `reference.validation`, a function
+    for each argument; `check_step_moves` is for `loop` and `batched`, which add the step to a parameter. None of them
+    changes an argument. Numbers that overflow give inf or NaN and raise nothing.
 
     A module may offer one more function, `spread(devices)`, devices a number or "all": it returns a port whose work is
     laid over so many devices, or raises DeviceError. All of its functions take and return whole arrays.
@@ -46,7 +74,10 @@ class Port(Protocol):
     GRADIENTS: dict[str, Gradient]
 
     def from_numpy(self, array: np.ndarray, *, dtype: str, device: str) -> Array:
-        """Return a copy, never an alias, of `array` as "float64" or "float32" on a device of `devices()`."""
+        """Return a copy, never an alias, of `array` as "float64" or "float32" on a device of `devices()`.
+
+        "auto" is the first of them; any other name is a `reference.validation.DeviceError`.
+        """
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return a copy, never an alias, of the same dtype."""
@@ -55,7 +86,7 @@ class Port(Protocol):
         """Return the names of the devices that can be used here, the default one first."""
 
     def synchronize(self, result: Any) -> Any:
-        """Return `result` (arrays, or tuples of them) when the device has finished it."""
+        """Return `result` itself (arrays, or tuples of them) when the device has finished it."""
 
     def predict(self, params: Params, x: Array) -> Array:
         """Return the class probabilities (B, O)."""
@@ -83,7 +114,8 @@ class Port(Protocol):
     ) -> tuple[Params, Array]:
         """Return the parameters after K steps of gradient descent, and each mini-batch's loss before its step (K,).
 
-        `batches` (K, B) holds indices into x and t; `gradient` is this port's `gradient` or one of its `GRADIENTS`.
+        `batches` (K, B), on the host, holds indices into x and t; `gradient` is this port's `gradient` or one of its
+        `GRADIENTS`, the very object. `h` and `memory` are checked, and of no use to `gradient`.
         """
 
 
@@ -99,7 +131,8 @@ def check_port(module: ModuleType) -> Port:
             f"`{name}.GRADIENTS` must be a dict of functions for {', '.join(STRATEGIES)}, got {_shown(gradients)}."
         )
     for strategy, function in gradients.items():
-        _check_function(f"{name}.GRADIENTS[{strategy!r}]", function, Difference.__call__)
+        kind = DifferenceByEntry if strategy in ("loop", "batched") else Difference
+        _check_function(f"{name}.GRADIENTS[{strategy!r}]", function, kind.__call__)
     devices = module.devices()
     if not isinstance(devices, tuple) or not devices or not all(isinstance(device, str) for device in devices):
         raise PortError(f"`{name}.devices()` must return a tuple of names, got {_shown(devices)}.")
@@ -108,7 +141,7 @@ def check_port(module: ModuleType) -> Port:
 
 def _check_function(name: str, function: Any, wanted: Callable[..., Any]) -> None:
     parameters = [p for p in inspect.signature(wanted).parameters.values() if p.name != "self"]
-    takes = str(inspect.Signature([p.replace(annotation=p.empty, default=p.empty) for p in parameters]))
+    takes = str(inspect.Signature([p.replace(annotation=p.empty) for p in parameters]))
     if not callable(function):
         raise PortError(f"`{name}` must be a function {takes}, got {_shown(function)}.")
     try:
@@ -120,10 +153,15 @@ def _check_function(name: str, function: Any, wanted: Callable[..., Any]) -> Non
 
 
 def _can_be_called(signature: inspect.Signature, wanted: list[inspect.Parameter]) -> bool:
-    """Return whether each argument, named for what it is, would arrive under its own name, or in *args or **kwargs."""
+    """Return whether each argument, named for what it is, would arrive under its own name, or in *args or **kwargs.
+
+    And whether those that have a default may be left out.
+    """
     positional = [p.name for p in wanted if p.kind is not p.KEYWORD_ONLY]
+    named = {p.name: p.name for p in wanted if p.kind is p.KEYWORD_ONLY}
     try:
-        bound = signature.bind(*positional, **{p.name: p.name for p in wanted if p.kind is p.KEYWORD_ONLY})
+        signature.bind(*positional, **{p.name: p.name for p in wanted if p.name in named and p.default is p.empty})
+        bound = signature.bind(*positional, **named)
     except TypeError:
         return False
     return all(name == value for name, value in bound.arguments.items() if isinstance(value, str))

@@ -193,7 +193,7 @@ BAD_ARGUMENTS = {
     "--port {empty}": "A backend must be one of .*got '/",
     "--port {broken}": "The port '.*broken.py' must be importable, got SyntaxError at broken.py:1: ",
     "--port {lacking}": "lacking.accuracy` must be a function .params, x, t., got None",
-    "--port {other}": "other.GRADIENTS..loop..` must take .params, x, t, ., h, memory., got .params, x, t.",
+    "--port {other}": "other.GRADIENTS..loop..` must take .params, x, t, .* entries=None., got .params, x, t.",
     "--json /no/such/folder/agree.json": "No such file or directory: '/no/such/folder.*'",
     "--json {empty}": "Is a directory: |Directory not empty: ",
     "--no-such-option": "unrecognized arguments: --no-such-option",

@@ -116,13 +116,31 @@ def test_what_has_no_name_is_shown() -> None:
         (lambda params, x, t: None, "got (params, x, t)"),
         (lambda params, x, t, *, h: None, "got (params, x, t, *, h)"),
         (lambda params, x, t, *, memory=1: None, "got (params, x, t, *, memory=1)"),
+        (lambda params, x, t, *, h, memory=1, entries=None: None, "got (params, x, t, *, h, memory=1, entries=None)"),
     ],
 )
 def test_a_wrong_gradient_is_named(strategy: str, function: Any, got: str) -> None:
     message = refusal(port(GRADIENTS={**numpy_port.GRADIENTS, strategy: function}))
     assert f"`a_port.GRADIENTS['{strategy}']` must " in message
-    assert "(params, x, t, *, h, memory)" in message
+    entries = ", entries=None" if strategy in ("loop", "batched") else ""
+    assert f"(params, x, t, *, h=0.0001, memory=268435456{entries})" in message
     assert got in message
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_only_what_takes_one_parameter_at_a_time_must_know_entries(strategy: str) -> None:
+    offered = port(GRADIENTS={**numpy_port.GRADIENTS, strategy: lambda params, x, t, *, h=1e-4, memory=1: None})
+    if strategy in ("loop", "batched"):
+        assert refusal(offered).endswith("got (params, x, t, *, h=0.0001, memory=1).")
+    else:
+        check_port(offered)
+
+
+def test_steps_of_training_have_a_step_unless_told() -> None:
+    def train_steps(params: Any, x: Any, t: Any, batches: Any, *, gradient: Any, learning_rate: Any, h: Any) -> None:
+        pass
+
+    assert "`a_port.train_steps` must take (" in refusal(port(train_steps=train_steps))
 
 
 @pytest.mark.parametrize("devices", [(), [], ["cpu"], "cpu", None, (0,)])
