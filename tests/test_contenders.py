@@ -43,7 +43,13 @@ def test_a_sample_of_parameters_is_scaled_up(strategy: str, monkeypatch: pytest.
     port = ports.load("numpy")
 
     def counting(
-        params: Params, x: np.ndarray, t: np.ndarray, *, h: float, memory: float, entries: Params | None = None
+        params: Params,
+        x: np.ndarray,
+        t: np.ndarray,
+        *,
+        h: float = 1e-4,
+        memory: float = 1,
+        entries: Params | None = None,
     ) -> Params:
         assert entries is not None
         seen.append(sum(at.size for at in entries))
