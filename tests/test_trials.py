@@ -200,7 +200,9 @@ def asked(
     problem: Problem, strategy: str, dtype: str = "float64", h: float = 1e-4, memory: float = 2**28
 ) -> list[Asked]:
     calls: list[Asked] = []
-    assert [*check(asking(calls, dtype=dtype), problem, (strategy,), h=h, memory=memory, seed=0)]
+    for row in check(asking(calls, dtype=dtype), problem, (strategy,), h=h, memory=memory, seed=0):
+        assert isinstance(row, Agreement)
+        assert row.agrees, row
     return calls
 
 
