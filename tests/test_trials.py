@@ -196,11 +196,10 @@ def asking(calls: list[Asked], **changes: Any) -> Subject:
     return with_members(GRADIENTS=gradients, train_steps=train_steps)._replace(**changes)
 
 
-def asked(
-    problem: Problem, strategy: str, dtype: str = "float64", h: float = 1e-4, memory: float = 2**28
-) -> list[Asked]:
+def asked(problem: Problem, strategy: str, dtype: str = "float64", memory: float = 2**28) -> list[Asked]:
+    """Return all that `check` asks a port for by one strategy, and in training by the closed form too."""
     calls: list[Asked] = []
-    for row in check(asking(calls, dtype=dtype), problem, (strategy,), h=h, memory=memory, seed=0):
+    for row in check(asking(calls, dtype=dtype), problem, (strategy,), h=1e-4, memory=memory, seed=0):
         assert isinstance(row, Agreement)
         assert row.agrees, row
     return calls
