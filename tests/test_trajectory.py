@@ -210,6 +210,17 @@ def test_the_accuracy_is_the_references_whatever_the_shadows(monkeypatch: pytest
     assert along.accuracy == accuracy(along.params, DATA.x_test, DATA.t_test) > 0.8
 
 
+def test_the_accuracy_is_that_of_the_test_set_that_its_dtype_holds() -> None:
+    """Of an input a billionth below the border between two classes, which in float32 is the border."""
+    net = Params(np.array([[1.0, 0.0]]), np.array([0.0, 1.0]), np.eye(2), np.zeros(2))
+    x, t = np.array([[1 - 1e-9]]), np.zeros(1, int)
+    options = OPTIONS | {"iterations": 1, "batch": 1, "learning_rate": 0.0}
+    for dtype, right in (("float64", 0.0), ("float32", 1.0)):
+        along = course(net, Dataset(x, t, x, t), dtype=dtype, seed=0, **options)
+        assert along is not None
+        assert along.accuracy == right
+
+
 def test_a_tie_may_be_turned_by_the_drift_and_by_evaluation() -> None:
     """Of all classes; and a mean is rounded twice."""
     start = initial("float32")
