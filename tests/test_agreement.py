@@ -571,6 +571,21 @@ def test_the_size_of_chunks_does_not_matter(subject: Subject, strategy: str, mem
     assert_close(got, expected, bound_of(subject, problem, strategy, 1e-2))
 
 
+@pytest.mark.parametrize("strategy", ["loop", "batched"])
+@subjects("float64")
+def test_entries_are_those_of_the_whole(subject: Subject, strategy: str) -> None:
+    """Of any number, in any order and shape, and more than once."""
+    problem = moderate(0)
+    entries = Params(np.array([14, 0, 3, 3]), np.array([], int), np.array([[5, 1]]), np.array([0]))
+    got, whole = gradient_of(subject, problem, strategy, entries=entries), gradient_of(subject, problem, strategy)
+    expected, bounds = (
+        Params(*(g.ravel()[at] for g, at in zip(each, entries, strict=True)))
+        for each in (whole, bound_of(subject, problem, strategy, 1e-2))
+    )
+    assert [g.shape for g in got] == [(4,), (0,), (1, 2), (1,)]
+    assert_close(got, expected, bounds)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @subjects("float64")
 def test_the_step_is_the_chapters_unless_told(subject: Subject, strategy: str) -> None:
