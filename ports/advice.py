@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,7 @@ def _ratio_to_best(contenders: Sequence[Contender], seconds: np.ndarray, n: int)
     if not ranked:
         return None
     best = ranked[best_of(seconds[:, ranked])]
-    return ratios(seconds[:, [best, n]], 0, max(1, len(ranked) - 1))[1]
+    return ratios(seconds[:, [best, n]], 0, len(ranked) - 1)[1]
 
 
 def _ratio_to_closed_form(contenders: Sequence[Contender], seconds: np.ndarray, n: int) -> Interval | None:
@@ -203,9 +204,7 @@ def crossovers(sizes: Sequence[float], found: Sequence[Sequence[Timing]]) -> lis
     size, since a crossing within the noise is none.
     """
     rows: list[dict[str, object]] = []
-    for (low, before), (high, after) in zip(
-        zip(sizes, found, strict=True), zip(sizes[1:], found[1:], strict=False), strict=False
-    ):
+    for (low, before), (high, after) in pairwise(zip(sizes, found, strict=True)):
         at_high = {timing.contender[:4]: timing for timing in after}
         for a in before:
             for b in before:

@@ -206,9 +206,8 @@ def informative(problem: Problem, strategy: str, dtype: str, h: float) -> bool:
     """
     if strategy not in ("loop", "batched"):
         return True
-    exact = problem.rounded(dtype)
-    expected = structured(exact.params, exact.x, problem.t, h=h)
-    bounds = gradient_bound(exact, dtype, strategy, h)
+    expected = structured(*problem, h=h)
+    bounds = gradient_bound(problem, dtype, strategy, h)
     return all(float(b.min()) < float(np.abs(g).max()) for b, g in zip(bounds, expected, strict=True))
 
 

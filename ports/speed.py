@@ -68,13 +68,13 @@ def reading(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -
     return Reading((time.perf_counter() - start) * share, (time.process_time() - cpu) * share)
 
 
-def calibrated(call: Callable[[], Any], units: float = 1.0, at_least: float = MIN_SECONDS) -> Clock:
-    """Return a clock that repeats `call` often enough for a reading to take `at_least` seconds."""
+def calibrated(call: Callable[[], Any]) -> Clock:
+    """Return a clock that repeats `call` often enough for a reading to take MIN_SECONDS."""
     fastest = reading(call).seconds
-    if fastest < at_least:
+    if fastest < MIN_SECONDS:
         fastest = min(fastest, *(reading(call).seconds for _ in range(3)))
-    repetitions = max(1, math.ceil(at_least / max(fastest, 1e-9)))
-    return lambda: reading(call, repetitions, units)
+    repetitions = max(1, math.ceil(MIN_SECONDS / max(fastest, 1e-9)))
+    return lambda: reading(call, repetitions)
 
 
 def take_rounds(
@@ -201,4 +201,4 @@ def _ranks(n: int, level: float) -> tuple[int, int]:
     tail = (1 - level) / 2
     low = int((at_least[:, (n + 1) // 2] < tail).sum())
     high = int((at_least[:, n // 2 + 1] < 1 - tail).sum())
-    return low, min(high, n - 1)
+    return low, high

@@ -97,13 +97,13 @@ def course(
     how far the iterations have come.
     """
     draw, noise = np.random.default_rng(seed), np.random.default_rng(seed + 1)
-    nets = [Params(*(p.astype(dtype).astype(np.float64) for p in start))] * (1 + SHADOWS)
-    rate, magnify = float(np.asarray(learning_rate, dtype)), MAGNIFY[dtype]
+    nets = [Params(*(_held(p, dtype) for p in start))] * (1 + SHADOWS)
+    rate, magnify = float(_held(np.asarray(learning_rate), dtype)), MAGNIFY[dtype]
     largest_input = float(np.abs(data.x_train).max())
     losses = np.empty((1 + SHADOWS, iterations))
     for k in track(range(iterations)):
         rows = draw.integers(0, len(data.x_train), batch)
-        now = Problem(nets[0], data.x_train[rows].astype(dtype).astype(np.float64), data.t_train[rows])
+        now = Problem(nets[0], _held(data.x_train[rows], dtype), data.t_train[rows])
         if k == 0 and not informative(now, strategy, dtype, h):
             return None
         if k % PERIOD == 0:
@@ -115,7 +115,7 @@ def course(
             if n > 0:
                 nets[n] = _moved(nets[n], errors, magnify, dtype, noise)
                 losses[n, k] += magnify * loss_error * _signs(noise, ())
-    test = Problem(nets[0], data.x_test.astype(dtype).astype(np.float64), data.t_test)
+    test = Problem(nets[0], _held(data.x_test, dtype), data.t_test)
     bounds = {name: CHANCE * drift for name, drift in _drift(nets, losses, magnify).items()}
     bounds["accuracy"] = _turnable(nets, test.x, magnify) + accuracy_bound(test, dtype) + 2 * unit_roundoff(dtype)
     return Course(nets[0], losses[0], float(accuracy(*test)), bounds)
@@ -125,9 +125,14 @@ def drifts(subject: Subject, end: Progress, along: Course) -> list[Drift]:
     """Return how far a run of `subject` lies from the reference's: each member, the losses and the accuracy."""
     got = {**end.params._asdict(), "losses": end.losses, "accuracy": end.accuracies[-1, 2]}
     expected = {**along.params._asdict(), "losses": along.losses, "accuracy": along.accuracy}
-    gaps = {name: float(np.linalg.norm(np.asarray(got[name], np.float64) - expected[name])) for name in expected}
+    gaps = {name: float(np.linalg.norm(got[name] - expected[name])) for name in expected}
     who = subject.name, subject.dtype, subject.device
     return [Drift(*who, name, gap, along.bounds[name]) for name, gap in gaps.items()]
+
+
+def _held(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Return in float64 what `dtype` holds of an array."""
+    return array.astype(dtype).astype(np.float64)
 
 
 def _moved(net: Params, errors: Params, magnify: float, dtype: str, noise: np.random.Generator) -> Params:

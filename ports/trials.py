@@ -84,10 +84,10 @@ def check_data(
 ) -> Iterator[Agreement | NotCompared]:
     """Compare forward quantities and each gradient of the data alone: a short look at another size of net."""
     yield from check_forward(subject, problem)
-    data = Trial("data", problem, h, sample_entries(problem.params, len(problem.x), seed), memory)
+    entries = sample_entries(problem.params, len(problem.x), seed)
     for strategy in strategies:
         step = h if informative(problem, strategy, subject.dtype, h) else SECOND_STEP
-        yield from _check_trial(subject, strategy, data._replace(step=step))
+        yield from _check_trial(subject, strategy, Trial("data", problem, step, entries, memory))
 
 
 def variations(problem: Problem, seed: int) -> dict[str, Problem]:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from ports.advice import GAIN, Timing, advise, crossovers, overtaking, timings, total_seconds
+from ports.advice import GAIN, Timing, advise, crossovers, machine, overtaking, timings, total_seconds
 from ports.contenders import Contender
-from ports.speed import Interval, Reading, Rounds
+from ports.speed import Interval, Reading, Rounds, best_of, ratios
 
 
 def contender(
@@ -50,9 +50,9 @@ def test_a_tie_of_three_is_listed() -> None:
 
 
 def test_the_next_is_the_next_in_time() -> None:
-    slower = [timing("torch", 3.0, (3.0, 2.9, 3.1)), timing("numpy", 2.0, (2.0, 1.9, 2.1))]
-    (advice,) = advise([*slower, timing("jax", 1.0, BEST)], "step", "7-5-3")
-    assert "take jax collocated: numpy collocated, the next, takes 2.00 times as long" in advice.sentence
+    slower = [timing("jax", 3.0, (3.0, 2.9, 3.1)), timing("torch", 2.0, (2.0, 1.9, 2.1))]
+    (advice,) = advise([*slower, timing("numpy", 1.0, BEST)], "step", "7-5-3")
+    assert "take numpy collocated: torch collocated, the next, takes 2.00 times as long" in advice.sentence
 
 
 @pytest.mark.parametrize(("ratio", "tied"), [((1.5, 1.0, 2.0), True), ((GAIN, 1.04, 1.06), False)])
@@ -146,6 +146,43 @@ def test_the_ratio_is_taken_within_the_round() -> None:
     slow = timings([contender("numpy"), contender("jax")], Rounds(rounds, rounds))[1]
     assert slow.ratio is not None
     assert slow.ratio == pytest.approx((1.1, 1.1, 1.1))
+
+
+@pytest.mark.parametrize("ranked", [1, 2, 3])
+def test_all_intervals_of_what_is_ranked_hold_together(ranked: int) -> None:
+    """The more there are the wider is each; the closed form is none of them."""
+    seconds = np.random.default_rng(0).lognormal(size=(200, 4))
+    contenders = [contender(f"port {n}", strategy="collocated" if n < ranked else "closed form") for n in range(4)]
+    found = timings(contenders, Rounds(seconds, seconds))
+    best = best_of(seconds[:, :ranked])
+    assert [t.ratio for t in found[:ranked]] == ratios(seconds[:, :ranked], best)
+    assert found[3].ratio == ratios(seconds[:, [best, 3]], 0, ranked - 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("affinity", "count", "told", "cores"),
+    [
+        ({0}, 8, None, "1 core"),
+        ({2, 3, 5}, 8, None, "3 cores"),
+        ({2, 3, 5}, 8, "2", "2 cores"),
+        (None, 8, None, "8 cores"),
+        (None, None, None, "1 core"),
+    ],
+)
+def test_the_machine_has_the_cores_that_may_be_used(
+    affinity: set[int] | None, count: int | None, told: str | None, cores: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those given to the process, where the system tells, or as many threads as it was told to use."""
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("os.cpu_count", lambda: count)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: affinity if pid == 0 else set(), raising=False)
+    if affinity is None:
+        monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.delenv("FDNET_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("FDNET_THREADS", told)
+    assert machine() == f"Linux x86_64, {cores}"
 
 
 def sized(*seconds: float) -> list[Timing]:

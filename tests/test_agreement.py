@@ -145,6 +145,13 @@ def test_only_float32_losses_at_a_small_step_are_uninformative() -> None:
     }
 
 
+def test_a_step_that_is_large_enough_is_informative_of_a_saturated_unit() -> None:
+    """For the one sample that shows W1 its input is 60, where the slope is 1e-26; 100 below, the unit is off."""
+    params = Params(np.array([[0.6]]), np.zeros(1), np.array([[1.0, -1.0]]), np.zeros(2))
+    problem = Problem(params, np.array([[100.0], [0.0]]), np.zeros(2, int))
+    assert [informative(problem, "loop", "float64", h) for h in (1e-4, 1.0)] == [False, True]
+
+
 def test_all_entries_are_checked_where_that_is_cheap() -> None:
     assert sample_entries(digits().params, 20, seed=0) is None
 
@@ -223,7 +230,10 @@ def test_a_port_is_held_to_the_problem_that_its_dtype_can_hold(dtype: str) -> No
     assert all(row.agrees for row in rows)
     rounded = digits().rounded(dtype)
     assert rows[1].expected == two_layer_net.loss(rounded.params, rounded.x, rounded.t)
-    assert informative(digits(), "loop", dtype, 1e-2)
+    expected, bounds = two_layer_net.gradient(*rounded), gradient_bound(rounded, dtype, None, 0.0)
+    for row, e, bound in zip(rows[3:], expected, bounds, strict=True):
+        assert row.worst_index is not None
+        assert (row.expected, row.bound) == (e[row.worst_index], bound[row.worst_index])
 
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, None])
@@ -569,6 +579,21 @@ def test_the_size_of_chunks_does_not_matter(subject: Subject, strategy: str, mem
     problem = moderate(0)
     got, expected = gradient_of(subject, problem, strategy, memory=memory), gradient_of(subject, problem, strategy)
     assert_close(got, expected, bound_of(subject, problem, strategy, 1e-2))
+
+
+@pytest.mark.parametrize("strategy", ["loop", "batched"])
+@subjects("float64")
+def test_entries_are_those_of_the_whole(subject: Subject, strategy: str) -> None:
+    """Of any number, in any order and shape, and more than once."""
+    problem = moderate(0)
+    entries = Params(np.array([14, 0, 3, 3]), np.array([], int), np.array([[5, 1]]), np.array([0]))
+    got, whole = gradient_of(subject, problem, strategy, entries=entries), gradient_of(subject, problem, strategy)
+    expected, bounds = (
+        Params(*(g.ravel()[at] for g, at in zip(each, entries, strict=True)))
+        for each in (whole, bound_of(subject, problem, strategy, 1e-2))
+    )
+    assert [g.shape for g in got] == [(4,), (0,), (1, 2), (1,)]
+    assert_close(got, expected, bounds)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -2,7 +2,8 @@
 
 import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def clocks(truths: list[float], *, noise: float, seed: int, drift: float = 0.0) 
         def read() -> Reading:
             slowness[0] *= 1 + drift
             seconds = truth * slowness[0] * math.exp(noise * rng.standard_t(3))  # outliers, as on a busy machine
-            return Reading(seconds, 2 * seconds)
+            return Reading(seconds, 1.0)
 
         return read
 
@@ -68,7 +69,7 @@ def test_turns_are_random_and_each_round_has_each_contender_once() -> None:
     def clock(n: int) -> Callable[[], Reading]:
         def read() -> Reading:
             order.append(n)
-            return Reading(1.0 + n, 1.0)
+            return Reading(1.0 + n, 10.0 * n)
 
         return read
 
@@ -77,6 +78,7 @@ def test_turns_are_random_and_each_round_has_each_contender_once() -> None:
     assert (np.sort(turns) == [0, 1, 2]).all()
     assert len({tuple(turn) for turn in turns}) == 6
     assert (rounds.seconds == [1, 2, 3]).all()
+    assert (rounds.cpu_seconds == [0, 10, 20]).all()
 
 
 def test_all_intervals_hold_together() -> None:
@@ -96,7 +98,7 @@ def test_rounds_end_when_the_intervals_are_narrow() -> None:
 
 
 def test_a_spent_budget_leaves_as_many_rounds_as_the_intervals_need() -> None:
-    for contenders in (1, 2, 6, 30):
+    for contenders in (1, 2, 3, 6, 30):
         rounds = take_rounds(clocks([1.0] * contenders, noise=0.1, seed=0), 0.0, np.random.default_rng(0))
         count = len(rounds.seconds)
         assert count == speed.fewest_rounds(contenders)
@@ -114,10 +116,29 @@ def test_the_interval_is_that_of_the_bootstrap(n: int, level: float) -> None:
     found = median(values, level)
     assert found.median == np.median(values)
     if n % 2:
-        assert {low, high} <= set(values)
+        assert (found.low, found.high) == (low, high)
     ordered = np.sort(values)
     assert ordered.searchsorted(low, "right") - ordered.searchsorted(found.low, "right") in (0, 1)
     assert ordered.searchsorted(found.high) - ordered.searchsorted(high) in (0, 1)
+
+
+@pytest.mark.parametrize("n", range(1, 7))
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_the_interval_is_exact(n: int, level: float) -> None:
+    """Of all n^n resamples: an end is passed by the middle draw, for an even n by either, in no more than the tail."""
+    draws = np.sort(np.indices((n,) * n).reshape(n, -1), axis=0)
+    lower, upper = draws[(n - 1) // 2], draws[n // 2]
+    low = next(k for k in range(n) if (lower <= k).mean() >= (1 - level) / 2)
+    high = next(k for k in range(n) if (upper <= k).mean() >= (1 + level) / 2)
+    assert median(np.arange(n), level)[1:] == (low, high)
+
+
+@pytest.mark.parametrize(("contenders", "comparisons"), [(2, None), (3, None), (6, None), (2, 1), (2, 4), (2, 0)])
+def test_the_error_is_shared_among_the_comparisons(contenders: int, comparisons: int | None) -> None:
+    seconds = np.random.default_rng(0).lognormal(size=(300, contenders))
+    level = 1 - speed.ERROR / (comparisons or max(1, contenders - 1))
+    expected = [median(seconds[:, n] / seconds[:, 0], level) for n in range(contenders)]
+    assert ratios(seconds, 0, comparisons) == expected
 
 
 def test_the_best_has_the_smallest_median() -> None:
@@ -125,33 +146,66 @@ def test_the_best_has_the_smallest_median() -> None:
 
 
 def test_cores_are_processor_time_over_wall_time() -> None:
-    rounds = Rounds(np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([[2.0, 1.0], [1.0, 1.0]]))
+    rounds = Rounds(np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 4.0]]), np.array([[2.0, 1.0], [1.0, 1.0], [3.0, 2.0]]))
     assert rounds.cores_used() == pytest.approx([1.5, 0.5])
 
 
-def test_a_reading_is_of_one_unit() -> None:
+class Watch:
+    """Time that passes by being told to."""
+
+    def __init__(self) -> None:
+        self.now, self.cpu = 128.0, 64.0
+
+    def taking(self, *seconds: float) -> Callable[[], None]:
+        """Return a call that takes so long, each time the next of these, on two cores."""
+        left = iter(seconds)
+
+        def call() -> None:
+            passed = next(left)
+            self.now, self.cpu = self.now + passed, self.cpu + 2 * passed
+
+        return call
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    watch = Watch()
+    monkeypatch.setattr("time.perf_counter", lambda: watch.now)
+    monkeypatch.setattr("time.process_time", lambda: watch.cpu)
+    return watch
+
+
+def test_a_reading_is_of_one_unit(watch: Watch) -> None:
+    assert reading(watch.taking(6.0)) == (6.0, 12.0)
+    assert reading(watch.taking(1.0, 2.0, 3.0, 2.0), repetitions=4) == (2.0, 4.0)
+    assert reading(watch.taking(1.0, 2.0, 3.0, 2.0), repetitions=4, units=8.0) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("takes", "repetitions"),
+    [([2, 4, 4, 4], 3), ([4, 4, 1, 2], 5), ([4.9] * 4, 2), ([5], 1), ([7], 1), ([0.6] * 4, 9)],
+)
+def test_a_call_is_repeated_until_it_takes_long_enough(watch: Watch, takes: list[float], repetitions: int) -> None:
+    """By the fastest of four; a long one is made once."""
+    watch.now = 0.0
+    calls = watch.taking(*(ms / 1000 for ms in takes), *[1.0] * repetitions)
+    clock = calibrated(calls)
+    assert clock().seconds == pytest.approx(1.0)
+    with pytest.raises(StopIteration):
+        calls()
+
+
+def test_a_call_that_takes_no_time_is_taken_to_need_a_nanosecond(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "MIN_SECONDS", 1e-6)
     calls: list[int] = []
-    found = reading(lambda: calls.append(sum(range(1000))), repetitions=4, units=1e9)
-    assert len(calls) == 4
-    assert 0 < found.seconds < 1e-6
+    calibrated(lambda: calls.append(0))()
+    assert len(calls) == 4 + 1000
 
 
-def test_a_short_call_is_repeated_until_it_takes_long_enough() -> None:
-    calls: list[int] = []
-    clock = calibrated(lambda: calls.append(0))
-    calls.clear()
-    clock()
-    assert len(calls) > 100
-
-
-def test_a_long_call_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    now: Iterator[float] = iter(range(1000))
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))
-    calls: list[int] = []
-    clock = calibrated(lambda: calls.append(0))
-    assert len(calls) == 1
-    clock()
-    assert len(calls) == 2
+def test_no_round_starts_after_the_budget(watch: Watch) -> None:
+    """But on it: as many as are needed are 6, of a second each."""
+    call = watch.taking(*[1.0] * 100)
+    assert len(take_rounds([lambda: reading(call)], 10.0, np.random.default_rng(0)).seconds) == 11
 
 
 def test_garbage_is_collected_again_afterwards() -> None:
@@ -164,15 +218,55 @@ def test_garbage_is_collected_again_afterwards() -> None:
     assert gc.isenabled()
 
 
-def test_the_self_check_counts() -> None:
-    same = self_check(clocks([1.0, 3.0], noise=0.05, seed=0), 0.0, 1.05, np.random.default_rng(0))
-    assert same.verdicts == 2
+class Ordered:
+    """A generator that leaves everything in its place."""
 
-    class Ordered:
-        def permutation(self, n: int) -> np.ndarray:
-            return np.arange(n)
+    def permutation(self, n: int) -> np.ndarray:
+        return np.arange(n)
 
-    for first, second in ((1.0, 2.0), (2.0, 1.0)):  # a clock that isn't itself: every other reading takes twice as long
-        turns = iter([first, second] * 1000)
-        found = self_check([lambda turns=turns: Reading(next(turns), 1.0)], 0.0, 1.05, Ordered())  # type: ignore[arg-type]
-        assert found == (1, 1, 1)
+
+IN_ORDER: Any = Ordered()
+
+
+def test_the_self_check_tells_apart_by_pairs() -> None:
+    """Each verdict is on MIN_ROUNDS readings of a clock beside as many of the same."""
+    rng, read = np.random.default_rng(0), [[], [], []]  # type: tuple[np.random.Generator, list[list[float]]]
+
+    def clock(n: int) -> Callable[[], Reading]:
+        def call() -> Reading:
+            read[n].append(math.exp(rng.standard_normal()))
+            return Reading(read[n][-1], 1.0)
+
+        return call
+
+    found = [self_check([clock(n) for n in range(3)], 0.0, 1.05, IN_ORDER) for _ in range(100)]
+    pairs = np.array(read).reshape(-1, speed.MIN_ROUNDS, 2)
+    assert len(pairs) == sum(check.verdicts for check in found) == 300
+    assert sum(check.told_apart for check in found) == sum(apart(ratios(pair, 0)[1]) for pair in pairs) > 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "counted"),
+    [
+        (1.0, 2.0, (1, 1, 1)),
+        (2.0, 1.0, (1, 1, 1)),
+        (1.0, 1.25, (1, 1, 1)),
+        (1.0, 1.2, (1, 1, 0)),
+        (1.0, 1.0, (1, 0, 0)),
+    ],
+)
+def test_the_self_check_counts(first: float, second: float, counted: tuple[int, int, int]) -> None:
+    """Of a clock that isn't itself, of which every other reading takes longer."""
+    turns = iter([first, second] * 1000)
+    assert self_check([lambda: Reading(next(turns), 1.0)], 0.0, 1.25, IN_ORDER) == counted
+
+
+def test_the_self_check_goes_on_until_its_budget_is_spent(watch: Watch) -> None:
+    """A verdict takes 60 seconds, of 30 rounds of two."""
+    call, rng = watch.taking(*[1.0] * 10_000), np.random.default_rng(0)
+
+    def noisy() -> Reading:
+        call()
+        return Reading(math.exp(rng.standard_normal()), 1.0)
+
+    assert self_check([noisy], 120.0, 1.05, IN_ORDER).verdicts == 2

@@ -1,5 +1,6 @@
 """The drift between runs: right ports lie within its bound, and a fault of a millionth lies far outside."""
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -7,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ports import numpy_port
+from ports import numpy_port, trajectory
 from ports.agreement import Subject
-from ports.trajectory import Course, Drift, _turnable, course, drifts
+from ports.bounds import CHANCE, Problem, gradient_bound, loss_bound
+from ports.trajectory import Course, Drift, _drift, _moved, _signs, _turnable, course, drifts
 from problems import subjects
 from reference import datasets
 from reference.datasets import Dataset
 from reference.gradient import collocated_step
 from reference.training import begin, train
-from reference.two_layer_net import Params, init, loss, loss_and_gradient
+from reference.two_layer_net import Params, accuracy, init, loss, loss_and_gradient
+from reference.validation import unit_roundoff
 
 DATA = datasets.load("digits")
 OPTIONS: dict[str, Any] = {"strategy": "collocated", "iterations": 140, "batch": 50, "learning_rate": 1.0, "h": 1e-4}
@@ -158,12 +161,115 @@ def test_loop_in_float32_is_not_compared() -> None:
     assert course(initial("float32"), DATA, dtype="float32", seed=0, **options) is None
 
 
-@pytest.mark.parametrize("moved", [0, 1])
-def test_a_prediction_that_the_drift_can_turn_is_counted(moved: int) -> None:
-    net = Params(np.zeros((1, 1)), np.zeros(1), np.zeros((1, 2)), np.array([0.0, 1.0]))
-    near, far = (net._replace(b2=np.array([0.0, 1.0 + by])) for by in (0.24, 0.26))
-    assert _turnable([net, (near, far)[moved], (near, far)[moved]], np.ones((3, 1)), 1.0) == moved
-    assert _turnable([net, far, far], np.ones((3, 1)), 2.0) == 0
+def test_a_course_is_that_of_the_numbers_that_its_dtype_holds() -> None:
+    rng = np.random.default_rng(0)
+    data = DATA._replace(x_train=DATA.x_train * rng.random(DATA.x_train.shape))
+    held = data._replace(x_train=data.x_train.astype("float32"))
+    options = OPTIONS | {"dtype": "float32", "seed": 0, "iterations": 3}
+    one = course(initial("float64"), data, **options | {"learning_rate": 0.1})
+    same = course(initial("float32"), held, **options | {"learning_rate": float(np.float32(0.1))})
+    assert one is not None
+    assert same is not None
+    for p, q in zip((*one.params, one.losses), (*same.params, same.losses), strict=True):
+        np.testing.assert_array_equal(p, q)
+    assert one.bounds == same.bounds
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_after_one_step_a_net_is_off_by_what_a_step_can_be_off_by(dtype: str) -> None:
+    """By u |p| + rate E: the rounding of p and of the gradient, times CHANCE; its loss by that of the loss."""
+    start, u = initial(dtype), unit_roundoff(dtype)
+    along = course(start, DATA, dtype=dtype, seed=0, **OPTIONS | {"iterations": 1, "learning_rate": 0.5})
+    rows = np.random.default_rng(0).integers(0, len(DATA.x_train), 50)
+    first = Problem(start, DATA.x_train[rows], DATA.t_train[rows]).rounded(dtype)
+    assert along is not None
+    for name, p, bound in zip(
+        Params._fields, along.params, gradient_bound(first, dtype, "collocated", 1e-4), strict=True
+    ):
+        assert along.bounds[name] == pytest.approx(np.linalg.norm(CHANCE * u * np.abs(p) + 0.5 * bound), rel=1e-3)
+    assert along.bounds["losses"] == pytest.approx(loss_bound(first, dtype), rel=1e-3)
+
+
+def test_what_a_step_can_be_off_by_is_taken_anew_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Problem] = []
+
+    def counting(problem: Problem, *arguments: Any) -> Params:
+        calls.append(problem)
+        return gradient_bound(problem, *arguments)
+
+    monkeypatch.setattr(trajectory, "gradient_bound", counting)
+    monkeypatch.setattr(trajectory, "PERIOD", 10)
+    course(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS | {"iterations": 21})
+    assert len(calls) == 3
+
+
+def test_the_accuracy_is_the_references_whatever_the_shadows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trajectory, "MAGNIFY", {"float64": 2.0**45})
+    along = course(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS)
+    assert along is not None
+    assert along.accuracy == accuracy(along.params, DATA.x_test, DATA.t_test) > 0.8
+
+
+def test_the_accuracy_is_that_of_the_test_set_that_its_dtype_holds() -> None:
+    """Of an input a billionth below the border between two classes, which in float32 is the border."""
+    net = Params(np.array([[1.0, 0.0]]), np.array([0.0, 1.0]), np.eye(2), np.zeros(2))
+    x, t = np.array([[1 - 1e-9]]), np.zeros(1, int)
+    options = OPTIONS | {"iterations": 1, "batch": 1, "learning_rate": 0.0}
+    for dtype, right in (("float64", 0.0), ("float32", 1.0)):
+        along = course(net, Dataset(x, t, x, t), dtype=dtype, seed=0, **options)
+        assert along is not None
+        assert along.accuracy == right
+
+
+def test_a_tie_may_be_turned_by_the_drift_and_by_evaluation() -> None:
+    """Of all classes; and a mean is rounded twice."""
+    start = initial("float32")
+    tied = start._replace(W2=np.full_like(start.W2, 0.3), b2=0 * start.b2)
+    options = OPTIONS | {"iterations": 1, "learning_rate": 1e-12}
+    along = course(tied, DATA, dtype="float32", seed=0, **options)
+    assert along is not None
+    assert along.bounds["accuracy"] == 1 + 1 + 2 * unit_roundoff("float32")
+
+
+def test_signs_are_of_either_kind() -> None:
+    signs = _signs(np.random.default_rng(0), (3, 40))
+    assert signs.shape == (3, 40)
+    assert all(set(row) == {-1.0, 1.0} for row in signs)
+
+
+def test_a_net_is_moved_in_each_entry_by_as_much_as_rounding_may() -> None:
+    net = initial("float64")
+    errors = Params(*(np.full(p.shape, 1e-9) for p in net))
+    for p, q in zip(net, _moved(net, errors, 8.0, "float32", np.random.default_rng(0)), strict=True):
+        np.testing.assert_allclose(np.abs(q - p), 8 * (2.0**-24 * np.abs(p) + 1e-9), rtol=1e-6)
+        assert (q > p).any()
+        assert (q < p).any()
+
+
+def test_the_drift_is_the_mean_of_the_shadows_distances() -> None:
+    """Root mean square: of 3 and 5 times 2, and of 1 and 7, in units of what they were magnified by."""
+    net = Params(np.zeros((2, 2)), np.zeros(1), np.zeros((1, 1)), np.zeros(1))
+    near, far = net._replace(W1=net.W1 + 3), net._replace(W1=net.W1 + 5)
+    found = _drift([net, near, far], np.array([[0.0], [1.0], [-7.0]]), 8.0)
+    mean = [2 * math.sqrt((3**2 + 5**2) / 2) / 8, 0, 0, 0, math.sqrt((1 + 7**2) / 2) / 8]
+    assert list(found) == [*Params._fields, "losses"]
+    assert list(found.values()) == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("by", "magnify", "share"),
+    [(0.24, 1.0, 0.0), (0.25, 1.0, 0.5), (0.26, 1.0, 0.5), (0.6, 1.0, 1.0), (3.0, 16.0, 0.0)],
+)
+def test_a_prediction_that_the_drift_can_turn_is_counted(by: float, magnify: float, share: float) -> None:
+    """Of two samples the second class leads by 1 and by 2, and the shadows move the first by `by`: CHANCE is 4."""
+    net = Params(np.full((1, 1), 1e3), np.zeros(1), np.array([[0.0, 2.0, -5.0]]), np.full(3, 10.0))
+    shadow = net._replace(b2=net.b2 + np.array([by, 0, 0]))
+    assert _turnable([net, shadow, shadow], np.array([[0.0], [1.0]]), magnify) == share
+
+
+def test_a_tie_is_turned_by_nothing() -> None:
+    net = Params(np.zeros((1, 1)), np.zeros(1), np.zeros((1, 2)), np.zeros(2))
+    assert _turnable([net, net, net], np.ones((1, 1)), 1.0) == 1
 
 
 def test_a_drift_that_is_no_number_does_not_agree() -> None:

@@ -1,20 +1,25 @@
 """The trials leave no part of a port idle, and the bound on training holds and is no larger than it must be."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 
 import ports
-from ports.agreement import Agreement, Subject
-from ports.bounds import Problem, curvature_bound
+from ports import agreement
+from ports.agreement import Agreement, NotCompared, Subject, check_forward, check_gradient, sample_entries
+from ports.bounds import Problem, curvature_bound, gradient_bound, loss_bound
 from ports.protocol import STRATEGIES
 from ports.trials import (
+    LARGE_STEP,
+    LITTLE_MEMORY,
     RATE,
     SECOND_STEP,
     _prime,
     check,
+    check_copies,
+    check_data,
     check_training,
     saturate,
     shift,
@@ -24,19 +29,19 @@ from ports.trials import (
 )
 from problems import problems, subjects
 from reference.functions import sigmoid
-from reference.two_layer_net import Params, gradient, predict
+from reference.two_layer_net import Params, gradient, loss, predict
 from reference.validation import DTYPES
-from test_agreement import FEW, nets
+from test_agreement import FEW, nets, with_members
 
 pytestmark = pytest.mark.filterwarnings("ignore:`collocated` needs more than:RuntimeWarning")
 NUMPY = Subject("numpy", ports.load("numpy"), "float64", "cpu")
 
 
-def plain(samples: int = 12) -> Problem:
+def plain(samples: int = 12, inputs: int = 5) -> Problem:
     rng = np.random.default_rng(0)
-    shapes = ((5, 6), (6,), (6, 4), (4,))
+    shapes = ((inputs, 6), (6,), (6, 4), (4,))
     params = Params(*(rng.standard_normal(shape) for shape in shapes))
-    return Problem(params, rng.integers(0, 17, (samples, 5)) / 16, rng.integers(0, 4, samples))
+    return Problem(params, rng.integers(0, 17, (samples, inputs)) / 16, rng.integers(0, 4, samples))
 
 
 @given(problem=problems())
@@ -47,8 +52,10 @@ def test_inputs_that_are_not_0_are_stretched_to_3_at_most(problem: Problem) -> N
     assert ((x == 0) == (problem.x == 0)).ravel()[1:-1].all()
 
 
-def test_stretched_inputs_are_of_both_signs() -> None:
+def test_stretched_inputs_are_of_both_signs_and_of_one_size() -> None:
     x = stretch(plain(), 0).x
+    assert x[-1, -1] == -3
+    np.testing.assert_allclose(stretch(plain()._replace(x=100 * plain().x), 0).x, x)
     assert (x > 0).sum() > 10
     assert (x < 0).sum() > 10
     assert (x != x.astype(np.float32)).sum() > 20
@@ -61,6 +68,7 @@ def test_a_saturated_net_has_units_and_probabilities_at_either_end() -> None:
     assert (1 - z < 1e-6).any()
     assert ((z > 0.01) & (z < 0.99)).any()
     assert (1 - y[:, 3] < 1e-6).all()
+    np.testing.assert_array_equal(params.b1[2::3], plain().params.b1[2::3])
 
 
 def test_shifted_logits_overflow_where_the_largest_is_not_taken_out() -> None:
@@ -110,6 +118,19 @@ def test_right_ports_train_within_the_bound(subject: Subject, strategy: str | No
         assert row.agrees, row
 
 
+@pytest.mark.parametrize("strategy", ["collocated", None])
+def test_one_step_is_off_by_its_gradient_and_three_roundings(strategy: str | None) -> None:
+    problem, u = plain(), 2.0**-53
+    (*members, losses), (*bounds, loss_bounds) = trajectory(problem, np.arange(12)[None], strategy, 1e-4, "float64")
+    slope = NUMPY.port.GRADIENTS[strategy](*problem) if strategy else gradient(*problem)
+    off = gradient_bound(problem, "float64", strategy, 1e-4 if strategy else 0.0)
+    for p, start, g, bound, b in zip(members, problem.params, slope, bounds, off, strict=True):
+        np.testing.assert_allclose(p, start - RATE * g, rtol=1e-13)
+        np.testing.assert_allclose(bound, RATE * (b + 2 * u * np.abs(g)) + u * np.abs(p), rtol=1e-6)
+    assert losses[0] == loss(*problem)
+    assert loss_bounds[0] == loss_bound(problem, "float64")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_bound_on_training_is_a_few_roundings(dtype: str) -> None:
     """It is no excuse for a wrong step: a thousandth of a step is far outside."""
@@ -138,3 +159,195 @@ def test_each_strategy_is_tried_on_each_problem_at_both_steps() -> None:
 def test_where_rounding_hides_the_difference_the_data_alone_are_tried_at_the_larger_step() -> None:
     found = {(name, step) for name, strategy, step in names(h=1e-6, dtype="float32") if strategy == "loop"}
     assert found == {("data", 1e-2)}
+
+
+# --- what a port is asked
+
+
+class Asked(NamedTuple):
+    """A call of a port."""
+
+    of: str | None  # the strategy; None for training
+    params: Params
+    x: np.ndarray
+    t: np.ndarray
+    options: dict[str, Any]
+
+
+def asking(calls: list[Asked], **changes: Any) -> Subject:
+    """Return NumPy's port, which keeps what its gradients and its descent are asked in `calls`."""
+    port = NUMPY.port
+
+    def gradient_of(name: str) -> Any:
+        def call(params: Params, x: np.ndarray, t: np.ndarray, **options: Any) -> Params:
+            calls.append(Asked(name, params, x, t, options))
+            return port.GRADIENTS[name](params, x, t, **options)
+
+        return call
+
+    gradients = {name: gradient_of(name) for name in STRATEGIES}
+    names = {g: name for name, g in gradients.items()}
+
+    def train_steps(params: Params, x: np.ndarray, t: np.ndarray, batches: np.ndarray, **options: Any) -> Any:
+        name = names.get(options.pop("gradient"))
+        calls.append(Asked(None, params, x, t, options | {"batches": batches, "of": name}))
+        return port.train_steps(params, x, t, batches, gradient=port.GRADIENTS[name] if name else gradient, **options)
+
+    return with_members(GRADIENTS=gradients, train_steps=train_steps)._replace(**changes)
+
+
+def asked(problem: Problem, strategy: str, dtype: str = "float64", memory: float = 2**28) -> list[Asked]:
+    """Return all that `check` asks a port for by one strategy, and in training by the closed form too."""
+    calls: list[Asked] = []
+    for row in check(asking(calls, dtype=dtype), problem, (strategy,), h=1e-4, memory=memory, seed=0):
+        assert isinstance(row, Agreement)
+        assert row.agrees, row
+    return calls
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_is_asked_for_whole_data_then_for_problems_in_chunks_and_to_train(strategy: str) -> None:
+    """In float64 little memory is told; large shifts are for `structured`, training at its default for `collocated`."""
+    calls = asked(plain(), strategy)
+    gradients = [(len(call.x), call.options.get("h"), call.options["memory"]) for call in calls if call.of]
+    large = [(11, LARGE_STEP, LITTLE_MEMORY)] if strategy == "structured" else []
+    assert gradients == [(12, None, 2**28), *[(11, SECOND_STEP, LITTLE_MEMORY)] * 3, *large]
+    trained = [
+        (call.options["of"], call.options.get("h"), call.options["learning_rate"]) for call in calls if not call.of
+    ]
+    default = [(strategy, None, RATE)] if strategy == "collocated" else []
+    assert trained == [(None, SECOND_STEP, RATE), (strategy, SECOND_STEP, RATE), *default]
+
+
+def test_in_float32_all_memory_is_told_and_no_large_shift() -> None:
+    calls = [call for call in asked(plain(), "structured", "float32") if call.of]
+    assert [(call.options.get("h"), call.options["memory"]) for call in calls] == [
+        (None, 2**28),
+        *[(SECOND_STEP, 2**28)] * 3,
+    ]
+
+
+def test_memory_is_never_more_than_told() -> None:
+    assert {call.options["memory"] for call in asked(plain(), "batched", memory=1000) if call.of} == {1000}
+
+
+@pytest.mark.parametrize("strategy", ["loop", "batched"])
+def test_of_differences_of_losses_few_entries_are_asked_for_beyond_the_data(strategy: str) -> None:
+    """They spread from the first entry to the last."""
+    problem = plain(inputs=40)
+    whole, *others = [call.options.get("entries") for call in asked(problem, strategy) if call.of]
+    assert whole is None
+    for entries in others:
+        assert [len(at) for at in entries] == [83, 6, 24, 4]
+        for at, p in zip(entries, problem.params, strict=True):
+            assert (at[0], at[-1]) == (0, p.size - 1)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_where_all_entries_would_take_long_a_sample_is_asked_for_and_a_step_is_not(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "FULL_COST", 0)
+    problem = plain(inputs=40)
+    calls, of_losses = asked(problem, strategy), strategy in ("loop", "batched")
+    trained = {call.options["of"] for call in calls if not call.of}
+    assert trained == ({None} if of_losses else {None, strategy})
+    entries = next(call.options.get("entries") for call in calls if call.of)
+    expected = sample_entries(problem.params, 12, seed=0)
+    assert expected is not None
+    assert (entries is None) != of_losses
+    if of_losses:
+        for at, e in zip(entries, expected, strict=True):
+            np.testing.assert_array_equal(at, e)
+
+
+def test_the_problems_are_the_same_every_time() -> None:
+    data, *others = [call.x for call in asked(plain(), "collocated") if call.of]
+    np.testing.assert_array_equal(data, plain().x)
+    for x in others:
+        np.testing.assert_array_equal(x, stretch(plain(), 0).x[:11])
+
+
+@pytest.mark.parametrize(("samples", "batch"), [(1, 1), (2, 1), (7, 4), (12, 6), (30, 10)])
+def test_each_sample_is_in_a_batch_and_all_batches_are_of_one_size(samples: int, batch: int) -> None:
+    calls: list[Asked] = []
+    assert all(row.agrees for row in check_training(asking(calls), plain(samples), "collocated", 1e-2))
+    (call,) = calls
+    assert call.options["batches"].shape == (2, batch)
+    assert set(call.options["batches"].ravel()) == set(range(min(samples, 20)))
+    np.testing.assert_array_equal(call.t, np.eye(4)[plain(samples).t])
+
+
+# --- what is said
+
+
+@pytest.mark.parametrize("strategy", ["collocated", None])
+def test_each_row_of_training_says_what_it_is(strategy: str | None) -> None:
+    subject = NUMPY._replace(dtype="float32")
+    rows = list(check_training(subject, plain(), strategy, 1e-2))
+    said = (strategy, 1e-2) if strategy else ("closed form", None)
+    assert [row.quantity for row in rows] == ["trained W1", "trained b1", "trained W2", "trained b2", "losses"]
+    assert {(row.strategy, row.step) for row in rows} == {said}
+    expected, bounds = trajectory(plain().rounded("float32"), np.arange(12).reshape(2, 6), strategy, 1e-2, "float32")
+    for row, e, b in zip(rows, expected, bounds, strict=True):
+        assert row.worst_index is not None
+        assert (row.expected, row.bound) == (e[row.worst_index], b[row.worst_index])
+
+
+@pytest.mark.parametrize("name", [*Params._fields, "x", "t"])
+def test_an_argument_that_training_changes_is_named(name: str) -> None:
+    def train_steps(params: Params, x: Any, t: Any, batches: Any, **options: Any) -> Any:
+        found = NUMPY.port.train_steps(params, x, t, batches, **options)
+        changed = {**params._asdict(), "x": x, "t": t}[name]
+        changed[...] = np.roll(changed, 1) if name == "t" else changed + 1
+        return found
+
+    rows = list(check_training(with_members(train_steps=train_steps), plain(), "collocated", 1e-2))
+    assert {row.got for row in rows} == {f"`{name}` was changed by the call"}
+
+
+def test_what_is_not_compared_is_said_with_the_reason() -> None:
+    subject = NUMPY._replace(dtype="float32")
+    rows = check(subject, plain(), STRATEGIES, h=1e-6, memory=2**28, seed=0)
+    reason = "rounding of two float32 losses outweighs their difference."
+    expected = [NotCompared("numpy", strategy, "float32", 1e-6, reason) for strategy in ("loop", "batched")]
+    assert [row for row in rows if isinstance(row, NotCompared)] == expected
+
+
+@pytest.mark.parametrize(("dtype", "step"), [("float64", 1e-6), ("float32", SECOND_STEP)])
+@pytest.mark.parametrize("cost", [0, 1e11])
+def test_of_another_size_the_data_alone_are_compared(
+    dtype: str, step: float, cost: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "FULL_COST", cost)
+    problem, calls = plain(inputs=40), list[Asked]()
+    subject = asking(calls, dtype=dtype)
+    rows = list(check_data(subject, problem, STRATEGIES, h=1e-6, memory=2**20, seed=0))
+    assert {call.options["memory"] for call in calls} == {2**20}
+    expected = list(check_forward(subject, problem))
+    for strategy in STRATEGIES:
+        of_losses = strategy in ("loop", "batched")
+        entries = sample_entries(problem.params, 12, seed=0) if of_losses else None
+        expected += check_gradient(subject, problem, strategy, step if of_losses else 1e-6, entries=entries)
+    assert rows == expected
+
+
+# --- copies
+
+
+def copied(**members: Any) -> dict[str, bool]:
+    rows = check_copies(with_members(**members)._replace(dtype="float32"), np.arange(6.0).reshape(2, 3) / 3)
+    return {row.quantity: row.agrees for row in rows}
+
+
+def test_a_copy_is_a_copy_each_way() -> None:
+    there, again = "array there and back", "array back once more"
+    port = NUMPY.port
+    assert copied() == {there: True, again: True}
+    alias = copied(from_numpy=lambda array, *, dtype, device: array)
+    assert alias == {there: False, again: False}
+    assert copied(to_numpy=lambda array: array) == {there: True, again: False}
+    by_memory = copied(from_numpy=lambda array, **_: array.ravel(order="K").reshape(array.shape))
+    assert by_memory == {there: False, again: False}
+    assert copied(to_numpy=lambda array: port.to_numpy(array) + 1e-37) == {there: False, again: False}
+    assert copied(to_numpy=lambda array: port.to_numpy(array) * 1.0000002) == {there: False, again: False}

@@ -36,8 +36,8 @@ MODULES = {  # and the tests that each is held against
     "ports/speed.py": ["test_speed"],
     "ports/advice.py": ["test_advice"],
     "ports/trajectory.py": ["test_trajectory"],
-    "ports/torch_port.py": ["mutation/agree"],
-    "ports/jax_port.py": ["mutation/agree"],
+    "ports/torch_port.py": ["mutation/agree", "test_torch_port", "test_agreement"],
+    "ports/jax_port.py": ["mutation/agree", "test_jax_port", "test_agreement"],
 }
 BACKENDS = {"ports/torch_port.py": "torch", "ports/jax_port.py": "jax"}
 MEMORY = 4 * 2**30
@@ -100,7 +100,7 @@ def prepare(copy: Path, module: str) -> None:
         source = source.replace("@cache\n", "")  # mutmut leaves alone what is decorated
     (copy / module).write_text(source)
     tests = [f"tests/{name}.py" for name in MODULES[module]]
-    select = BACKENDS.get(module, "not jax and not torch and not points_at_the_caller")  # mutmut adds frames to a call
+    select = BACKENDS.get(module, "not jax and not torch") + " and not points_at_the_caller"  # mutmut adds frames
     with (copy / "pyproject.toml").open("a") as file:
         file.write(SETTINGS.format(module=json.dumps([module]), tests=json.dumps(tests), select=select))
 

@@ -1,0 +1,89 @@
+"""What is PyTorch's alone: its devices, and the caller that its warnings point at."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ports
+from reference.two_layer_net import Params, init
+
+
+@pytest.fixture(scope="module")
+def port() -> Any:
+    try:
+        return ports.load("torch")
+    except ports.NotRunError as reason:
+        pytest.skip(f"torch not run: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mps", "named"),
+    [
+        (0, False, ("cpu",)),
+        (1, False, ("cuda", "cpu")),
+        (3, False, ("cuda", "cuda:1", "cuda:2", "cpu")),
+        (0, True, ("mps", "cpu")),
+    ],
+)
+def test_devices_are_named_the_default_one_first(
+    port: Any, gpus: int, mps: bool, named: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
+    assert port.devices() == named
+
+
+def test_each_part_of_a_result_is_waited_for_on_its_device(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def on(device: str) -> Any:
+        kind = type("Elsewhere", (torch.Tensor,), {"device": property(lambda self: torch.device(device))})
+        return torch.zeros(1).as_subclass(kind)
+
+    waited: list[Any] = []
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    monkeypatch.setattr("torch.mps.synchronize", lambda: waited.append("mps"))
+    result = (on("cuda:0"), [on("cpu"), on("mps"), 1.0], on("cuda:1"))
+    assert port.synchronize(result) is result
+    assert waited == [torch.device("cuda:0"), "mps", torch.device("cuda:1")]
+
+
+def past_the_nodes(port: Any) -> tuple[Any, ...]:
+    """Return a net, inputs and labels for which `collocated` needs too many nodes at a step of 0.3."""
+    rng = np.random.default_rng(0)
+    arrays = (*init(3, 4, 2, 1.0, seed=0), 255 * rng.random((5, 3)))
+    *params, x = (port.from_numpy(a, dtype="float64", device="cpu") for a in arrays)
+    return Params(*params), x, np.array([0, 1, 1, 0, 1])
+
+
+BATCHES = np.array([[0, 1], [2, 4]])
+
+
+def test_the_warning_points_at_the_caller(port: Any) -> None:
+    net, options = past_the_nodes(port), {"gradient": port.collocated, "learning_rate": 1e-6}
+    with pytest.warns(RuntimeWarning, match="`structured` takes over") as once:
+        port.collocated(*net, h=0.3)
+    with pytest.warns(RuntimeWarning, match="`structured` takes over") as in_training:
+        port.train_steps(*net, BATCHES, h=0.3, **options)
+    assert [warning.filename for warning in (*once, *in_training)] == [__file__] * 2
+
+
+def test_training_by_structured_needs_no_nodes(port: Any) -> None:
+    """Nor a word on them; and where `collocated` hands over it is the same descent."""
+    net = past_the_nodes(port)
+    found = port.train_steps(*net, BATCHES, gradient=port.structured, learning_rate=1e-3, h=0.3)
+    with pytest.warns(RuntimeWarning, match="`structured` takes over"):
+        same = port.train_steps(*net, BATCHES, gradient=port.collocated, learning_rate=1e-3, h=0.3)
+    for got, expected in zip((*same[0], same[1]), (*found[0], found[1]), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(("strategy", "other"), [("collocated", "_structured"), ("structured", "_collocated")])
+def test_training_takes_the_strategy_that_it_is_told(
+    port: Any, strategy: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their numbers are the same, their time is not."""
+    monkeypatch.setattr(port, other, None)
+    port.train_steps(*past_the_nodes(port), BATCHES, gradient=port.GRADIENTS[strategy], learning_rate=1e-6)
