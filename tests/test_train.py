@@ -127,6 +127,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(subject: Subject) -> None:
         assert np.isfinite(last.losses).all()
 
 
+def test_numpy_does_not_warn_of_the_numbers_that_stop_a_run() -> None:
+    data, params = datasets.load("random"), init(64, 5, 10, 10.0, seed=0)
+    options = {"strategy": "structured", "batch": 20, "learning_rate": float(np.finfo("float64").max)}
+    with pytest.raises(DivergedError, match="the loss is no longer finite"):
+        run(numpy_port, params, data, **options, iterations=9)
+
+
 def test_the_first_loss_that_is_not_finite_is_named() -> None:
     data, params = digits()
     losses = np.array([1.0, 1.0, np.nan, 1.0, np.inf, *np.ones(9)])
@@ -160,6 +167,7 @@ def test_the_options_are_the_chapters_unless_told() -> None:
     assert steps[0].border
     assert (steps[0].losses.shape, steps[0].generator) == ((0,), begin(steps[0].params, 0).generator)
     assert begin(steps[0].params).generator == begin(steps[0].params, 0).generator
+    assert begin(steps[0].params).losses.shape == (0,)
 
 
 def test_the_options_reach_the_port() -> None:
