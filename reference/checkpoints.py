@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from reference.training import Progress
 from reference.two_layer_net import Params
-from reference.validation import DTYPES
+from reference.validation import DTYPES, shown
 
 MAGIC = b"fdnet checkpoint\n"
 FORMAT = 1
@@ -194,7 +194,7 @@ def _check_header(path: Any, header: Any) -> None:
     }
     for name, kept in rules.items():
         if not kept:
-            raise CheckpointError(f"{path} must hold a `{name}` that can be, got {repr(header[name])[:60]}.")
+            raise CheckpointError(f"{path} must hold a `{name}` that can be, got {shown(header[name])}.")
 
 
 def _is_flat(values: dict[str, Any]) -> bool:
@@ -230,5 +230,5 @@ def _generator(path: Any, state: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError, KeyError, OverflowError):
         taken = False
     if not taken:
-        raise CheckpointError(f"{path} must hold the state of a PCG64 generator, got {repr(state)[:60]}.")
+        raise CheckpointError(f"{path} must hold the state of a PCG64 generator, got {shown(state)}.")
     return state

@@ -140,7 +140,7 @@ def _open(path: Path) -> io.BufferedIOBase:
     # By content, not by name: a browser may unpack a .gz as it downloads it, and keep the name.
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")
+    return gzip.open(path) if packed else path.open("rb")
 
 
 def _idx_shape(stream: _Stream, ndim: int, path: Path) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from reference.two_layer_net import Params, largest, loss_and_gradient, loss_of_
 from reference.two_layer_net import gradient as closed_form
 from reference.validation import (
     MEMORY,
+    StepError,
     check_batches,
     check_device,
     check_gradient,
@@ -122,7 +123,7 @@ def train(
     ValueError
         If an argument breaks a rule: on the first `next`, before anything is computed.
     DivergedError
-        If a loss or a parameter is no longer finite.
+        If a loss or a parameter is no longer finite, or a parameter is so large that `h` no longer moves it.
     """
     now = params if isinstance(params, Progress) else begin(params, seed)
     check_run(port, now, strategy, iterations, batch, learning_rate, h, memory)
@@ -140,7 +141,11 @@ def train(
     for end, border in chain([(now.iteration, True)], ends):
         if end > now.iteration:
             batches = draw.integers(0, len(data.x_train), (end - now.iteration, batch))
-            net, losses[now.iteration : end] = placed.train(steps, net, batches)
+            try:
+                net, losses[now.iteration : end] = placed.train(steps, net, batches)
+            except StepError as error:  # at the beginning it moved them all
+                what = f"`h` no longer moves the largest parameter after iteration {now.iteration}"
+                raise _diverged(what, learning_rate) from error
             _check_finite(losses[:end], now.iteration, net, learning_rate)
         if (end % epoch == 0 or end == iterations) and end not in table[shown - 1 : shown, 0]:
             table[shown] = end, *placed.accuracies(net)
@@ -173,7 +178,8 @@ class _Placed(NamedTuple):
     def accuracies(self, net: Params) -> tuple[float, float]:
         """Return the accuracy in training and in the test."""
         on_device = self._on_device(net)
-        in_training, in_test = (self.port.accuracy(on_device, *part) for part in (self.train_set, self.test_set))
+        with np.errstate(over="ignore", invalid="ignore"):  # no class is most probable then
+            in_training, in_test = (self.port.accuracy(on_device, *part) for part in (self.train_set, self.test_set))
         return float(self.port.to_numpy(in_training)), float(self.port.to_numpy(in_test))
 
     def _on_device(self, net: Params) -> Params:
@@ -216,9 +222,12 @@ def _check_finite(losses: np.ndarray, start: int, net: Params, learning_rate: fl
         return
     iteration = start + int(wrong[0]) + 1 if len(wrong) else len(losses)
     what = "the loss" if len(wrong) else "a parameter"
-    raise DivergedError(
-        f"Training diverged: {what} is no longer finite at iteration {iteration}; the likely cause is the learning "
-        f"rate, {learning_rate:g}: try a smaller one."
+    raise _diverged(f"{what} is no longer finite at iteration {iteration}", learning_rate)
+
+
+def _diverged(what: str, learning_rate: float) -> DivergedError:
+    return DivergedError(
+        f"Training diverged: {what}; the likely cause is the learning rate, {learning_rate:g}: try a smaller one."
     )
 
 

@@ -24,6 +24,10 @@ class DeviceError(ValueError):
     """A device that a backend does not have."""
 
 
+class StepError(ValueError):
+    """A step that does not move the largest parameter."""
+
+
 def dtype_name(array: Any) -> str:
     """Return 'float32' for an array of NumPy, JAX or PyTorch that holds float32, and so on."""
     return str(array.dtype).rpartition(".")[2]  # torch.float32
@@ -219,11 +223,11 @@ def _is_number(value: Any) -> bool:
 
 
 def check_step_moves(h: float, sizes: Sizes, dtype: str) -> None:
-    """Raise ValueError if `h` is so small that p + h = p may hold for the largest parameter p."""
+    """Raise StepError if `h` is so small that p + h = p may hold for the largest parameter p."""
     name, size = max(((name, sizes[name]) for name in ("W1", "b1", "W2", "b2")), key=lambda item: item[1])
     spacing = float(np.spacing(np.asarray(size, dtype)))
     if h <= spacing / 2:
-        raise ValueError(
+        raise StepError(
             f"`h` must be above {spacing / 2:.3g}, half the spacing of {dtype} at the largest parameter ({size:.6g} in "
             f"`{name}`), so that p + h is not p, got {h!r}."
         )

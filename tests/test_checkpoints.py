@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import stat
 import subprocess
@@ -74,6 +75,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, dtype: str) -> None:
     save(tmp_path / "run.ckpt", expected)
     got = load(tmp_path / "run.ckpt")
     assert (got.settings, got.environment) == (expected.settings, expected.environment)
+    assert got.progress.iteration == 7
     assert got.progress.generator == expected.progress.generator
     for g, e in zip(
         (*got.progress.params, *got.progress[2:4]), (*expected.progress.params, *expected.progress[2:4]), strict=True
@@ -81,6 +83,26 @@ def test_what_is_saved_is_loaded(tmp_path: Path, dtype: str) -> None:
         assert g.dtype == e.dtype
         assert g.flags.writeable
         np.testing.assert_array_equal(g, e)
+
+
+def test_a_run_of_the_least_net_that_has_not_begun_is_loaded(tmp_path: Path) -> None:
+    save(tmp_path / "run.ckpt", Checkpoint(begin(init(1, 1, 1, seed=0), seed=1), {}, {}))
+    got = load(tmp_path / "run.ckpt").progress
+    assert (got.iteration, got.losses.shape, got.accuracies.shape) == (0, (0,), (0, 3))
+
+
+def test_numbers_are_little_endian_in_a_file(saved: Path) -> None:
+    before, expected = saved.read_bytes(), a_checkpoint()
+    numbers = {name: getattr(expected.progress, name).astype(">f8") for name in ("losses", "accuracies")}
+    save(saved, expected._replace(progress=expected.progress._replace(**numbers)))
+    assert saved.read_bytes() == before
+
+
+def test_what_could_not_be_read_again_is_not_written(saved: Path) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save(saved, a_checkpoint()._replace(settings={"rate": math.nan}))
+    assert saved.read_bytes() == before
 
 
 def test_the_forger_can_forge(saved: Path) -> None:
@@ -105,7 +127,7 @@ WRONG: dict[str, list[Any]] = {
         {"bit_generator": "PCG64", "state": {"state": 5, "inc": 1}, "has_uint32": 0, "uinteger": 0, "more": 1},
         [],
     ],
-    "settings": [{"backend": ["numpy"]}, [], None],
+    "settings": [{"backend": ["numpy"]}, [], None, {"rate": math.nan}, {"rate": -math.inf}],
     "environment": [{"numpy": {}}, "2.1"],
 }
 
@@ -117,12 +139,39 @@ def test_each_field_is_checked_even_if_the_hash_is_right(saved: Path, field: str
     refusal(saved)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("iteration", "7", "must hold `iteration` as int, got str."),
+        ("format", 2, "must hold a `format` that can be, got 2."),
+        ("iteration", 2**40, "must hold a `iteration` that can be, got 1099511627776."),
+        ("accuracies", 2**40, "must hold a `accuracies` that can be, got 1099511627776."),
+        ("sizes", [5, 2**40, 3], "must hold a `sizes` that can be, got [5, 1099511627776, 3]."),
+        ("sizes", [5, 4, 0], "must hold a `sizes` that can be, got [5, 4, 0]."),
+        ("settings", {"rates": [0.1, 0.2]}, "must hold a `settings` that can be, got {'rates': [0.1, 0.2]}."),
+        ("generator", {"bits": "1" * 60}, f"must hold the state of a PCG64 generator, got {{'bits': '{'1' * 47}...."),
+        ("settings", {"rate": math.nan}, "must have a header in JSON, got ValueError."),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_said(saved: Path, field: str, value: Any, sentence: str) -> None:
+    header, numbers = parts(saved)
+    forge(saved, {**header, field: value}, numbers)
+    assert refusal(saved) == f"{saved} {sentence}"
+
+
+def test_the_bytes_that_a_header_claims_are_told(saved: Path) -> None:
+    header, numbers = parts(saved)
+    forge(saved, {**header, "iteration": 8}, numbers)
+    size = saved.stat().st_size
+    assert refusal(saved) == f"{saved} must have {size + 8} bytes by its header, got {size}."
+
+
 def test_every_field_is_in_the_test_above(saved: Path) -> None:
     header, numbers = parts(saved)
     assert {*WRONG} == {*header}
     for field in header:
         forge(saved, {name: value for name, value in header.items() if name != field}, numbers)
-        assert "must have the fields" in refusal(saved)
+        assert f"must have the fields {', '.join(header)}, got others." in refusal(saved)
     forge(saved, {**header, "more": 1}, numbers)
     assert "must have the fields" in refusal(saved)
 
@@ -219,16 +268,17 @@ def test_data_sets_that_differ_in_anything_have_other_hashes() -> None:
 # --- writing
 
 
-def test_a_file_is_replaced_as_a_whole_and_keeps_the_umask(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("umask", "mode"), [(0o027, 0o640), (0o002, 0o664)])
+def test_a_file_is_replaced_as_a_whole_and_keeps_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
     path = tmp_path / "run"
-    before = os.umask(0o027)
+    before = os.umask(umask)
     try:
         write_whole(path, [b"one"])
         write_whole(path, [b"t", b"wo"])
     finally:
         os.umask(before)
     assert path.read_bytes() == b"two"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(path.stat().st_mode) == mode
     assert os.listdir(tmp_path) == ["run"]
 
 
@@ -257,6 +307,17 @@ def test_whatever_fails_leaves_the_file_that_was_there(
     assert os.listdir(saved.parent) == [saved.name]
 
 
+def test_a_file_that_is_gone_already_need_not_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(temporary: str, _: Path) -> None:
+        os.unlink(temporary)
+        raise OSError(5, "Input/output error", temporary)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        write_whole(tmp_path / "run", [b"one"])
+    assert caught.value.filename == str(tmp_path / "run")
+
+
 def test_the_order_that_a_crash_of_the_machine_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
@@ -281,6 +342,24 @@ def test_what_killed_writers_leave_behind_is_swept_and_nothing_else(tmp_path: Pa
         (tmp_path / name).write_bytes(b"x")
     sweep(tmp_path / "run")
     assert {*os.listdir(tmp_path)} == kept
+
+
+def test_what_a_killed_writer_leaves_behind_is_swept_by_two_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", lambda *_: None)
+        write_whole(tmp_path / "run", [b"one"])
+    assert len(os.listdir(tmp_path)) == 1
+    unlink = os.unlink
+
+    def after_the_other(name: str) -> None:
+        unlink(name)
+        unlink(name)
+
+    monkeypatch.setattr(os, "unlink", after_the_other)
+    sweep(tmp_path / "run")
+    assert os.listdir(tmp_path) == []
 
 
 FULL = """

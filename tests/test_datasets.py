@@ -5,6 +5,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -86,6 +87,7 @@ def test_random_is_drawn_from_its_seed_alone():
     for a, b in zip(first, load("random", seed=3), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first.x_train, load("random", seed=4).x_train)
+    np.testing.assert_array_equal(load("random").x_train, load("random", seed=0).x_train)
 
 
 def test_random_is_well_formed_and_the_same_in_float32():
@@ -283,7 +285,7 @@ def test_poochs_logger_is_quiet_only_meanwhile(broken, cache, monkeypatch):
     assert logger.level == logging.DEBUG
 
 
-def serve(contents, fetched):
+def serve(contents, fetched, tells_size=True):
     """Return a stand-in for pooch's downloader that drives a progress bar as pooch does."""
 
     def choose(url, progressbar=False):
@@ -292,10 +294,10 @@ def serve(contents, fetched):
             fetched.append(url)
             Path(output_file).write_bytes(content)
             if progressbar:
-                progressbar.total = len(content)
+                progressbar.total = total = len(content) if tells_size else 0
                 progressbar.update(len(content))
                 progressbar.reset()
-                progressbar.update(progressbar.total)
+                progressbar.update(total)
                 progressbar.close()
 
         return download
@@ -333,16 +335,34 @@ class Terminal(io.StringIO):
         return True
 
 
+BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
+
+
+def shown_on_a_terminal(monkeypatch):
+    """Load mnist and return the lines that are drawn, one over the other, without colours."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    for name, value in {"TERM": "xterm", "COLUMNS": "100"}.items():
+        monkeypatch.setenv(name, value)
+    load("mnist")
+    return re.sub(r"\x1b\[[?\d]*[A-Za-z]", "", sys.stderr.getvalue()).splitlines()
+
+
 def test_progress_is_shown_on_a_terminal_only(served, cache, monkeypatch, capsys):
     load("mnist")
     assert capsys.readouterr() == ("", "")
     for file in cache.rglob("*.gz"):
         file.unlink()
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    load("mnist")
-    shown = sys.stderr.getvalue()
-    assert all(file in shown for file in FILES)
+    lines = shown_on_a_terminal(monkeypatch)
+    for file, content in CONTENTS.items():
+        assert f"{file} {40 * BAR} {len(content)}/{len(content)} bytes" in lines
     assert capsys.readouterr().out == ""
+
+
+def test_a_server_need_not_tell_the_size(served, monkeypatch):
+    monkeypatch.setattr(pooch.core, "choose_downloader", serve(CONTENTS, served, tells_size=False))
+    lines = [line for line in shown_on_a_terminal(monkeypatch) if line]
+    assert {line.split()[0] for line in lines} == set(FILES)
+    assert all(line.endswith(" 0/? bytes") for line in lines)
 
 
 def test_no_progress_is_shown_for_what_is_cached(served, monkeypatch):
@@ -354,10 +374,12 @@ def test_no_progress_is_shown_for_what_is_cached(served, monkeypatch):
 
 def test_without_pooch_a_local_folder_is_offered(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(
-        DataError, match=r"mnist must be downloaded by pooch, got .*; `--data PATH` takes a local folder"
-    ):
+    with pytest.raises(DataError) as caught:
         load("mnist")
+    assert str(caught.value) == (
+        "mnist must be downloaded by pooch, got 'import of pooch halted; None in sys.modules'; "
+        "`--data PATH` takes a local folder."
+    )
 
 
 def test_nothing_but_numpy_is_imported_until_a_download():

@@ -285,7 +285,7 @@ def test_inputs_and_weights_scaled_inversely_give_the_same_bits(strategy, power)
 
 @DTYPES
 def test_a_bias_is_a_weight_whose_input_is_1(dtype):
-    params, x, t = cast(net((1, 3, 5, 4)), dtype)
+    params, x, t = cast(net((1, 3, 5, 20)), dtype)
     x[:] = 1
     params.b1[2] = 100  # makes an output of exactly 1
     got = structured(params, x, t)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reference.idx import FILES, DataError, read_folder, read_idx, read_keras, read_npz
+from reference.idx import FILES, PIECE, DataError, read_folder, read_idx, read_keras, read_npz
 
 X = np.arange(8 * 4 * 3, dtype=np.uint8).reshape(8, 4, 3)  # rows and columns differ, so that a swap shows
 T = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.uint8)
@@ -81,6 +81,11 @@ def test_an_array_that_was_read_can_be_written_to(tmp_path):
     assert array[0, 0, 0] == 7
 
 
+def test_one_image_of_one_pixel_is_enough(tmp_path):
+    (tmp_path / "one").write_bytes(idx(X[:1, 1:2, :1]))
+    assert read_idx(tmp_path / "one", 3).tolist() == [[[3]]]
+
+
 @pytest.mark.parametrize("labels", ["u1", "<i8", ">i4", "<u2"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_a_keras_file_is_read(tmp_path, labels, order):
@@ -95,6 +100,15 @@ def test_version_two_of_the_npy_format_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("t.npy", buffer.getvalue())
     np.testing.assert_array_equal(read_npz(tmp_path / "a.npz", {"t": 1})["t"], T)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f8"])
+def test_parameters_are_read_as_they_are(tmp_path, dtype):
+    arrays = {"W": np.array([[0.1, 0.2]], dtype), "b": np.array([0.3], dtype)}
+    (tmp_path / "net.npz").write_bytes(npz(arrays))
+    for name, array in read_npz(tmp_path / "net.npz", {"W": 2, "b": 1}, floats=True).items():
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(array, arrays[name])
 
 
 # --- what is wrong with an IDX file
@@ -120,7 +134,11 @@ BAD_IMAGES = {
     "no gzip after its magic": (b"\x1f\x8b" + b"\xff" * 30, "must be readable, got BadGzipFile"),
     "trailing bytes after gzip": (gzip.compress(IMAGES) + b"tail", "must be readable, got BadGzipFile"),
     "trailing byte in gzip": (gzip.compress(IMAGES + b"\0"), "must hold 60 bytes after its header, got more"),
-    # Its last bytes are cut off: whoever reads on to the end meets an EOFError instead.
+    # Their last bytes are cut off: whoever reads on to the end meets an EOFError instead.
+    "trailing byte in truncated gzip": (
+        gzip.compress(IMAGES + b"\0")[:-8],
+        "must hold 60 bytes after its header, got more",
+    ),
     "bomb": (BOMB[:-8], "must hold 60 bytes after its header, got more"),
 }
 
@@ -134,6 +152,36 @@ def test_a_bad_idx_file_is_one_sentence(tmp_path, case):
     assert str(caught.value).startswith(str(tmp_path / FILES[0]))
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tail", [b"\0", bytes(PIECE // 2)])
+def test_a_file_of_several_pieces_is_read_to_one_byte_past_its_claim(tmp_path, tail):
+    content = idx(np.zeros(PIECE, np.uint8))
+    (tmp_path / "labels").write_bytes(content)
+    assert len(read_idx(tmp_path / "labels", 1)) == PIECE
+    (tmp_path / "labels").write_bytes(gzip.compress(content + tail, 1)[:-8])
+    with pytest.raises(DataError, match=f"must hold {PIECE} bytes after its header, got more"):
+        read_idx(tmp_path / "labels", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "got"),
+    [
+        (MemoryError(), "MemoryError"),
+        (OSError("It is broken.\nTry again."), "OSError: It is broken"),
+        (OSError("no room for a MATRIX"), "OSError: no room for a MATRIX"),
+        (OSError("a" * 300), "OSError: " + "a" * 191),
+    ],
+)
+def test_what_a_reader_raises_is_part_of_a_sentence(tmp_path, monkeypatch, error, got):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(DataError) as caught:
+        read_idx(tmp_path / "labels", 1)
+    assert str(caught.value) == f"{tmp_path / 'labels'} must be readable, got {got}."
+    assert caught.value.__cause__ is error
 
 
 BAD_LABELS = {
@@ -162,6 +210,8 @@ def test_training_and_test_images_have_one_shape(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=f"^{tmp_path} must hold {FILES[0]} or {FILES[0]}.gz, got neither"):
+        read_folder(tmp_path)
     (lay(tmp_path) / FILES[3]).unlink()
     with pytest.raises(DataError, match=f"must hold {FILES[3]} or {FILES[3]}.gz, got neither"):
         read_folder(tmp_path)
@@ -169,10 +219,11 @@ def test_a_missing_file_is_named(tmp_path):
         read_idx(tmp_path / FILES[3], 1)
 
 
-def test_two_sets_in_one_root_are_ambiguous(tmp_path):
-    lay(tmp_path / "MNIST/raw")
-    lay(tmp_path / "FashionMNIST/raw")
-    with pytest.raises(DataError, match=r"must hold one data set, got .*/MNIST/raw and .*/FashionMNIST/raw"):
+@pytest.mark.parametrize(("first", "second"), [("", "/raw"), ("/MNIST/raw", "/FashionMNIST/raw")])
+def test_two_sets_in_one_root_are_ambiguous(tmp_path, first, second):
+    for place in (first, second):
+        lay(Path(f"{tmp_path}{place}"))
+    with pytest.raises(DataError, match=f"must hold one data set, got {tmp_path}{first} and {tmp_path}{second}."):
         read_folder(tmp_path)
 
 
@@ -251,6 +302,19 @@ def test_a_bad_npz_file_is_one_sentence(tmp_path, case):
     assert str(caught.value).startswith(str(path))
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["i4", "f2", "c8", "O"])
+def test_parameters_are_float32_or_float64(tmp_path, dtype):
+    (tmp_path / "net.npz").write_bytes(npz({"b": np.ones(3, dtype)}))
+    with pytest.raises(DataError, match=rf"\[b\] must be float32 or float64, got {np.dtype(dtype)}\.$"):
+        read_npz(tmp_path / "net.npz", {"b": 1}, floats=True)
+
+
+def test_rows_of_pixels_are_bytes_too(tmp_path):
+    (tmp_path / "digits.npz").write_bytes(npz({"pixels": X[0].astype("<i8")}))
+    with pytest.raises(DataError, match=r"\[pixels\] must be uint8, got int64\.$"):
+        read_npz(tmp_path / "digits.npz", {"pixels": 2})
 
 
 def test_a_zip_that_lies_about_a_size_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The whole run: the chapter's loop on every backend, and the same bits wherever it was interrupted."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -127,6 +128,33 @@ def test_a_loss_that_is_not_finite_stops_the_run(subject: Subject) -> None:
         assert np.isfinite(last.losses).all()
 
 
+def test_numpy_does_not_warn_of_the_numbers_that_stop_a_run() -> None:
+    data, params = datasets.load("random"), init(64, 5, 10, 10.0, seed=0)
+    options = {"strategy": "structured", "batch": 20, "learning_rate": float(np.finfo("float64").max)}
+    with pytest.raises(DivergedError, match="the loss is no longer finite"):
+        run(numpy_port, params, data, **options, iterations=9)
+
+
+@subjects("float64")
+def test_parameters_that_outgrow_the_step_stop_the_run(subject: Subject) -> None:
+    data, params = datasets.load("random"), init(64, 2, 10, seed=0)
+    steps = train(subject.port, params, data, strategy="batched", batch=500, learning_rate=1e30, iterations=6)
+    assert next(steps).iteration == 0
+    with pytest.raises(DivergedError) as caught:
+        list(steps)
+    assert re.fullmatch(
+        r"Training diverged: `h` no longer moves the largest parameter after iteration [0-4]; "
+        r"the likely cause is the learning rate, 1e\+30: try a smaller one\.",
+        str(caught.value),
+    )
+
+
+def test_numpy_does_not_warn_of_the_numbers_that_an_accuracy_is_of() -> None:
+    data, params = digits("float32")
+    start = next(train(numpy_port, params._replace(W1=np.float32(1e38) * np.sign(params.W1)), data))
+    assert (start.accuracies[0, 1:] < 0.3).all()
+
+
 def test_the_first_loss_that_is_not_finite_is_named() -> None:
     data, params = digits()
     losses = np.array([1.0, 1.0, np.nan, 1.0, np.inf, *np.ones(9)])
@@ -160,6 +188,7 @@ def test_the_options_are_the_chapters_unless_told() -> None:
     assert steps[0].border
     assert (steps[0].losses.shape, steps[0].generator) == ((0,), begin(steps[0].params, 0).generator)
     assert begin(steps[0].params).generator == begin(steps[0].params, 0).generator
+    assert begin(steps[0].params).losses.shape == (0,)
 
 
 def test_the_options_reach_the_port() -> None:

@@ -23,6 +23,9 @@ from reference.validation import (
     check_memory,
     check_net,
     check_numbers,
+    check_seed,
+    check_size,
+    check_spread,
     check_step,
     check_step_moves,
     dtype_name,
@@ -271,6 +274,9 @@ def test_entries_are_one_array_for_each_member(entries):
 def test_the_ends_of_a_range_belong_to_it_or_do_not():
     assert check_step(1e-20) == 1e-20
     assert check_memory(0.5) == 0
+    assert check_size("hidden_size", 1) == 1
+    assert check_spread(0) == 0
+    assert check_seed(0) == 0
     sizes = {"W1": 1.0, "b1": 0.5, "W2": 0.5, "b2": 0.5}
     with refuses(
         "`h` must be above 1.11e-16, half the spacing of float64 at the largest parameter (1 in `W1`), "
