@@ -4,18 +4,21 @@ from collections.abc import Callable
 from queue import Queue
 from threading import Thread
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from ports.agreement import Subject
-from ports.contenders import FIRST_STEPS
+import ports
+from ports.advice import GAIN
+from ports.agreement import Subject, random_problem
+from ports.contenders import FIRST_STEPS, MOST_STEPS, Task
 from ports.messages import Sent, total
-from ports.scaling import Point, Runs, follow, led, on, points, sent_each_step, verdict
-from ports.speed import Rounds
+from ports.scaling import Point, Runs, clock, follow, led, on, points, runs, sent_each_step, verdict
+from ports.speed import Interval, Rounds, ratios
 from ports.speed_tables import scaling_notes, scaling_table
+from reference.datasets import load
 
 
 def course(*counts: int) -> Runs:
@@ -63,12 +66,19 @@ def test_the_least_number_need_not_be_one() -> None:
     assert four.in_messages == pytest.approx((0.75, 0.75, 0.75))
 
 
-def test_an_interval_holds_the_share_and_is_in_order() -> None:
-    readings = np.random.default_rng(1).uniform(1, 2, (40, 4))
-    [_, two] = points(course(1, 2), 100, [Sent(0, 0)] * 2, Rounds(readings, readings))
-    for share in (two.speedup, two.weak_efficiency, two.in_messages):
-        assert share is not None
-        assert share.low < share.median < share.high
+def test_the_intervals_of_a_course_hold_together() -> None:
+    """Of the seven runs one is what the others are measured by: each ratio is one of six."""
+    readings = np.random.default_rng(1).uniform(1, 2, (40, 7))
+    _, two, four = points(course(1, 2, 4), 100, [Sent(0, 0)] * 3, Rounds(readings, readings))
+
+    def ratio(of: int, to: int) -> Interval:
+        return ratios(readings[:, [to, of]], 0, comparisons=6)[1]
+
+    assert (two.speedup, four.speedup) == (ratio(0, 1), ratio(0, 2))
+    assert (two.weak_efficiency, four.weak_efficiency) == (ratio(0, 3), ratio(0, 4))
+    assert four.in_messages is not None
+    assert four.in_messages == pytest.approx(tuple(1 - ratio(6, 2)[n] for n in (0, 2, 1)))
+    assert four.in_messages.low < four.in_messages.median < four.in_messages.high
 
 
 def test_several_devices_are_named_only_if_they_are_faster_beyond_doubt() -> None:
@@ -80,6 +90,15 @@ def test_several_devices_are_named_only_if_they_are_faster_beyond_doubt() -> Non
     assert verdict(timed((1, 2), 8, 7.9, 10, 4)) == slower  # who would start two for this?
     readings = np.random.default_rng(1).uniform(1, 2, (30, 4))
     assert verdict(points(course(1, 2), 100, [Sent(0, 0)] * 2, Rounds(readings, readings))) == slower
+    assert verdict(timed((2, 4), 8, 9, 10, 6, 1)) == "torch collocated in float64 is not faster on more than 2 devices."
+
+
+@pytest.mark.parametrize(
+    ("speedup", "named"), [((GAIN, 1.01, 2), True), ((GAIN - 1e-9, 1.01, 2), False), ((GAIN, 1.0, 2), False)]
+)
+def test_the_least_that_is_named(speedup: tuple[float, float, float], named: bool) -> None:
+    one, two = timed((1, 2), 8, 5, 10, 4)
+    assert ("is fastest on 2 devices" in verdict([one, two._replace(speedup=Interval(*speedup))])) == named
 
 
 def test_a_point_is_recorded_with_its_intervals() -> None:
@@ -109,6 +128,84 @@ def test_notes_say_what_is_shared() -> None:
 
 
 # --- what is run
+
+
+class Several:
+    """A port of many devices that notes its steps of training."""
+
+    gradient = "the closed form"
+    GRADIENTS: ClassVar = {"collocated": "collocated"}
+
+    def __init__(self, made: list[Any], count: int = 4, silent: bool = False) -> None:
+        self.made, self.count, self.silent = made, count, silent
+
+    def subset(self, count: int, *, silent: bool = False) -> "Several":
+        return Several(self.made, count, silent)
+
+    def from_numpy(self, array: np.ndarray, *, dtype: str, device: str) -> np.ndarray:
+        return array
+
+    def train_steps(self, params: Any, x: Any, t: Any, batches: np.ndarray, *, gradient: str, **options: Any) -> None:
+        self.made.append((self.count, self.silent, gradient, batches.shape, len(x)))
+
+    def synchronize(self, result: Any) -> Any:
+        return result
+
+    def meet(self) -> None:
+        self.made.append("met")
+
+
+def subject_of(port: Any, source: str = "numpy") -> Subject:
+    return Subject("torch", port, "float64", "cpu", source)
+
+
+@pytest.fixture
+def task() -> Task:
+    data = load("random")
+    return Task("step", random_problem(data.x_train, data.t_train, hidden=3, samples=10, seed=0), data, "random")
+
+
+@pytest.mark.parametrize(("strategy", "gradient"), [("collocated", "collocated"), ("closed form", "the closed form")])
+def test_a_run_makes_its_steps_on_its_devices_and_waits_for_them(strategy: str, gradient: str, task: Task) -> None:
+    made: list[Any] = []
+    subject = subject_of(Several(made))
+    placed = [on(subject, count) for count in (2, 4)]
+    assert [where.name for where in placed if where] == ["torch on 2 devices", "torch on 4 devices"]
+    found = runs(subject, strategy, (2, 4), placed, task)
+    assert found[:4] == (subject, strategy, (2, 4), placed)
+    for train in found.all:
+        train(3)
+    rows = len(task.data.x_train)
+    sizes = [(2, False, 10), (4, False, 10), (4, False, 20), (2, True, 10), (4, True, 10)]
+    expected = [(count, silent, gradient, (3, batch), rows) for count, silent, batch in sizes]
+    assert made[::2] == expected
+    assert made[1::2] == ["met"] * 5
+
+
+def test_on_one_device_a_plain_port_runs_and_on_the_first_rank_alone(task: Task) -> None:
+    port = Several([])
+    one = on(subject_of(port), 1)
+    assert one is not None
+    assert (one.name, one.port, one.dtype) == ("torch on 1 device", ports.load("numpy"), "float64")
+    port.rank = 0  # type: ignore[attr-defined]
+    assert on(subject_of(port), 1) == one
+    port.rank = 1  # type: ignore[attr-defined]
+    assert on(subject_of(port), 1) is None
+    found = runs(subject_of(port), "collocated", (1, 2), [None, on(subject_of(port), 2)], task)
+    assert found.strong[0](3) is None
+    found.strong[1](3)
+    assert len(port.made) == 2
+    runs(subject_of(ports.load("numpy")), "collocated", (1,), [one], task).strong[0](3)  # nobody to wait for
+
+
+def test_the_first_steps_are_made_before_the_clock_is_set() -> None:
+    """What is compiled then is no part of how long a step is taken to be."""
+    steps_made: list[int] = []
+    read = clock(steps_made.append)
+    assert set(steps_made[:3]) == {FIRST_STEPS}
+    before = len(steps_made)
+    assert 0 < read().seconds < 1
+    assert steps_made[before:] == [steps_made[-1]] == [MOST_STEPS]
 
 
 def two_ranks() -> tuple[Callable[[Any], list[Any]], Callable[[Any], list[Any]]]:
@@ -152,7 +249,9 @@ def test_what_a_call_sends_once_is_no_part_of_a_step() -> None:
         return Sent(1 + 2 * steps_made[-1], 7 + 800 * steps_made[-1])
 
     subject: Any = Subject("torch", SimpleNamespace(sent=sent), "float64", "cpu")  # type: ignore[arg-type]
-    assert sent_each_step(subject, steps_made.append) == (2, 800)
+    found = sent_each_step(subject, steps_made.append)
+    assert found == (2, 800)
+    assert {type(number) for number in found} == {int}
     assert steps_made == [FIRST_STEPS, 2 * FIRST_STEPS]
 
 

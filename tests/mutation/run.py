@@ -38,6 +38,8 @@ MODULES = {  # and the tests that each is held against
     "ports/speed.py": ["test_speed"],
     "ports/advice.py": ["test_advice"],
     "ports/trajectory.py": ["test_trajectory"],
+    "ports/scaling.py": ["test_scaling"],
+    "ports/patience.py": ["test_patience"],
     "ports/torch_port.py": ["mutation/agree", "test_torch_port", "test_agreement"],
     "ports/jax_port.py": ["mutation/agree", "test_jax_port", "test_agreement"],
 }
