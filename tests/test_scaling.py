@@ -52,7 +52,7 @@ def test_drift_of_the_machine_falls_out_of_all_shares() -> None:
     assert [point.speedup.median for point in (one, two, four)] == pytest.approx([1, 1.6, 2])
     assert [point.efficiency for point in (one, two, four)] == pytest.approx([1, 0.8, 0.5])
     assert [point.weak_efficiency.median for point in (two, four)] == pytest.approx([0.8, 0.5])
-    assert one.in_messages is None
+    assert (one.weak_seconds, one.weak_efficiency, one.in_messages) == (one.seconds, (1, 1, 1), None)
     assert two.in_messages == pytest.approx((0.2, 0.2, 0.2))
     assert four.in_messages == pytest.approx((0.75, 0.75, 0.75))
     assert four.sent == (1, 800)
@@ -68,7 +68,7 @@ def test_the_least_number_need_not_be_one() -> None:
 
 def test_the_intervals_of_a_course_hold_together() -> None:
     """Of the seven runs one is what the others are measured by: each ratio is one of six."""
-    readings = np.random.default_rng(1).uniform(1, 2, (40, 7))
+    readings = np.random.default_rng(1).uniform(1, 2, (1000, 7))
     _, two, four = points(course(1, 2, 4), 100, [Sent(0, 0)] * 3, Rounds(readings, readings))
 
     def ratio(of: int, to: int) -> Interval:
@@ -85,6 +85,7 @@ def test_several_devices_are_named_only_if_they_are_faster_beyond_doubt() -> Non
     assert verdict(timed((1, 2, 4), 8, 5, 4, 10, 16, 4, 1)) == (
         "torch collocated in float64 is fastest on 4 devices: 2.00 times as fast as on 1 (2.00 to 2.00)."
     )
+    assert "fastest on 2 devices" in verdict(timed((1, 2, 4), 8, 4, 5, 10, 16, 4, 1))
     slower = "torch collocated in float64 is not faster on more than 1 device."
     assert verdict(timed((1, 2), 8, 9, 10, 4)) == slower
     assert verdict(timed((1, 2), 8, 7.9, 10, 4)) == slower  # who would start two for this?
@@ -102,11 +103,26 @@ def test_the_least_that_is_named(speedup: tuple[float, float, float], named: boo
 
 
 def test_a_point_is_recorded_with_its_intervals() -> None:
-    [_, two] = timed((1, 2), 8, 5, 10, 4)
-    found = two.as_json()
-    assert {"devices": 2, "batch": 100, "messages": 1, "payload_bytes": 800}.items() <= found.items()
-    assert found["speedup"] == pytest.approx(1.6)
-    assert found["in_messages_interval"] == pytest.approx((0.2, 0.2))
+    one, two = timed((1, 2), 8, 5, 10, 4)
+    place = {"backend": "torch", "strategy": "collocated", "dtype": "float64", "device": "cpu", "devices": 2}
+    assert two.as_json() == {
+        **place,
+        "batch": 100,
+        "median_s": two.seconds.median,
+        "interval_s": (two.seconds.low, two.seconds.high),
+        "speedup": two.speedup.median,
+        "speedup_interval": (two.speedup.low, two.speedup.high),
+        "efficiency": two.efficiency,
+        "weak_median_s": two.weak_seconds.median,
+        "weak_interval_s": (two.weak_seconds.low, two.weak_seconds.high),
+        "weak_efficiency": two.weak_efficiency.median,
+        "weak_efficiency_interval": (two.weak_efficiency.low, two.weak_efficiency.high),
+        "in_messages": two.in_messages and two.in_messages.median,
+        "in_messages_interval": two.in_messages and (two.in_messages.low, two.in_messages.high),
+        "messages": 1,
+        "payload_bytes": 800,
+    }
+    assert (one.as_json()["in_messages"], one.as_json()["in_messages_interval"]) == (None, None)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
@@ -166,7 +182,10 @@ def task() -> Task:
 
 
 @pytest.mark.parametrize(("strategy", "gradient"), [("collocated", "collocated"), ("closed form", "the closed form")])
-def test_a_run_makes_its_steps_on_its_devices_and_waits_for_them(strategy: str, gradient: str, task: Task) -> None:
+def test_a_run_makes_its_steps_on_its_devices_and_waits_for_them(
+    strategy: str, gradient: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ports.scaling.STEP_SAMPLES", 30)
     made: list[Any] = []
     subject = subject_of(Several(made))
     placed = [on(subject, count) for count in (2, 4)]
@@ -175,9 +194,8 @@ def test_a_run_makes_its_steps_on_its_devices_and_waits_for_them(strategy: str, 
     assert found[:4] == (subject, strategy, (2, 4), placed)
     for train in found.all:
         train(3)
-    rows = len(task.data.x_train)
     sizes = [(2, False, 10), (4, False, 10), (4, False, 20), (2, True, 10), (4, True, 10)]
-    expected = [(count, silent, gradient, (3, batch), rows) for count, silent, batch in sizes]
+    expected = [(count, silent, gradient, (3, batch), 30) for count, silent, batch in sizes]
     assert made[::2] == expected
     assert made[1::2] == ["met"] * 5
 
@@ -192,6 +210,7 @@ def test_on_one_device_a_plain_port_runs_and_on_the_first_rank_alone(task: Task)
     port.rank = 1  # type: ignore[attr-defined]
     assert on(subject_of(port), 1) is None
     found = runs(subject_of(port), "collocated", (1, 2), [None, on(subject_of(port), 2)], task)
+    assert len(found.silent) == 1
     assert found.strong[0](3) is None
     found.strong[1](3)
     assert len(port.made) == 2
