@@ -143,10 +143,11 @@ def train(
             batches = draw.integers(0, len(data.x_train), (end - now.iteration, batch))
             try:
                 net, losses[now.iteration : end] = placed.train(steps, net, batches)
+                _check_finite(losses[:end], now.iteration, net, learning_rate)
+                _check_moves(strategy, h, net)
             except StepError as error:  # at the beginning it moved them all
                 what = f"`h` no longer moves the largest parameter after iteration {now.iteration}"
                 raise _diverged(what, learning_rate) from error
-            _check_finite(losses[:end], now.iteration, net, learning_rate)
         if (end % epoch == 0 or end == iterations) and end not in table[shown - 1 : shown, 0]:
             table[shown] = end, *placed.accuracies(net)
             shown += 1
@@ -211,8 +212,13 @@ def check_run(
     h, dtype = check_step(h), dtype_name(now.params.W1)
     check_memory(memory)
     check_learning_rate(learning_rate, dtype)
+    _check_moves(strategy, h, now.params)
+
+
+def _check_moves(strategy: str, h: float, net: Params) -> None:
+    """Raise StepError if the strategy adds a step to the parameters that does not move the largest of them."""
     if strategy in ("loop", "batched"):
-        check_step_moves(h, dict(zip(Params._fields, map(largest, now.params), strict=True)), dtype)
+        check_step_moves(h, dict(zip(Params._fields, map(largest, net), strict=True)), dtype_name(net.W1))
 
 
 def _check_finite(losses: np.ndarray, start: int, net: Params, learning_rate: float) -> None:
