@@ -154,7 +154,7 @@ def test_parameters_that_outgrow_the_step_on_the_way_to_the_end_stop_the_run(sub
     """A backend that takes all steps in one program looks at its parameters before them alone."""
     where = {"strategy": "batched", "batch": 5, "learning_rate": 1e15, "iterations": 3}
     with pytest.raises(DivergedError, match="`h` no longer moves the largest parameter after iteration 0; "):
-        run(subject.port, datasets.load("random"), init(64, 2, 10, seed=0), **where)
+        run(subject.port, init(64, 2, 10, seed=0), datasets.load("random"), **where)
 
 
 def test_numpy_does_not_warn_of_the_numbers_that_an_accuracy_is_of() -> None:
