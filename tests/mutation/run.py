@@ -37,7 +37,7 @@ MODULES = {  # and the tests that each is held against
     "ports/advice.py": ["test_advice"],
     "ports/trajectory.py": ["test_trajectory"],
     "ports/torch_port.py": ["mutation/agree", "test_torch_port", "test_agreement"],
-    "ports/jax_port.py": ["mutation/agree"],
+    "ports/jax_port.py": ["mutation/agree", "test_jax_port", "test_agreement"],
 }
 BACKENDS = {"ports/torch_port.py": "torch", "ports/jax_port.py": "jax"}
 MEMORY = 4 * 2**30
