@@ -36,7 +36,7 @@ MODULES = {  # and the tests that each is held against
     "ports/speed.py": ["test_speed"],
     "ports/advice.py": ["test_advice"],
     "ports/trajectory.py": ["test_trajectory"],
-    "ports/torch_port.py": ["mutation/agree", "test_torch_port", "test_agreement"],
+    "ports/torch_port.py": ["mutation/agree", "test_torch_port", "test_agreement", "test_bad_input"],
     "ports/jax_port.py": ["mutation/agree", "test_jax_port", "test_agreement"],
 }
 BACKENDS = {"ports/torch_port.py": "torch", "ports/jax_port.py": "jax"}
