@@ -80,7 +80,16 @@ def test_training_by_structured_needs_no_nodes(port: Any) -> None:
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize(("strategy", "other"), [("collocated", "_structured"), ("structured", "_collocated")])
+@pytest.mark.parametrize(
+    ("strategy", "other"),
+    [
+        ("loop", "_collocated"),
+        ("batched", "_collocated"),
+        ("structured", "_collocated"),
+        ("collocated", "_structured"),
+        ("collocated", "_right"),  # a forward pass of its own
+    ],
+)
 def test_training_takes_the_strategy_that_it_is_told(
     port: Any, strategy: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
