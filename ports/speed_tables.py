@@ -130,14 +130,19 @@ def crossover_sentence(row: dict[str, Any], over: str) -> str:
     return f"In {row['faster_above']['dtype']}, {above} overtakes {below} at about {over} = {row['size']:.0f}."
 
 
-SCALING_SPARED = ("95% interval", "messages", "weak: a step", "efficiency", "bytes", "weak: efficiency", "in messages")
-"""What the table of scaling does without in a narrow terminal."""
+SCALING_SPARED = (
+    *("95% interval", "messages", "weak: a step", "efficiency", "bytes", "strategy"),
+    *("weak: efficiency", "in messages"),
+)
+"""What the table of scaling does without in a narrow terminal; the strategy only where there is but one."""
 
 
 def scaling_table(courses: Sequence[Sequence[Point]], width: int) -> Table:
     """Return a table with a line for each number of devices, course by course."""
     cells = [[_scaling_cells(point) for point in course] for course in courses]
-    shown = _fitting([row for rows in cells for row in rows], SCALING_SPARED, width)
+    many = len({course[0].strategy for course in courses}) > 1
+    spared = [name for name in SCALING_SPARED if name != "strategy" or not many]
+    shown = _fitting([row for rows in cells for row in rows], spared, width)
     table = plain_table(*((name, "left" if name in ("backend", "strategy") else "right") for name in shown))
     for rows in cells:
         table.add_row()

@@ -133,6 +133,14 @@ def test_the_table_leaves_columns_out_and_cuts_none(width: int, capsys: pytest.C
     assert "1.6 (1.6 to 1.6)" in shown
     assert ("20% (20% to 20%)" in shown) == (width > 60)
     assert ("5.53 s to 6.92 s" in shown) == (width == 160)
+    assert ("collocated" in shown) == (width > 80)
+
+
+def test_of_several_strategies_each_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    courses = [[p._replace(strategy=name) for p in timed((1, 2), 8, 5, 10, 4)] for name in ("collocated", "structured")]
+    Console(width=60).print(scaling_table(courses, 60))
+    shown = capsys.readouterr().out
+    assert shown.count("collocated") == shown.count("structured") == 2
 
 
 def test_notes_say_what_is_shared() -> None:
