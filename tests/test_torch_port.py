@@ -96,3 +96,13 @@ def test_training_takes_the_strategy_that_it_is_told(
     """Their numbers are the same, their time is not."""
     monkeypatch.setattr(port, other, None)
     port.train_steps(*past_the_nodes(port), BATCHES, gradient=port.GRADIENTS[strategy], learning_rate=1e-6)
+
+
+def test_labels_may_be_a_tensor_that_keeps_track_of_its_use(port: Any) -> None:
+    """One that comes out of somebody's pipeline; NumPy makes no array of it by itself."""
+    import torch
+
+    params, x, t = init(2, 3, 2, seed=0), np.eye(2), torch.eye(2, dtype=torch.float64, requires_grad=True)
+    net = Params(*(port.from_numpy(p, dtype="float64", device="cpu") for p in params))
+    inputs = port.from_numpy(x, dtype="float64", device="cpu")
+    assert port.loss(net, inputs, t) == port.loss(net, inputs, np.arange(2))
