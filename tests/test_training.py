@@ -118,6 +118,12 @@ def test_bad_batches_are_refused(batches, got):
     assert str(caught.value).endswith(f"got {got}.")
 
 
+def test_a_learning_rate_past_the_dtype_is_refused():
+    net, x = init(2, 2, 2, seed=0, dtype="float32"), np.ones((1, 2), np.float32)
+    with pytest.raises(ValueError, match=r"^`learning_rate` must be a number of float32, got 1e\+39\.$"):
+        train_steps(net, x, [0], [[0]], gradient=collocated, learning_rate=1e39)
+
+
 def test_another_gradient_is_refused():
     with pytest.raises(ValueError, match=r"^`gradient` must be the port's `gradient` or one of its `GRADIENTS`, got "):
         train_steps(NET, X, T, BATCHES, gradient=lambda *net, **options: NET, learning_rate=0.5)
