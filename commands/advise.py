@@ -6,16 +6,7 @@ import argparse
 from typing import Any
 
 from commands import agree, ranking, speed
-from commands.options import (
-    add_output,
-    add_problem,
-    add_strategy,
-    add_subjects,
-    new_command,
-    problem,
-    settings,
-    subjects,
-)
+from commands.options import add_comparison, new_command, problem, settings, subjects
 from commands.output import console, say, write_json
 
 
@@ -27,10 +18,7 @@ def add(commands: Any) -> None:
         help="agree, then speed, then the advice; what runs unless told",
         description="Compare every backend with the reference, time collocated where it agrees, and say which to take.",
     )
-    add_subjects(parser)
-    add_strategy(parser)
-    add_problem(parser)
-    add_output(parser)
+    add_comparison(parser)
     speed.add_timing(parser, budget=8.0)
 
 

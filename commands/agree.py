@@ -8,16 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from commands import AGREES, CRASHED, DISAGREES, ranks
-from commands.options import (
-    add_output,
-    add_problem,
-    add_strategy,
-    add_subjects,
-    new_command,
-    problem,
-    settings,
-    subjects,
-)
+from commands.options import add_comparison, new_command, problem, settings, subjects
 from commands.output import console, say, where, write_json
 
 if TYPE_CHECKING:
@@ -33,10 +24,7 @@ def add(commands: Any) -> None:
         description="Compare every backend x strategy x dtype with the float64 reference, within derived bounds, "
         "at the step h and at 0.01.",
     )
-    add_subjects(parser)
-    add_strategy(parser)
-    add_problem(parser)
-    add_output(parser)
+    add_comparison(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -34,6 +34,14 @@ def new_command(
     return parser
 
 
+def add_comparison(parser: argparse.ArgumentParser) -> None:
+    """Add all that a comparison of strategies takes."""
+    add_subjects(parser)
+    add_strategy(parser)
+    add_problem(parser)
+    add_output(parser)
+
+
 def add_subjects(
     parser: argparse.ArgumentParser,
     *,

@@ -71,6 +71,8 @@ def _in_ranks(found: list[Subject]) -> tuple[list[Subject], list[dict[str, str]]
         return found, []
     fit = [subject for subject in found if hasattr(subject.port, "rank")]
     others = dict.fromkeys(subject.name for subject in found if subject not in fit)
+    if not fit:
+        raise ValueError(f"`backend` must be torch in ranks of torchrun, got {', '.join(others)}.")
     return fit, [{"backend": name, "reason": "it does not run in ranks of torchrun."} for name in others]
 
 

@@ -100,6 +100,20 @@ def test_bad_input_is_one_sentence(options: tuple[str, ...], sentence: str, caps
     assert run(capsys, *options) == (2, "", f"compare.py: {sentence}\n")
 
 
+def test_ranks_without_a_port_of_ranks_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("commands.ranks.count", lambda: 2)
+    for name in ("meet", "check_same"):
+        monkeypatch.setattr(f"commands.ranks.{name}", lambda *_: None)
+    monkeypatch.setattr("commands.ranks.tell", print)
+    assert run(capsys, *port(tmp_path), "--devices", "1,2") == (
+        2,
+        "compare.py: `backend` must be torch in ranks of torchrun, got several.\n",
+        "",
+    )
+
+
 @pytest.mark.parametrize("text", ["2,1", "0,1", "1,x", "1,all", "1,2.5"])
 def test_numbers_that_can_not_be_are_one_sentence(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
