@@ -146,7 +146,8 @@ def devices(text: str) -> int | str:
 
 def counts(text: str) -> int | str | tuple[int, ...]:
     """Parse a number of devices, or several from small to large."""
-    return increasing(text) if "," in text else devices(text)
+    found = increasing(text) if "," in text else (devices(text),)
+    return found if len(found) > 1 else found[0]
 
 
 def increasing(text: str) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ def scaling(args: argparse.Namespace, data: Dataset, net: Problem) -> int:
     ranks.check_same("data", data)
     most = argparse.Namespace(**vars(args) | {"devices": args.devices[-1]})
     found, not_run = subjects(most)
-    found, strangers = _in_ranks(found)
+    found, strangers = _scalable(found)
     task = Task("step", net, data, args.data, args.step, args.chunk_memory, seed=args.seed)
     placed = [[on(subject, count) for count in args.devices] for subject in found]
     outcome = compare_all(agreeing(args), [where for each in placed for where in each if where], net, data_alone=True)
@@ -65,15 +65,15 @@ def scaling(args: argparse.Namespace, data: Dataset, net: Problem) -> int:
     return int(ranks.gather(exit_code(outcome))[0])
 
 
-def _in_ranks(found: list[Subject]) -> tuple[list[Subject], list[dict[str, str]]]:
-    """Return the subjects that run in the ranks that torchrun has started, and the others as rows."""
-    if ranks.count() == 1:
-        return found, []
-    fit = [subject for subject in found if hasattr(subject.port, "rank")]
+def _scalable(found: list[Subject]) -> tuple[list[Subject], list[dict[str, str]]]:
+    """Return the subjects that run on a part of their devices, and in ranks if there are any; the others as rows."""
+    needed, reason = ("rank", "in ranks of torchrun") if ranks.count() > 1 else ("subset", "on a part of its devices")
+    fit = [subject for subject in found if hasattr(subject.port, needed)]
     others = dict.fromkeys(subject.name for subject in found if subject not in fit)
+    rows = [{"backend": name, "reason": f"it does not run {reason}."} for name in others]
     if not fit:
-        raise ValueError(f"`backend` must be torch in ranks of torchrun, got {', '.join(others)}.")
-    return fit, [{"backend": name, "reason": "it does not run in ranks of torchrun."} for name in others]
+        raise ValueError("Nothing to time: " + " ".join(f"{row['backend']}: {row['reason']}" for row in rows))
+    return fit, rows
 
 
 def _measure(

@@ -68,7 +68,9 @@ class Port(Protocol):
     changes an argument. Numbers that overflow give inf or NaN and raise nothing.
 
     A module may offer one more function, `spread(devices)`, devices a number or "all": it returns a port whose work is
-    laid over so many devices, or raises DeviceError. All of its functions take and return whole arrays.
+    laid over so many devices, or raises DeviceError. All of its functions take and return whole arrays. To be timed on
+    several numbers of devices this port has `subset(devices, silent=False)`, the same over the first of them and, if
+    silent, with nothing sent between them, and `sent(call)`, the `ports.messages.Sent` of a call.
     """
 
     GRADIENTS: dict[str, Gradient]

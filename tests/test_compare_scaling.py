@@ -100,6 +100,18 @@ def test_bad_input_is_one_sentence(options: tuple[str, ...], sentence: str, caps
     assert run(capsys, *options) == (2, "", f"compare.py: {sentence}\n")
 
 
+def test_a_port_that_has_all_its_devices_or_none_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "whole.py").write_text("from ports.numpy_port import *\nfrom ports import numpy_port\n"
+        "def spread(devices):\n    return numpy_port\n")  # fmt: skip
+    assert run(capsys, "--backend", "numpy", "--port", str(tmp_path / "whole.py"), "--devices", "1,2") == (
+        2,
+        "",
+        "compare.py: Nothing to time: whole: it does not run on a part of its devices.\n",
+    )
+
+
 def test_ranks_without_a_port_of_ranks_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +121,7 @@ def test_ranks_without_a_port_of_ranks_are_one_sentence(
     monkeypatch.setattr("commands.ranks.tell", print)
     assert run(capsys, *port(tmp_path), "--devices", "1,2") == (
         2,
-        "compare.py: `backend` must be torch in ranks of torchrun, got several.\n",
+        "compare.py: Nothing to time: several: it does not run in ranks of torchrun.\n",
         "",
     )
 
