@@ -11,7 +11,7 @@ import pytest
 from ports import numpy_port
 from reference.gradient import GRADIENTS, batched, loop
 from reference.training import train_steps
-from reference.two_layer_net import Params, accuracy, gradient, init, loss, predict
+from reference.two_layer_net import Params, accuracy, gradient, init, largest, loss, predict
 from reference.validation import (
     check_batches,
     check_device,
@@ -140,6 +140,12 @@ def test_each_function_checks_the_net_and_the_labels(function):
 def test_predict_checks_the_net():
     with refuses("`x` must be finite, but holds nan."):
         predict(NET, np.full_like(X, math.nan))
+
+
+def test_the_size_of_nothing_has_no_sign():
+    """A warning may show it."""
+    sizes = check_net(init(2, 2, 2, seed=0), -np.zeros((1, 2)), np.ndarray, largest)
+    assert f"{sizes['x']:g}" == "0"
 
 
 def test_the_largest_sizes_are_returned():
