@@ -302,7 +302,9 @@ def test_the_learning_rate_is_finite(rate):
 def test_the_learning_rate_is_one_that_the_dtype_can_hold(rate, dtype):
     with refuses(f"`learning_rate` must be a number of {dtype}, got {rate!r}."):
         check_learning_rate(rate, dtype)
-    assert check_learning_rate(3.4e38, dtype) == 3.4e38
+    largest_of_float32 = float(np.finfo(dtype).max)
+    assert check_learning_rate(largest_of_float32, dtype) == largest_of_float32
+    assert check_learning_rate(1e300) == 1e300  # float64 unless told
 
 
 # --- training

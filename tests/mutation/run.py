@@ -40,8 +40,8 @@ MODULES = {  # and the tests that each is held against
     "ports/trajectory.py": ["test_trajectory"],
     "ports/scaling.py": ["test_scaling"],
     "ports/patience.py": ["test_patience"],
-    "ports/torch_port.py": ["mutation/agree", "test_torch_port", "test_agreement", "test_bad_input"],
-    "ports/jax_port.py": ["mutation/agree", "test_jax_port", "test_agreement"],
+    "ports/torch_port.py": ["mutation/agree", "test_torch_port", "test_ports", "test_bad_input", "test_agreement"],
+    "ports/jax_port.py": ["mutation/agree", "test_jax_port", "test_ports", "test_bad_input", "test_agreement"],
 }
 BACKENDS = {"ports/torch_port.py": "torch", "ports/jax_port.py": "jax"}
 MEMORY = 4 * 2**30
