@@ -10,7 +10,8 @@ from reference.functions import DELTA
 from reference.two_layer_net import Params
 
 DEVICES = {"cpu": xp.Device("CPU_DEVICE"), "device1": xp.Device("device1")}  # whose arrays don't mix
-check_net = partial(validation.check_net, array_type=type(xp.asarray(0)), largest=lambda a: float(xp.max(xp.abs(a))))
+Array = type(xp.asarray(0))
+check_net = partial(validation.check_net, array_type=Array, largest=lambda a: float(max(xp.max(a), -xp.min(a))))
 
 
 def from_numpy(array, *, dtype, device):
@@ -93,16 +94,15 @@ def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memor
     rate, losses = validation.check_learning_rate(learning_rate), []
     options = {} if gradient is closed_form else {"h": h, "memory": memory}
     for batch in validation.check_batches(batches, x.shape[0]):
-        inputs, labels = (xp.take(array, xp.asarray(batch, device=x.device), axis=0) for array in (x, right))
-        losses.append(_loss(params, inputs, labels))
-        slope = gradient(params, inputs, labels, **options)
-        params = Params(*(p - rate * g for p, g in zip(params, slope, strict=True)))
+        part, labels = (xp.take(array, xp.asarray(batch, device=x.device), axis=0) for array in (x, right))
+        losses.append(_loss(params, part, labels))
+        params = Params(*(p - rate * g for p, g in zip(params, gradient(params, part, labels, **options), strict=True)))
     return params, xp.stack(losses)
 
 
 def _checked(params, x, t, h=1e-4, memory=validation.MEMORY):
     sizes = check_net(params, x)
-    labels = validation.check_labels(to_numpy(t) if isinstance(t, type(x)) else t, x.shape[0], params.b2.size)
+    labels = validation.check_labels(to_numpy(t) if isinstance(t, Array) else t, x.shape[0], params.b2.size)
     right = xp.asarray(np.eye(params.b2.size)[labels], dtype=x.dtype, device=x.device)  # one-hot rows
     return right, sizes, validation.check_step(h), validation.check_memory(memory)
 

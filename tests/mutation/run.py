@@ -22,7 +22,7 @@ MODULES = {  # and the tests that each is held against
     "reference/functions.py": ["test_functions"],
     "reference/difference.py": ["test_difference"],
     "reference/collocation.py": ["test_collocation"],
-    "reference/gradient.py": ["test_gradient", "test_validation"],
+    "reference/gradient.py": ["test_gradient", "test_memory", "test_validation"],
     "reference/two_layer_net.py": ["test_two_layer_net"],
     "reference/segments.py": ["test_segments"],
     "reference/training.py": ["test_training", "test_train"],
