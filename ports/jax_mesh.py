@@ -416,9 +416,7 @@ def _whole_batch(name: str, shifts: Shifts, memory: int, needs: Plan, samples: i
         else:
             strategy = jax_port._structured if name == "structured" else jax_port._collocated
             by = partial(strategy, shifts=shifts, memory=memory, needs=needs, unperturbed=_unperturbed)
-            collocates = name == "collocated" and needs.collocates
-            row_bytes = jax_port._row_bytes if collocates else jax_port._structured_row_bytes
-            part = _by_chunks(by, samples, params, x, labels, memory // row_bytes(params, needs))
+            part = _share(by, samples, params, x, labels)
         return sum_over(part, "batch")
 
     return loss_and_gradient
@@ -432,24 +430,6 @@ def _closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params
 def _share(function: LossAndGradient, samples: int, params: Params, x: Array, labels: Array) -> tuple[Array, Params]:
     """Return what some rows add to the means over all samples."""
     return jax.tree.map(lambda mean: len(x) / samples * mean, function(params, x, labels))
-
-
-def _by_chunks(
-    function: LossAndGradient, samples: int, params: Params, x: Array, labels: Array, size: int
-) -> tuple[Array, Params]:
-    """Return the same from chunks of at most `size` rows, all of one length, so that one program does for all."""
-    count = -(-len(x) // max(1, size))
-    if count == 1:
-        return _share(function, samples, params, x, labels)
-    fill = -len(x) % count
-    rows = jnp.pad(x, ((0, fill), (0, 0))).reshape(count, -1, x.shape[1])
-    of_rows = jnp.pad(labels, (0, fill), constant_values=NO_SAMPLE).reshape(count, -1)
-
-    def add(total: tuple[Array, Params], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Params], None]:
-        return jax.tree.map(jnp.add, total, _share(function, samples, params, *chunk)), None
-
-    nothing = jnp.zeros((), x.dtype), jax.tree.map(jnp.zeros_like, params)
-    return lax.scan(add, nothing, (rows, of_rows))[0]
 
 
 def _some_differences(

@@ -480,6 +480,29 @@ def _by_chunks(
     return total
 
 
+def _summed(
+    sums: Callable[[Array, Array], tuple[Array, Params]], params: Params, x: Array, labels: Array, h: Array, size: int
+) -> tuple[Array, Params]:
+    """Return the loss and the gradient, `sums` being those of losses and differences over some samples.
+
+    Within a program, so in training, a loop works on at most `size` samples at a time: of chunks that are written out
+    each would be compiled, and XLA might hold what all of them need.
+    """
+    count = -(-len(x) // max(1, size))
+    size = -(-len(x) // count)
+
+    def add(n: Any, total: tuple[Array, Params]) -> tuple[Array, Params]:
+        rows = (lax.dynamic_slice_in_dim(array, n * size, size) for array in (x, labels))
+        return jax.tree.map(jnp.add, total, sums(*rows))
+
+    nothing, whole = (jnp.zeros((), x.dtype), jax.tree.map(jnp.zeros_like, params)), len(x) // size
+    total = lax.fori_loop(0, whole, add, nothing) if whole > 1 else add(0, nothing)
+    if rest := len(x) % size:
+        total = jax.tree.map(jnp.add, total, sums(x[-rest:], labels[-rest:]))
+    loss, differences = total
+    return loss / len(x), jax.tree.map(lambda g: g / (2 * h * len(x)), differences)
+
+
 def _structured(
     params: Params,
     x: Array,
@@ -491,17 +514,17 @@ def _structured(
 ) -> tuple[Array, Params]:
     """Return the loss and the gradient."""
     pairs = max(1, min(PAIRS, memory // (_unit_bytes(params, needs) * len(params.b1))))
-    total, loss = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), x.dtype)
-    for rows in _slices(len(x), memory // _structured_row_bytes(params, needs)):
-        net = unperturbed(params, x[rows], labels[rows], needs.terms)
-        sums = Params(
-            W1=_sum_by_pixel(net, x[rows], shifts.h, needs, pairs),
+
+    def sums(x: Array, labels: Array) -> tuple[Array, Params]:
+        net = unperturbed(params, x, labels, needs.terms)
+        return net.loss.sum(), Params(
+            W1=_sum_by_pixel(net, x, shifts.h, needs, pairs),
             b1=_hidden_difference(net, shifts.h, needs).sum(axis=0),
             W2=_output_difference(net, shifts.h * net.z1.T[:, :, None], needs).sum(axis=1),  # (H, b, O)
             b2=_output_difference(net, shifts.h, needs).sum(axis=0),
         )
-        total, loss = jax.tree.map(jnp.add, total, sums), loss + net.loss.sum()
-    return loss / len(x), jax.tree.map(lambda g: g / (2 * shifts.h * len(x)), total)
+
+    return _summed(sums, params, x, labels, shifts.h, memory // _structured_row_bytes(params, needs))
 
 
 def _unit_bytes(params: Params, needs: Plan) -> int:
@@ -545,12 +568,12 @@ def _collocated(
     """Return the loss and the gradient."""
     if not needs.collocates:
         return _structured(params, x, labels, shifts, memory, needs, unperturbed)
-    total, loss = jax.tree.map(jnp.zeros_like, params), jnp.zeros((), x.dtype)
-    for rows in _slices(len(x), memory // _row_bytes(params, needs)):
-        net = unperturbed(params, x[rows], labels[rows], needs.terms)
-        total = jax.tree.map(jnp.add, total, _collocated_sums(net, x[rows], shifts, needs))
-        loss = loss + net.loss.sum()
-    return loss / len(x), jax.tree.map(lambda g: g / (2 * shifts.h * len(x)), total)
+
+    def sums(x: Array, labels: Array) -> tuple[Array, Params]:
+        net = unperturbed(params, x, labels, needs.terms)
+        return net.loss.sum(), _collocated_sums(net, x, shifts, needs)
+
+    return _summed(sums, params, x, labels, shifts.h, memory // _row_bytes(params, needs))
 
 
 def _collocated_sums(net: Unperturbed, x: Array, shifts: Shifts, needs: Plan) -> Params:

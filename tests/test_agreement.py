@@ -466,6 +466,28 @@ def test_gradient_where_the_differences_themselves_underflow(subject: Subject, s
         assert row.agrees, row
 
 
+@subjects()
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradient_of_samples_of_most_unlike_logits(subject: Subject, strategy: str) -> None:
+    """Some as far apart as 2,000 and some alike: each is scaled by its own largest exponential."""
+    params = Params(
+        np.array([[20.0, 18.0, 22.0]]), np.zeros(3), np.array([[1e3, -1e3], [1e3, -500], [1e3, 0]]), np.zeros(2)
+    )
+    problem = Problem(params, np.array([[-1.0], [1.0], [0.0]]), np.array([0, 1, 0]))
+    for row in check_gradient(subject, problem, strategy, 0.1):
+        assert row.agrees, row
+
+
+@subjects("float64")
+@pytest.mark.parametrize("strategy", ["structured", "collocated"])
+def test_gradient_where_no_term_is_to_spare(subject: Subject, strategy: str) -> None:
+    """An even term all but cancels in a central difference: only an odd last one shows that it is there."""
+    problem = moderate(0)
+    assert plan(5e-5, 1.0, float(np.abs(problem.params.W2).max()), "float64").terms == 3
+    for row in check_gradient(subject, problem, strategy, 5e-5):
+        assert row.agrees, row
+
+
 # --- metamorphic properties: what must come out again but for rounding
 
 

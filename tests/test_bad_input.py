@@ -315,6 +315,12 @@ def test_training_by_differences_that_move_no_parameter_is_refused(subject: Subj
     assert sentence in refusal(subject, call, "train_steps")
 
 
+@subjects("float32")
+def test_a_learning_rate_that_the_dtype_does_not_hold_is_refused(subject: Subject) -> None:
+    call = on_backend(subject, with_option(learning_rate=1e300)(good_call()))
+    assert "`learning_rate` must be a number of float32, got 1e+300" in refusal(subject, call, "train_steps")
+
+
 @pytest.mark.parametrize("strategy", ["structured", "collocated"])
 @subjects("float64")
 def test_training_by_differences_that_move_none_may_take_a_smaller_step(subject: Subject, strategy: str) -> None:

@@ -409,6 +409,14 @@ def test_a_call_leaves_the_settings_of_torch_and_ignores_them(torch: Any, dtype:
             assert torch_settings(torch) == before
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_call_ignores_the_default_device_of_torch(torch: Any, dtype: str) -> None:
+    subject = Subject("torch", check_port(ports.load("torch")), dtype, "cpu")  # type: ignore[arg-type]
+    expected = digest(everything(subject))
+    with torch.device("meta"):  # an array there has no numbers, and goes with none of another device
+        assert digest(everything(subject)) == expected
+
+
 def test_what_torch_returns_asks_for_no_gradient(torch: Any) -> None:
     port = ports.load("torch")
     params, x = on_device(Subject("torch", port, "float64", "cpu"), NET)

@@ -91,7 +91,7 @@ closed_form = gradient
 def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memory=validation.MEMORY):
     right, _, h, memory = _checked(params, x, t, h, memory)
     validation.check_gradient(gradient, (closed_form, *GRADIENTS.values()))
-    rate, losses = validation.check_learning_rate(learning_rate), []
+    rate, losses = validation.check_learning_rate(learning_rate, validation.dtype_name(x)), []
     options = {} if gradient is closed_form else {"h": h, "memory": memory}
     for batch in validation.check_batches(batches, x.shape[0]):
         part, labels = (xp.take(array, xp.asarray(batch, device=x.device), axis=0) for array in (x, right))
