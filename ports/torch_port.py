@@ -511,7 +511,7 @@ def _structured(
     params: Params, x: Tensor, labels: Tensor, h: float, memory: float, needs: Plan, samples: int
 ) -> tuple[Tensor, Params]:
     """Return y_t, and the share of these samples in the gradient of a batch of `samples`."""
-    unit_bytes = x.itemsize * (12 + 10 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
+    unit_bytes = _unit_bytes(params, needs)
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes * len(params.b1)))))
     total, y_t, shift = Params(*map(torch.zeros_like, params)), [], _shift(x.new_full((1, 1), h))
     classes = torch.arange(len(params.b2), device=x.device)
@@ -525,6 +525,11 @@ def _structured(
         total.b2.add_(_output_difference(net, _output_factors(shift.s, right)).sum(0))
         y_t.append(net.y_t)
     return torch.cat(y_t), Params(*(g.div_(2 * h * samples) for g in total))
+
+
+def _unit_bytes(params: Params, needs: Plan) -> int:
+    """Return the bytes of one sample, or one pair of sample and pixel, for each hidden unit in `structured`."""
+    return params.W1.itemsize * (12 + 10 * (needs.terms or len(params.b2)))
 
 
 def _add_by_pixel(total: Tensor, net: Unperturbed, x: Tensor, h: float, needs: Plan, size: int) -> None:

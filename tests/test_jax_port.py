@@ -1,6 +1,7 @@
-"""What is JAX's alone: its arrays never change, so each is looked through once."""
+"""What is JAX's alone: its arrays never change, so each is looked through once; its compiler may be wrong."""
 
 import gc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +9,15 @@ import pytest
 import ports
 
 
-def test_an_array_is_looked_through_once_and_forgotten_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def port() -> Any:
     try:
-        port = ports.load("jax")
+        return ports.load("jax")
     except ports.NotRunError as reason:
         pytest.skip(f"jax not run: {reason}")
+
+
+def test_an_array_is_looked_through_once_and_forgotten_with_it(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     largest = port._with_x64(port._largest)
     compiled = port._compiled
@@ -25,3 +30,27 @@ def test_an_array_is_looked_through_once_and_forgotten_with_it(monkeypatch: pyte
     del array
     gc.collect()
     assert key not in port._LARGEST
+
+
+def test_this_build_compiles_the_canary_rightly(port: Any) -> None:
+    port._with_x64(port._canary)()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_build_that_compiles_it_wrongly_in_one_dtype_is_not_run(
+    port: Any, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By 300 roundings; or to 0, as the fusion did that is turned off."""
+    right = port._canary_sum
+    for factor, told in ((1 + 300 * np.finfo(dtype).eps / 2, "e-"), (0, "by 1.")):
+        monkeypatch.setattr(port, "_canary_sum", lambda d, f=factor: right(d) * (f if d.dtype == dtype else 1))
+        with pytest.raises(ports.NotRunError, match=rf"this build of jaxlib \(.*\) miscompiles expm1: .*{told}"):
+            port._with_x64(port._canary)()
+
+
+def test_training_takes_the_strategy_that_it_is_told(port: Any) -> None:
+    taken = {name: port._loss_and(port.GRADIENTS[name], None, 1, None) for name in ("structured", "collocated")}
+    assert {name: step.func for name, step in taken.items()} == {
+        "structured": port._structured,
+        "collocated": port._collocated,
+    }

@@ -106,3 +106,9 @@ def test_labels_may_be_a_tensor_that_keeps_track_of_its_use(port: Any) -> None:
     net = Params(*(port.from_numpy(p, dtype="float64", device="cpu") for p in params))
     inputs = port.from_numpy(x, dtype="float64", device="cpu")
     assert port.loss(net, inputs, t) == port.loss(net, inputs, np.arange(2))
+
+
+def test_labels_may_ask_for_a_gradient(port: Any) -> None:
+    params, x, t = past_the_nodes(port)
+    own = port.from_numpy(np.eye(2)[t], dtype="float64", device="cpu").requires_grad_()
+    np.testing.assert_array_equal(port.loss(params, x, own), port.loss(params, x, t))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.md")
+OF_EACH_PORT = ["test_ports", "test_bad_input", "test_agreement", "test_memory"]
 MODULES = {  # and the tests that each is held against
     "reference/functions.py": ["test_functions"],
     "reference/difference.py": ["test_difference"],
@@ -40,8 +41,8 @@ MODULES = {  # and the tests that each is held against
     "ports/trajectory.py": ["test_trajectory"],
     "ports/scaling.py": ["test_scaling"],
     "ports/patience.py": ["test_patience"],
-    "ports/torch_port.py": ["mutation/agree", "test_torch_port", "test_ports", "test_bad_input", "test_agreement"],
-    "ports/jax_port.py": ["mutation/agree", "test_jax_port", "test_ports", "test_bad_input", "test_agreement"],
+    "ports/torch_port.py": ["mutation/agree", "test_torch_port", *OF_EACH_PORT],
+    "ports/jax_port.py": ["mutation/agree", "test_jax_port", *OF_EACH_PORT],
 }
 BACKENDS = {"ports/torch_port.py": "torch", "ports/jax_port.py": "jax"}
 MEMORY = 4 * 2**30
