@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ports
+from reference.two_layer_net import Params
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,18 @@ def test_a_build_that_compiles_it_wrongly_in_one_dtype_is_not_run(
             port._with_x64(port._canary)()
 
 
-def test_training_takes_the_strategy_that_it_is_told(port: Any) -> None:
+def test_training_takes_the_strategy_that_it_is_told(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = {name: port._loss_and(port.GRADIENTS[name], None, 1, None) for name in ("structured", "collocated")}
     assert {name: step.func for name, step in taken.items()} == {
         "structured": port._structured,
         "collocated": port._collocated,
     }
+    rooms = []
+    monkeypatch.setattr(port, "_differences", lambda *args: rooms.append(args[-1]))
+    monkeypatch.setattr(port, "_loss", lambda *net: None)
+    net = Params(*map(np.zeros, ((2, 1), 1, (1, 2), 2)))
+    for name in ("loop", "batched"):
+        port._loss_and(port.GRADIENTS[name], port.Shifts(1e-4, 1e-4, 1), 7, None)(
+            net, np.ones((1, 2)), np.zeros(1, int)
+        )
+    assert rooms == [0, 7]  # bytes: one net at a time
