@@ -32,7 +32,7 @@ from ports.agreement import (
 from ports.bounds import Problem, curvature_bound, gradient_bound, loss_bound
 from reference.gradient import structured
 from reference.two_layer_net import Params, gradient, loss
-from reference.validation import unit_roundoff
+from reference.validation import MEMORY, unit_roundoff
 
 SECOND_STEP = 1e-2
 """Rounding of the losses weighs a hundredth of what it does at 1e-4, truncation ten thousand times as much."""
@@ -42,6 +42,8 @@ LARGE_STEP = 1.0
 """Makes shifts of more than 1 of the stretched inputs, for which `structured` has other formulas."""
 RATE = 0.01
 """Learning rate of the trial steps."""
+BATCH = 37
+"""Samples of a trial step, at most: a prime number, and more than LITTLE_MEMORY holds of the default problem."""
 
 
 class Trial(NamedTuple):
@@ -117,7 +119,9 @@ def _check_strategy(subject: Subject, strategy: str, trials: list[Trial]) -> Ite
     if strategy in ("loop", "batched") and data.entries is not None:
         return  # a step takes all entries
     for step in (SECOND_STEP, DEFAULT_STEP) if strategy == "collocated" else (SECOND_STEP,):
-        yield from _named(stretched.name, check_training(subject, stretched.problem, strategy, step))
+        yield from _named(
+            stretched.name, check_training(subject, stretched.problem, strategy, step, memory=stretched.memory)
+        )
 
 
 def _prime(problem: Problem) -> Problem:
@@ -169,11 +173,13 @@ def check_copies(subject: Subject, array: np.ndarray) -> Iterator[Agreement]:
     yield compare(subject, "array back once more", port.to_numpy(on_port), expected, smallest)
 
 
-def check_training(subject: Subject, problem: Problem, strategy: str | None, h: float) -> Iterator[Agreement]:
+def check_training(
+    subject: Subject, problem: Problem, strategy: str | None, h: float, *, memory: float = MEMORY
+) -> Iterator[Agreement]:
     """Compare two steps of descent, from one-hot labels: the losses before each, and where they end."""
     port, (params, x) = subject.port, on_device(subject, problem)
     count = len(problem.t)
-    samples = min(10, -(-count // 2))
+    samples = min(BATCH, -(-count // 2))
     batches = np.arange(2 * samples).reshape(2, samples) % count
     t = np.eye(problem.params.b2.size)[problem.t]
     trained, losses = port.train_steps(
@@ -183,6 +189,7 @@ def check_training(subject: Subject, problem: Problem, strategy: str | None, h: 
         batches,
         gradient=port.GRADIENTS[strategy] if strategy else port.gradient,
         learning_rate=RATE,
+        memory=memory,
         **told(h),
     )
     changed = changed_argument(subject, problem, params, x, t.argmax(axis=1))

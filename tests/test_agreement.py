@@ -603,6 +603,17 @@ def test_the_size_of_chunks_does_not_matter(subject: Subject, strategy: str, mem
     assert_close(got, expected, bound_of(subject, problem, strategy, 1e-2))
 
 
+@pytest.mark.parametrize("memory", [1, 900, 10_000])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@subjects("float64")
+def test_nor_does_it_in_training(subject: Subject, strategy: str, memory: int) -> None:
+    problem, batches = moderate(0), np.array([[0, 1, 2, 3, 4, 5, 6], [6, 4, 2, 0, 1, 3, 5]])
+    got = train(subject, problem, batches, strategy, learning_rate=0.3, h=1e-2, memory=memory)
+    expected, allowed = step_by_step(subject, problem, batches, strategy, 0.3, 1e-2)
+    for g, e, a in zip(got, expected, allowed, strict=True):
+        assert (np.abs(g - e) <= a).all()
+
+
 @pytest.mark.parametrize("strategy", ["loop", "batched"])
 @subjects()
 def test_entries_are_those_of_the_whole(subject: Subject, strategy: str) -> None:

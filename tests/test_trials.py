@@ -213,10 +213,12 @@ def test_a_strategy_is_asked_for_whole_data_then_for_problems_in_chunks_and_to_t
     large = [(11, LARGE_STEP, LITTLE_MEMORY)] if strategy == "structured" else []
     assert gradients == [(12, None, 2**28), *[(11, SECOND_STEP, LITTLE_MEMORY)] * 3, *large]
     trained = [
-        (call.options["of"], call.options.get("h"), call.options["learning_rate"]) for call in calls if not call.of
+        tuple(call.options.get(name) for name in ("of", "h", "learning_rate", "memory"))
+        for call in calls
+        if not call.of
     ]
-    default = [(strategy, None, RATE)] if strategy == "collocated" else []
-    assert trained == [(None, SECOND_STEP, RATE), (strategy, SECOND_STEP, RATE), *default]
+    default = [(strategy, None, RATE, LITTLE_MEMORY)] if strategy == "collocated" else []
+    assert trained == [(None, SECOND_STEP, RATE, 2**28), (strategy, SECOND_STEP, RATE, LITTLE_MEMORY), *default]
 
 
 def test_in_float32_all_memory_is_told_and_no_large_shift() -> None:
@@ -268,13 +270,13 @@ def test_the_problems_are_the_same_every_time() -> None:
         np.testing.assert_array_equal(x, stretch(plain(), 0).x[:11])
 
 
-@pytest.mark.parametrize(("samples", "batch"), [(1, 1), (2, 1), (7, 4), (12, 6), (30, 10)])
+@pytest.mark.parametrize(("samples", "batch"), [(1, 1), (2, 1), (7, 4), (12, 6), (100, 37)])
 def test_each_sample_is_in_a_batch_and_all_batches_are_of_one_size(samples: int, batch: int) -> None:
     calls: list[Asked] = []
     assert all(row.agrees for row in check_training(asking(calls), plain(samples), "collocated", 1e-2))
     (call,) = calls
     assert call.options["batches"].shape == (2, batch)
-    assert set(call.options["batches"].ravel()) == set(range(min(samples, 20)))
+    assert set(call.options["batches"].ravel()) == set(range(min(samples, 74)))
     np.testing.assert_array_equal(call.t, np.eye(4)[plain(samples).t])
 
 
