@@ -603,7 +603,7 @@ def test_the_size_of_chunks_does_not_matter(subject: Subject, strategy: str, mem
     assert_close(got, expected, bound_of(subject, problem, strategy, 1e-2))
 
 
-@pytest.mark.parametrize("memory", [1, 900, 10_000])
+@pytest.mark.parametrize("memory", [1, 900, 15_000])  # JAX's `structured`: seven chunks of one, or two of three and one
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @subjects("float64")
 def test_nor_does_it_in_training(subject: Subject, strategy: str, memory: int) -> None:
