@@ -1,4 +1,7 @@
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,8 +102,128 @@ def test_a_step_is_a_share_of_the_call_and_the_first_call_is_the_first(monkeypat
     assert steps == [16, 16, 16, 64, 64]
 
 
-def test_few_parameters_are_all_timed() -> None:
-    assert contender(subject(), "loop", task("gradient")).estimated is None
+@pytest.mark.parametrize(("seconds", "steps"), [(0.025, 64), (1e-9, 1024)])
+def test_a_call_of_steps_takes_a_tenth_of_a_second_but_no_more_steps_than_there_are_batches(
+    seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def reading(call: Callable[[], object], units: float = 1.0) -> Reading:
+        call()
+        return Reading(seconds, seconds)
+
+    monkeypatch.setattr(contenders, "reading", reading)
+    contenders.steps_clock(made.append)
+    assert made == [16, 16, steps]
+
+
+def test_few_parameters_are_all_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = task("gradient")
+    assert contender(subject(), "loop", few).estimated is None
+    total = sum(p.size for p in few.problem.params)
+    monkeypatch.setitem(SAMPLED, "loop", total / 4)
+    assert contender(subject(), "loop", few).estimated is None
+
+
+def test_the_sample_is_the_same_every_time() -> None:
+    def sample(seed: int) -> list[list[int]]:
+        return [entry.tolist() for entry in contenders._sample("loop", replace(large, seed=seed)) or ()]
+
+    large = task("gradient", hidden=64)
+    assert sample(0) == sample(0) != sample(1)
+
+
+@pytest.mark.parametrize("what", ["gradient", "step"])
+def test_the_peak_is_that_of_the_first_call(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_call(call: Callable[[], object]) -> tuple[float, int]:
+        call()
+        return 3.0, 7
+
+    monkeypatch.setattr(contenders, "first_call", first_call)
+    assert contender(subject(), "collocated", task(what))[5:7] == (3.0, 7)
+
+
+class Asked(list[Any]):
+    """What NumPy's `train_steps` and `synchronize` are given."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(ports.load("numpy"), "train_steps", self.train_steps)
+        patch.setattr(ports.load("numpy"), "synchronize", self.synchronize)
+
+    def train_steps(self, params: Params, x: Any, t: Any, batches: Any, **options: Any) -> str:
+        self.append(((params, x, t, batches), options))
+        return "net"
+
+    def synchronize(self, result: Any) -> None:
+        self.append(result)
+
+
+def test_what_a_step_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of samples no more than told, all of them in some batch; and it is waited for."""
+    monkeypatch.setattr(contenders, "STEP_SAMPLES", 5)
+    asked, few = Asked(monkeypatch), replace(task("step"), h=1e-3, memory=1e6)
+    contender(subject("float32"), "collocated", few)
+    ((params, x, t, batches), options), waited, *_ = asked
+    assert waited == "net"
+    assert params.W1.dtype == x.dtype == np.float32
+    np.testing.assert_array_equal(x, few.data.x_train[:5].astype(np.float32))
+    np.testing.assert_array_equal(t, few.data.t_train[:5])
+    assert batches.shape == (16, 6)
+    assert set(batches.ravel().tolist()) == {0, 1, 2, 3, 4}
+    gradient = ports.load("numpy").GRADIENTS["collocated"]
+    assert options == {"gradient": gradient, "learning_rate": 0.1, "h": 1e-3, "memory": 1e6}
+
+
+def test_batches_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, port = Asked(monkeypatch), ports.load("numpy")
+    for seed in (0, 0, 1):
+        contenders.training(subject(), port.gradient, replace(task("step"), seed=seed))(9)
+    one, same, other = (each[0][3].tolist() for each in asked[::2])
+    assert one == same != other
+
+
+def test_a_run_is_all_iterations_on_data_that_are_loaded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, whole = Asked(monkeypatch), replace(task("run"), data=None, seed=3)
+    assert contenders._run("numpy", "float32", "cpu", "structured", whole).seconds > 0
+    ((_, x, t, batches), options), waited = asked
+    data = load("random", seed=3)
+    np.testing.assert_array_equal(x, data.x_train.astype(np.float32))
+    np.testing.assert_array_equal(t, data.t_train)
+    assert (batches.shape, options["gradient"], waited) == (
+        (20, 6),
+        ports.load("numpy").GRADIENTS["structured"],
+        "net",
+    )
+
+
+def test_a_run_has_one_process_of_its_own_which_is_given_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+
+    class Here:
+        def __init__(self, workers: int, mp_context: Any) -> None:
+            started.append((workers, mp_context.get_start_method()))
+
+        def __enter__(self) -> "Here":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def submit(self, function: Callable[..., Reading], *args: Any) -> "Here":
+            started.append((function, *args))
+            return self
+
+        def result(self) -> Reading:
+            return Reading(1.0, 1.0)
+
+    monkeypatch.setattr(contenders, "ProcessPoolExecutor", Here)
+    known = task("run")
+    known.truth("float64")
+    contender(subject(), "collocated", known).clock()
+    (workers, (function, *args, light)) = started
+    assert workers == (1, "spawn")
+    assert (function, *args) == (contenders._run, "numpy", "float64", "cpu", "collocated")
+    assert light == replace(known, data=None, truths={})
 
 
 def test_the_error_is_that_of_the_difference() -> None:
@@ -116,16 +239,37 @@ def test_the_error_is_that_of_the_difference() -> None:
 def test_relative_error() -> None:
     one = Params(np.ones(4), np.zeros(0), np.zeros(0), np.zeros(0))
     assert relative_error(one._replace(W1=np.full(4, 1.5)), one) == 0.5
+    large, larger = (one._replace(W1=np.full(4, size, np.float32)) for size in (1e30, 1.5e30))
+    assert relative_error(larger, large) == pytest.approx(0.5)  # squares that float32 does not hold
     zero = one._replace(W1=np.zeros(4))
     assert relative_error(zero, zero) == 0
     assert relative_error(one, zero) == np.inf
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell the peak of a call")
 def test_the_peak_is_what_the_call_takes() -> None:
     _, peak = first_call(lambda: np.ones(2**24).sum())
-    if peak is None:
-        pytest.skip("the system does not tell the peak of a call")
+    assert peak is not None
     assert 0.9 * 2**27 < peak < 1.5 * 2**27
+
+
+def test_a_call_that_takes_no_memory_has_a_peak_of_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contenders, "_resident", lambda *_: 7)
+    monkeypatch.setattr(Path, "write_text", lambda *_: 1)
+    assert first_call(lambda: None)[1] == 0
+
+
+def test_where_the_system_does_not_tell_there_is_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    assert first_call(lambda: None)[1] is None
+
+
+def test_memory_is_told_in_kibibytes(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t      20 kB\nVmRSS:\t      12 kB\n")
+    assert contenders._resident(tmp_path / "status", "VmRSS") == 12 * 1024
 
 
 def test_peers_differentiate_the_same_loss() -> None:
@@ -156,3 +300,11 @@ def test_truth_is_the_reference_at_more_digits() -> None:
     expected = ports.load("numpy").GRADIENTS["structured"](*net)
     for got, true in zip(expected, truth(net, 1e-4), strict=True):
         np.testing.assert_allclose(got, true.astype(float), rtol=0, atol=1e-14 * np.abs(true).max())
+        assert true.dtype == np.longdouble
+
+
+def test_truth_is_that_of_the_numbers_that_the_dtype_holds() -> None:
+    one = task("gradient")
+    for dtype in ("float64", "float32"):
+        expected = truth(one.problem.rounded(dtype), one.h)
+        assert all((g == e).all() for g, e in zip(one.truth(dtype), expected, strict=True))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from ports.agreement import Subject, random_problem
 from ports.bounds import Problem
 from ports.studies import errors_by_step, images
 from reference.datasets import load
+from reference.two_layer_net import Params
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,35 @@ def test_a_step_that_moves_nothing_has_no_error(problem: Problem) -> None:
     assert min(float32["steps"]) > 1e-9
 
 
+def test_the_sample_is_one_of_different_parameters_and_the_same_every_time(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, loop = [], studies.GRADIENTS["loop"]
+
+    def kept(*net: Any, entries: Params, **options: Any) -> Params:
+        chosen.append([entry.tolist() for entry in entries])
+        return loop(*net, entries=entries, **options)
+
+    monkeypatch.setitem(studies.GRADIENTS, "loop", kept)
+    monkeypatch.setattr(studies, "STEPS", (1e-4,))
+    assert errors_by_step(problem) == errors_by_step(problem, 0) != errors_by_step(problem, 1)
+    for entry, p in zip(chosen[0], problem.params, strict=True):
+        assert entry == sorted(set(entry))
+        assert len(entry) == min(p.size, studies.SAMPLE)
+
+
+def test_the_derivative_is_of_the_longest_precision(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, derivative = [], studies.loss_and_gradient
+
+    def kept(params: Params, x: Any, t: Any) -> Any:
+        given.extend(array.dtype for array in (*params, x))
+        return derivative(params, x, t)
+
+    monkeypatch.setattr(studies, "loss_and_gradient", kept)
+    errors_by_step(problem)
+    assert set(given) == {np.dtype(np.longdouble)}
+
+
 @pytest.mark.parametrize("strategy", ["loop", "collocated"])
 def test_any_other_refusal_is_an_error(strategy: str, problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -51,6 +83,13 @@ def test_images_are_those_of_the_units_with_the_largest_gradient(problem: Proble
     assert units == np.argsort(-largest)[:2].tolist()
     np.testing.assert_array_equal(found["numpy"][0].ravel(), gradient[:, units[0]])
     assert found["numpy"].shape == (2, 8, 8)
+
+
+def test_images_are_of_four_units_at_most_and_float64(problem: Problem) -> None:
+    larger = random_problem(problem.x, problem.t, hidden=5, samples=6, seed=0)
+    units, found = images([Subject("numpy", ports.load("numpy"), "float32", "cpu")], larger)
+    assert len(units) == 4
+    assert found["numpy"].dtype == np.float64
 
 
 def test_inputs_that_are_no_square_have_no_images(problem: Problem) -> None:

@@ -41,6 +41,9 @@ MODULES = {  # and the tests that each is held against
     "ports/trajectory.py": ["test_trajectory"],
     "ports/scaling.py": ["test_scaling"],
     "ports/patience.py": ["test_patience"],
+    "ports/studies.py": ["test_studies"],
+    "ports/contenders.py": ["test_contenders"],
+    "ports/__init__.py": ["test_ports"],
     "ports/torch_port.py": ["mutation/agree", "test_torch_port", *OF_EACH_PORT],
     "ports/jax_port.py": ["mutation/agree", "test_jax_port", *OF_EACH_PORT],
 }
