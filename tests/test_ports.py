@@ -105,6 +105,7 @@ def test_a_port_of_an_installed_package_has_a_name(a_file: Path, monkeypatch: py
     assert ports.names() == (*ports.BUILT_IN, "other")
     assert ports.load("other").__file__ == str(a_file)  # type: ignore[attr-defined]
     assert ports.load("numpy").__name__ == "ports.numpy_port"  # type: ignore[attr-defined]
+    assert "A backend must be one of numpy, torch, jax, other, a module or a .py file" in refusal("stranger")
 
 
 def test_an_entry_point_may_name_an_attribute(a_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +188,18 @@ def test_a_file_whose_framework_is_absent_is_not_run(a_file: Path) -> None:
         ports.load(str(a_file))
 
 
+def test_a_framework_that_says_itself_what_it_lacks_is_not_run(a_file: Path) -> None:
+    lines = (
+        "try:",
+        "    import a_framework_that_nobody_has",
+        "except ImportError as error:",
+        "    raise ModuleNotFoundError('install it') from error",
+    )
+    a_file.write_text("\n".join(lines))
+    with pytest.raises(NotRunError, match=r"^a_framework_that_nobody_has is not installed\.$"):
+        ports.load(str(a_file))
+
+
 def test_jax_without_jaxlib_is_not_run() -> None:
     pytest.importorskip("jax", reason="jax not run: it is not installed")
     code = (
@@ -207,7 +220,7 @@ BROKEN = {
         "import numpy.nothing\n",
         "ModuleNotFoundError at .*:1: No module named 'numpy.n",
     ),
-    "an error of its own": ("raise RuntimeError('broken\\nin two.')\n", "RuntimeError at .*:1: broken in two"),
+    "an error of its own": ("raise RuntimeError('broken\\nby X.')\n", "RuntimeError at .*:1: broken by X"),
     "an exit": ("import sys\nsys.exit(0)\n", "SystemExit at fdnet_test_port.py:2: 0"),
     "devices that fail": (NUMPY_PORT + "def devices():\n    return 1 / 0", "ZeroDivisionError at .*:3: division by"),
 }
