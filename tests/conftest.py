@@ -3,7 +3,6 @@
 import os
 import tempfile
 from contextlib import suppress
-from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 import ports
 from ports.agreement import Subject
+from problems import load, loaded
 
 # Compiling takes what it takes: no deadline.
 settings.register_profile("dev", max_examples=10, deadline=None)
@@ -61,11 +61,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = marked
 
 
-@cache  # a file would be another module each time
-def load(name: str) -> ports.Port:
-    return ports.load(name)
-
-
 def shown(name: str) -> str:
     return Path(name).stem if name.endswith(".py") else name
 
@@ -74,10 +69,5 @@ def shown(name: str) -> str:
 def subject(request: pytest.FixtureRequest) -> Subject:
     """Return the port and dtype that a test marked with `subjects` runs on, or skip with the reason that it can't."""
     name, dtype = request.param
-    try:
-        port = load(name)
-    except ports.NotRunError as reason:
-        if name in os.environ.get("FDNET_REQUIRE", "").split(","):
-            pytest.fail(f"{name} is required by FDNET_REQUIRE but did not run: {reason}")
-        pytest.skip(f"{name} not run: {reason}")
+    port = loaded(name)
     return Subject(shown(name), port, dtype, "cpu" if "cpu" in port.devices() else port.devices()[0], name)

@@ -1,9 +1,13 @@
 """The one hypothesis strategy for nets, and what tests share to put a net before a port."""
 
+import os
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+import ports
 from ports.agreement import Problem
 from reference.two_layer_net import Params
 from reference.validation import DTYPES
@@ -49,3 +53,18 @@ def _edits() -> st.SearchStrategy[tuple[str, int, float]]:
 def subjects(*dtypes: str) -> pytest.MarkDecorator:
     """Run a test on each port in each dtype, both unless told: it takes the fixture `subject`."""
     return pytest.mark.subjects(*(dtypes or DTYPES))
+
+
+@cache  # a file would be another module each time
+def load(name: str) -> ports.Port:
+    return ports.load(name)
+
+
+def loaded(name: str) -> ports.Port:
+    """Return a port, or skip the test with the reason that it can't be run; fail where FDNET_REQUIRE names it."""
+    try:
+        return load(name)
+    except ports.NotRunError as reason:
+        if name in os.environ.get("FDNET_REQUIRE", "").split(","):
+            pytest.fail(f"{name} is required by FDNET_REQUIRE but did not run: {reason}")
+        pytest.skip(f"{name} not run: {reason}")

@@ -5,16 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ports
+from problems import loaded
 from reference.two_layer_net import Params, init
 
 
 @pytest.fixture(scope="module")
 def port() -> Any:
-    try:
-        return ports.load("torch")
-    except ports.NotRunError as reason:
-        pytest.skip(f"torch not run: {reason}")
+    return loaded("torch")
 
 
 @pytest.mark.parametrize(
