@@ -31,8 +31,17 @@ def test_an_array_is_looked_through_once_and_forgotten_with_it(port: Any, monkey
     assert key not in port._LARGEST
 
 
-def test_this_build_compiles_the_canary_rightly(port: Any) -> None:
+def test_this_build_compiles_the_canary_rightly(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At more columns than the 5,000 from which on it has been compiled wrongly."""
+    traced, right = [], port._canary_sum
+
+    def canary_sum(d: Any) -> Any:
+        traced.append((d.shape, str(d.dtype)))
+        return right(d)
+
+    monkeypatch.setattr(port, "_canary_sum", canary_sum)
     port._with_x64(port._canary)()
+    assert traced == [((3, 20_000), "float32"), ((3, 20_000), "float64")]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
