@@ -45,12 +45,12 @@ STEP = {
         f"{name}: default h is 1e-3": edit(name, "h: float = 1e-4", "h: float = 1e-3")
         for name in ("loop", "batched", "structured", "collocated")
     },
-    "structured: no half": edit("_structured", "2 * shifts.h", "shifts.h"),
-    "structured: negated": edit("_structured", "lambda g: g /", "lambda g: -g /"),
+    "structured: no half": edit("_structured", "shifts.h, memory", "shifts.h / 2, memory"),
+    "structured: negated": edit("_structured", "shifts.h, memory", "-shifts.h, memory"),
     "structured: closed form": edit("structured", "return _by_chunks", "return gradient(params, x, t) or _by_chunks"),
     "structured: b1 moved by S": edit("_structured", "b1=_hidden_difference(net, shifts.h,", "b1=_hidden_difference(net, shifts.reach,"),
-    "collocated: no half": edit("_collocated", "2 * shifts.h", "shifts.h"),
-    "collocated: divisor in float32": edit("_collocated", "2 * shifts.h", "2 * shifts.h.astype(jnp.float32)"),
+    "collocated: no half": edit("_collocated", "shifts.h, memory", "shifts.h / 2, memory"),
+    "collocated: divisor in float32": edit("_collocated", "shifts.h, memory", "shifts.h.astype(jnp.float32), memory"),
     "collocated: closed form": edit("collocated", "return _by_chunks", "return gradient(params, x, t) or _by_chunks"),
 }
 LOSS = {
@@ -64,10 +64,10 @@ LOSS = {
     "closed form: loss without DELTA": edit("_closed_form", "jnp.log(y_t + DELTA)", "jnp.log(y_t)"),
     "closed form: q dropped": edit("_closed_form", "y_t / (y_t + DELTA) / len(x)", "1 / len(x)"),
     "closed form: B - 1": edit("_closed_form", "/ len(x)", "/ (len(x) - 1)"),
-    "structured: sum for mean of the loss": edit("_structured", "return loss / len(x)", "return loss"),
-    "structured: B - 1": edit("_structured", "2 * shifts.h * len(x)", "2 * shifts.h * (len(x) - 1)"),
-    "collocated: sum for mean of the loss": edit("_collocated", "return loss / len(x)", "return loss"),
-    "collocated: sum for mean": edit("_collocated", "2 * shifts.h * len(x)", "2 * shifts.h"),
+    "structured: sum for mean of the loss": edit("_structured", "return net.loss.sum(),", "return len(x) * net.loss.sum(),"),
+    "structured: B - 1": edit("_structured", "shifts.h, memory", "shifts.h * (len(x) - 1) / len(x), memory"),
+    "collocated: sum for mean of the loss": edit("_collocated", "return net.loss.sum(),", "return len(x) * net.loss.sum(),"),
+    "collocated: sum for mean": edit("_collocated", "shifts.h, memory", "shifts.h / len(x), memory"),
     "differences: loss without DELTA": edit("_unperturbed", "jnp.log(y_t + DELTA)", "jnp.log(y_t)"),
     "differences: q dropped": edit("_unperturbed", "q=y_t / (y_t + DELTA)", "q=jnp.ones_like(y_t)"),
     "differences: r dropped": edit("_unperturbed", "r=DELTA /", "r=0 * DELTA /"),
