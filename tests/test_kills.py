@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import compare
-import ports
+from problems import loaded
 
 COMPARE = [sys.executable, str(Path(compare.__file__)), "train"]
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -66,10 +66,7 @@ def kill_after(arguments: list[str], checkpoint: Path, seconds: float) -> bool:
 
 @pytest.mark.parametrize(("backend", "dtype"), PAIRS)
 def test_a_run_survives_being_killed(backend: str, dtype: str, tmp_path: Path) -> None:
-    try:
-        ports.load(backend)
-    except ports.NotRunError as reason:
-        pytest.skip(f"{backend} not run: {reason}")
+    loaded(backend)
     whole = tmp_path / "whole"
     whole.mkdir()
     run, start = begun(checkpointed(backend, dtype, whole), whole / "run.ckpt"), time.monotonic()

@@ -17,7 +17,7 @@ import ports
 from ports import NotRunError
 from ports.agreement import Problem, Subject, on_device
 from ports.protocol import PortError, check_port
-from problems import subjects
+from problems import loaded, subjects
 from reference.two_layer_net import Params
 from reference.validation import DTYPES
 
@@ -62,11 +62,7 @@ def test_the_names_are_the_backends_built_in() -> None:
 
 @pytest.mark.parametrize("name", ports.BUILT_IN)
 def test_a_backend_built_in_is_loaded_once(name: str) -> None:
-    try:
-        port = ports.load(name)
-    except NotRunError as reason:
-        pytest.skip(f"{name} not run: {reason}")
-    assert port is ports.load(name) is sys.modules[f"ports.{name}_port"]
+    assert loaded(name) is ports.load(name) is sys.modules[f"ports.{name}_port"]
 
 
 def test_a_module_is_loaded_by_its_dotted_name() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import compare
-import ports
+from problems import loaded
 from reference import checkpoints
 from reference.params import load_params
 
@@ -32,10 +32,7 @@ WAIT = 600
 
 @pytest.fixture(autouse=True)
 def _torch_runs() -> None:
-    try:
-        ports.load("torch")
-    except ports.NotRunError as reason:
-        pytest.skip(f"torch not run: {reason}")
+    loaded("torch")
 
 
 def environment(**changes: str) -> dict[str, str]:

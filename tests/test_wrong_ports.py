@@ -23,6 +23,7 @@ from ports.agreement import Agreement, Subject, random_problem
 from ports.bounds import Problem
 from ports.protocol import STRATEGIES
 from ports.trials import check
+from problems import loaded
 from reference import datasets
 from wrong_ports import around, by_module, changed, edited
 
@@ -74,13 +75,6 @@ def _no_programs_are_kept() -> Iterator[None]:
         gc.collect()
 
 
-def needs(backend: str) -> None:
-    try:
-        ports.load(backend)
-    except ports.NotRunError as reason:
-        pytest.skip(f"{backend} not run: {reason}")
-
-
 @pytest.mark.parametrize("backend", FAULTS)
 def test_every_fault_finds_its_place(backend: str) -> None:
     """All of them, though only a sample is tried: the catalogue must follow the code."""
@@ -99,7 +93,7 @@ def test_there_are_faults_of_every_kind(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", FAULTS if NIGHTLY else ("numpy",))
 def test_a_right_port_that_is_imported_anew_agrees(backend: str) -> None:
-    needs(backend)
+    loaded(backend)
     port = edited(backend, ())
     assert port is not ports.load(backend)
     assert agrees(lambda: port)
@@ -112,7 +106,7 @@ def test_agreement_catches_a_fault_in_numpy(backend: str, name: str) -> None:
 
 @each(MIRRORED, 50)
 def test_agreement_catches_a_fault(backend: str, name: str) -> None:
-    needs(backend)
+    loaded(backend)
     assert not agrees(lambda: edited(backend, FAULTS[backend][name]))
 
 
@@ -132,7 +126,7 @@ def property_tests(backend: str, fault: str) -> subprocess.CompletedProcess[str]
 
 @each(MIRRORED, 150)
 def test_the_property_tests_catch_a_fault(backend: str, name: str) -> None:
-    needs(backend)
+    loaded(backend)
     done = property_tests(backend, name)
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
 
@@ -140,6 +134,6 @@ def test_the_property_tests_catch_a_fault(backend: str, name: str) -> None:
 @pytest.mark.skipif(not NIGHTLY, reason="as long as the property tests themselves: run by night")
 @pytest.mark.parametrize("backend", MIRRORED)
 def test_the_property_tests_let_a_right_port_pass(backend: str) -> None:
-    needs(backend)
+    loaded(backend)
     done = property_tests(backend, "")
     assert done.returncode == pytest.ExitCode.OK, done.stdout
