@@ -10,7 +10,19 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from commands import BAD_INPUT, CRASHED, EXIT_CODES, INTERRUPTED, advise, agree, predict, ranks, report, speed, train
+from comparison.commands import (
+    BAD_INPUT,
+    CRASHED,
+    EXIT_CODES,
+    INTERRUPTED,
+    advise,
+    agree,
+    predict,
+    report,
+    speed,
+    train,
+)
+from comparison.commands import processes as ranks
 
 COMMANDS = (advise, agree, speed, train, predict, report)
 

@@ -429,7 +429,7 @@ def _polynomial(sums: Array, dz: Array) -> Array:
 
 
 def _by_exponentials(net: Unperturbed, up: Array, down: Array) -> Array:
-    """Return D(s) for moves of any size; `reference.difference` derives it."""
+    """Return D(s) for moves of any size; `reference.loss_difference` derives it."""
     V, margin = net.sums, net.margin[:, :, None]  # (B, O, H), (B, O, 1)
     above, below = margin + up[..., None, :] * V, margin - down[..., None, :] * V
     apart, larger = (up + down)[..., None, :] * V, jnp.maximum(above, below)

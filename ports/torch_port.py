@@ -1,6 +1,6 @@
 """The net in PyTorch, without autograd; the reference's functions in the reference's order.
 
-`reference.difference` derives the formulas and `reference.collocation` the numbers of nodes and terms. What differs
+`reference.loss_difference` derives the formulas, `reference.collocation` the numbers of nodes and terms. What differs
 here is the idiom: products laid out as `torch.nn.Linear` lays out its weights, `torch.func.vmap` over perturbed copies,
 updates in place. An operation takes some microseconds however small it is: formulas have the form that needs fewest.
 """
@@ -476,7 +476,7 @@ def _polynomial(sums: tuple[Tensor, ...], dz: Tensor) -> Tensor:
 
 
 def _by_exponentials(net: Unperturbed, up: Tensor, down: Tensor) -> Tensor:
-    """Return D(s) for moves of any size; `reference.difference` derives it."""
+    """Return D(s) for moves of any size; `reference.loss_difference` derives it."""
     V, margin = net.sums  # (B, O, H), (B, O, 1)
     above, below = margin + up[..., None, :] * V, margin + down[..., None, :] * V
     apart, larger = (up - down)[..., None, :] * V, torch.maximum(above, below)

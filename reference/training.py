@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reference import gradient as differences
+from reference import numerical_gradient as differences
 from reference.datasets import Dataset
 from reference.segments import borders, segment_length
 from reference.two_layer_net import Params, largest, loss_and_gradient, loss_of_labels

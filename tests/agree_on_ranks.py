@@ -15,11 +15,11 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from comparison.agreement.cases import check_training
+from comparison.agreement.comparison import Agreement, Problem, Subject, check_forward, check_gradient, informative
 from ports import torch_port, torch_ranks
-from ports.agreement import Agreement, Problem, Subject, check_forward, check_gradient, informative
 from ports.protocol import STRATEGIES, check_port
 from ports.torch_ranks import Ranks
-from ports.trials import check_training
 from problems import STEPS, problems
 from reference.two_layer_net import Params, init
 from reference.validation import DTYPES

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 import ports
-from ports.agreement import Subject
+from comparison.agreement.comparison import Subject
 from problems import load, loaded
 
 # Compiling takes what it takes: no deadline.

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from comparison.agreement.bounds import Problem
+from comparison.agreement.cases import check_training
+from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, on_device
+from comparison.agreement.drift import course, drifts
 from ports import jax_port
-from ports.agreement import Agreement, Subject, check_forward, check_gradient, on_device
-from ports.bounds import Problem
 from ports.jax_layout import MeshArray, Placing, mesh_for
 from ports.jax_mesh import MeshPort
 from ports.jax_messages import sent_by
 from ports.protocol import check_port
-from ports.trajectory import course, drifts
-from ports.trials import check_training
 from problems import STEPS, problems
 from reference.collocation import plan
 from reference.datasets import load

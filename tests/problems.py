@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 import ports
-from ports.agreement import Problem
+from comparison.agreement.comparison import Problem
 from reference.two_layer_net import Params
 from reference.validation import DTYPES
 

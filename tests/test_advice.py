@@ -1,9 +1,18 @@
 import numpy as np
 import pytest
 
-from ports.advice import GAIN, Timing, advise, crossovers, machine, overtaking, timings, total_seconds
-from ports.contenders import Contender
-from ports.speed import Interval, Reading, Rounds, best_of, ratios
+from comparison.timing.recommendation import (
+    GAIN,
+    Timing,
+    advise,
+    crossovers,
+    machine,
+    overtaking,
+    timings,
+    total_seconds,
+)
+from comparison.timing.rounds import Interval, Reading, Rounds, best_of, ratios
+from comparison.timing.workloads import Contender
 
 
 def contender(

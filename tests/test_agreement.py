@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ports
-from ports import agreement
-from ports.agreement import (
+from comparison.agreement import comparison as agreement
+from comparison.agreement.bounds import Problem, gradient_bound, loss_bound
+from comparison.agreement.comparison import (
     Agreement,
     Subject,
     check_forward,
@@ -23,7 +24,6 @@ from ports.agreement import (
     random_problem,
     sample_entries,
 )
-from ports.bounds import Problem, gradient_bound, loss_bound
 from ports.protocol import STRATEGIES
 from problems import SHAPES, STEPS, problems, subjects
 from reference import datasets, two_layer_net
@@ -685,7 +685,7 @@ def test_interpolation_is_exact_to_rounding(subject: Subject, h: float, largest:
 
     Each D carries r = 16 roundings at most. At m nodes v_k the coefficients are off by 4 / (2m + 1) sum_k v_k r, less
     than 4 r / pi, times D's slope; the slope of T_{2n-1} is 2n - 1 at most, in total m^2. That is 1.3 r m^2; to this
-    come the structured D itself and an interpolation error of 4. The slope grows with the shift as in ports/bounds.py.
+    come the structured D itself and an interpolation error of 4. The slope grows with the shift as in bounds.py.
     The largest gap / bound seen on 300 nets is 0.16.
     """
     for seed in range(3):

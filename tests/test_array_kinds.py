@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ports
-from ports.agreement import Problem, Subject, check_forward, check_gradient
+from comparison.agreement.comparison import Problem, Subject, check_forward, check_gradient
 from ports.protocol import STRATEGIES
 from problems import subjects
 from reference.two_layer_net import Params

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from ports.agreement import Subject
+from comparison.agreement.comparison import Subject
 from ports.protocol import STRATEGIES
 from problems import subjects
 from reference.two_layer_net import Params

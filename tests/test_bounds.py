@@ -1,4 +1,4 @@
-"""The bounds are what ports/bounds.py says they are, written out sample by sample and entry by entry."""
+"""The bounds are what comparison/agreement/bounds.py says they are, written out sample by sample and entry by entry."""
 
 import math
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from ports.bounds import (
+from comparison.agreement.bounds import (
     Problem,
     accuracy_bound,
     curvature_bound,

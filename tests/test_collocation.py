@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import oracle
 from oracle import Logit, Unit
 from reference.collocation import MAX_NODES, MAX_TERMS, Plan, chebyshev_transform, plan, positive_nodes, reach
-from reference.gradient import collocated, structured
+from reference.numerical_gradient import collocated, structured
 from reference.two_layer_net import init
 from reference.validation import unit_roundoff
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import commands
 import compare
 import ports
+from comparison import commands
 
 ROOT = Path(compare.__file__).parent
 SMALL = ("agree", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
@@ -114,7 +114,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ports.trials.check", interrupt)
+    monkeypatch.setattr("comparison.agreement.cases.check", interrupt)
     assert compare.main(list(SMALL)) == commands.INTERRUPTED
     assert capsys.readouterr().err == "compare.py: interrupted.\n"
 
@@ -122,7 +122,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 def test_a_fault_of_the_code_is_no_disagreement(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("commands.agree.compare_all", lambda *_: 1 / 0)
+    monkeypatch.setattr("comparison.commands.agree.compare_all", lambda *_: 1 / 0)
     assert compare.main(list(SMALL)) == commands.CRASHED
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
 
@@ -229,7 +229,7 @@ def test_bad_input_is_one_sentence(arguments: str, capsys: pytest.CaptureFixture
 def test_large_nets_are_sampled_and_the_table_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ports.agreement.FULL_COST", 1.0)
+    monkeypatch.setattr("comparison.agreement.comparison.FULL_COST", 1.0)
     assert compare.main([*SMALL, "--dtype", "float64"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     entries = {line[0]: line[2:5] for line in lines if line and line[0] in ("loop", "batched", "structured")}

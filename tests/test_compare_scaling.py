@@ -38,7 +38,7 @@ SMALL = ("--data", "random", "--batch", "10", "--hidden", "3", "--budget", "0.1"
 
 @pytest.fixture(autouse=True)
 def _short_readings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ports.contenders.STEPS_SECONDS", 1e-3)
+    monkeypatch.setattr("comparison.timing.workloads.STEPS_SECONDS", 1e-3)
 
 
 def port(folder: Path, wrong: int | None = None) -> tuple[str, ...]:
@@ -115,10 +115,10 @@ def test_a_port_that_has_all_its_devices_or_none_is_one_sentence(
 def test_ranks_without_a_port_of_ranks_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("commands.ranks.count", lambda: 2)
+    monkeypatch.setattr("comparison.commands.processes.count", lambda: 2)
     for name in ("meet", "check_same"):
-        monkeypatch.setattr(f"commands.ranks.{name}", lambda *_: None)
-    monkeypatch.setattr("commands.ranks.tell", print)
+        monkeypatch.setattr(f"comparison.commands.processes.{name}", lambda *_: None)
+    monkeypatch.setattr("comparison.commands.processes.tell", print)
     assert run(capsys, *port(tmp_path), "--devices", "1,2") == (
         2,
         "compare.py: Nothing to time: several: it does not run in ranks of torchrun.\n",

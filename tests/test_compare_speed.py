@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import commands
 import compare
-from commands import speed
+from comparison import commands
+from comparison.commands import speed
 from test_advice import timing
 from test_compare import CRASHING, SMALL, WRONG, run
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import ports
-from ports import contenders
-from ports.agreement import Subject, random_problem
-from ports.contenders import CLOSED_FORM, SAMPLED, Task, contender, first_call, relative_error, truth
-from ports.peers import PEERS, peers
-from ports.speed import Reading
+from comparison.agreement.comparison import Subject, random_problem
+from comparison.timing import workloads as contenders
+from comparison.timing.other_libraries import PEERS, peers
+from comparison.timing.rounds import Reading
+from comparison.timing.workloads import CLOSED_FORM, SAMPLED, Task, contender, first_call, relative_error, truth
 from reference.datasets import load
 from reference.two_layer_net import Params
 
@@ -296,7 +296,7 @@ def test_a_peer_that_would_take_long_does_not_run() -> None:
 
 def test_a_peer_that_would_take_all_memory_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("scipy")
-    monkeypatch.setattr("ports.peers.LARGEST", 0)
+    monkeypatch.setattr("comparison.timing.other_libraries.LARGEST", 0)
     assert peers(task("gradient"), budget=1e9)[0] == []
 
 

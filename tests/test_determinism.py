@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import ports
-from ports.agreement import Subject, on_device, random_problem
+from comparison.agreement.comparison import Subject, on_device, random_problem
 from ports.protocol import STRATEGIES
 from problems import subjects
 from reference import datasets
@@ -50,7 +50,7 @@ def _digest(arrays: list[np.ndarray]) -> str:
 
 PROCESS = """
 import json, sys, ports, test_determinism
-from ports.agreement import Subject
+from comparison.agreement.comparison import Subject
 subjects = [Subject(sys.argv[1], ports.load(sys.argv[1]), dtype, "cpu") for dtype in ("float64", "float32")]
 print(json.dumps([[test_determinism.digests(subject) for subject in subjects] for _ in range(2)]))
 """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import oracle
 from oracle import Logit, Unit
 from reference.collocation import Plan, plan
-from reference.difference import hidden_difference, output_difference, unperturbed
+from reference.loss_difference import hidden_difference, output_difference, unperturbed
 from reference.two_layer_net import Params, loss
 from reference.validation import unit_roundoff
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ports.agreement import Subject, check_forward, check_gradient
-from ports.bounds import Problem
+from comparison.agreement.bounds import Problem
+from comparison.agreement.comparison import Subject, check_forward, check_gradient
 from ports.protocol import STRATEGIES
 from problems import SHAPES, STEPS, problems, subjects
 

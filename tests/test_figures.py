@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ports import figures
-from ports.figures import COLORS, OTHERS, WINDOW, backend_colors, running_mean, training_figure
+from comparison.report import figures
+from comparison.report.figures import COLORS, OTHERS, WINDOW, backend_colors, running_mean, training_figure
 from reference.training import begin
 from reference.two_layer_net import init
 from test_speed_figures import drawn, points

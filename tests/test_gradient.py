@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
-from ports.bounds import Problem, gradient_bound
+from comparison.agreement.bounds import Problem, gradient_bound
 from problems import SHAPES, STEPS, problems
-from reference import datasets, gradient, two_layer_net
+from reference import datasets, numerical_gradient, two_layer_net
 from reference.collocation import plan
-from reference.gradient import (
+from reference.numerical_gradient import (
     GRADIENTS,
     batched,
     collocated,
@@ -178,14 +178,14 @@ def test_batched_is_loop_whatever_the_chunks(memory):
 
 
 def test_batched_passes_32_nets_at_a_time(monkeypatch):
-    passes, pass_through = [], gradient.loss_of_labels
+    passes, pass_through = [], numerical_gradient.loss_of_labels
 
     def counted(perturbed, x, labels):
         losses = pass_through(perturbed, x, labels)
         passes.append(len(losses))
         return losses
 
-    monkeypatch.setattr(gradient, "loss_of_labels", counted)
+    monkeypatch.setattr(numerical_gradient, "loss_of_labels", counted)
     batched(*net((7, 13, 5, 4)))
     assert passes == [32, 32, 32, 32, 1, 1, 5, 5, 20, 20, 4, 4]  # above and below; of W1, b1, W2, b2
 

@@ -13,8 +13,8 @@ import pytest
 
 import compare
 import ports
-from ports.agreement import Subject
-from ports.trajectory import course, drifts
+from comparison.agreement.comparison import Subject
+from comparison.agreement.drift import course, drifts
 from reference import datasets
 from reference.checkpoints import load
 from reference.two_layer_net import init

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ports.agreement import Subject
+from comparison.agreement.comparison import Subject
 from problems import subjects
 from reference.collocation import plan
 from reference.two_layer_net import Params, init

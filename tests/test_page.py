@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 from rich.table import Table
 
-from ports.page import Report, Section, html, markdown
+from comparison.report.page import Report, Section, html, markdown
 
 
 def report() -> Report:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import ports
+from comparison.agreement.comparison import Problem, Subject, on_device
 from ports import NotRunError
-from ports.agreement import Problem, Subject, on_device
 from ports.protocol import PortError, check_port
 from problems import loaded, subjects
 from reference.two_layer_net import Params
@@ -42,7 +42,9 @@ def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 
 def test_importing_the_package_imports_no_framework() -> None:
-    assert python(f"import sys, ports, ports.agreement; print({FRAMEWORKS} & set(sys.modules))") == "set()"
+    assert (
+        python(f"import sys, ports, comparison.agreement.comparison; print({FRAMEWORKS} & set(sys.modules))") == "set()"
+    )
 
 
 def test_naming_the_backends_imports_no_framework() -> None:
@@ -355,7 +357,7 @@ def test_synchronize_returns_its_argument(subject: Subject) -> None:
 
 X64 = """
 import jax, ports, test_ports
-from ports.agreement import Subject
+from comparison.agreement.comparison import Subject
 subjects = [Subject("jax", ports.load("jax"), dtype, "cpu") for dtype in ("float64", "float32")]
 results = [result for subject in subjects for result in test_ports.everything(subject)]
 print({str(r.dtype) for r in results} == {"float64", "float32"}, jax.config.jax_enable_x64, test_ports.digest(results))

@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 
 import ports
-from ports.advice import GAIN
-from ports.agreement import Subject, random_problem
-from ports.contenders import FIRST_STEPS, MOST_STEPS, Task
+from comparison.agreement.comparison import Subject, random_problem
+from comparison.report.timing_tables import scaling_notes, scaling_table
+from comparison.timing.recommendation import GAIN
+from comparison.timing.rounds import Interval, Rounds, ratios
+from comparison.timing.scaling import Point, Runs, clock, follow, led, on, points, runs, sent_each_step, verdict
+from comparison.timing.workloads import FIRST_STEPS, MOST_STEPS, Task
 from ports.messages import Sent, total
-from ports.scaling import Point, Runs, clock, follow, led, on, points, runs, sent_each_step, verdict
-from ports.speed import Interval, Rounds, ratios
-from ports.speed_tables import scaling_notes, scaling_table
 from reference.datasets import load
 
 
@@ -194,7 +194,7 @@ def task() -> Task:
 def test_a_run_makes_its_steps_on_its_devices_and_waits_for_them(
     strategy: str, gradient: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ports.scaling.STEP_SAMPLES", 30)
+    monkeypatch.setattr("comparison.timing.scaling.STEP_SAMPLES", 30)
     made: list[Any] = []
     subject = subject_of(Several(made))
     placed = [on(subject, count) for count in (2, 4)]
@@ -228,7 +228,7 @@ def test_on_one_device_a_plain_port_runs_and_on_the_first_rank_alone(task: Task)
 
 def test_the_first_steps_are_made_before_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is compiled then is no part of how long a step is taken to be."""
-    monkeypatch.setattr("ports.contenders.STEPS_SECONDS", math.inf)
+    monkeypatch.setattr("comparison.timing.workloads.STEPS_SECONDS", math.inf)
     steps_made: list[int] = []
     read = clock(steps_made.append)
     assert set(steps_made[:3]) == {FIRST_STEPS}

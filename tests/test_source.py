@@ -163,7 +163,7 @@ def test_a_port_imports_none_of_its_siblings(path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("code", ["import ports, ports.agreement", "import compare"])
+@pytest.mark.parametrize("code", ["import ports, comparison.agreement.comparison", "import compare"])
 def test_no_framework_is_imported_before_it_is_needed(code: str) -> None:
     if "compare" in code and not (ROOT / "compare.py").exists():
         pytest.skip("compare.py does not exist yet")

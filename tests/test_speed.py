@@ -8,8 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ports import speed
-from ports.speed import Interval, Reading, Rounds, best_of, calibrated, median, ratios, reading, self_check, take_rounds
+from comparison.timing import rounds as speed
+from comparison.timing.rounds import (
+    Interval,
+    Reading,
+    Rounds,
+    best_of,
+    calibrated,
+    median,
+    ratios,
+    reading,
+    self_check,
+    take_rounds,
+)
 
 
 @pytest.fixture(autouse=True)

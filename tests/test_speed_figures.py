@@ -8,8 +8,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ports import figures, speed_figures
-from ports.figures import COLORS
+from comparison.report import figures
+from comparison.report import timing_figures as speed_figures
+from comparison.report.figures import COLORS
 
 BACKENDS = ("numpy", "torch", "jax")
 

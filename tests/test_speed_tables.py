@@ -1,9 +1,9 @@
 import pytest
 from rich.console import Console
 
-from ports.advice import Timing
-from ports.speed import Interval, SelfCheck
-from ports.speed_tables import SPARED, seconds, self_check_sentence, speed_table
+from comparison.report.timing_tables import SPARED, seconds, self_check_sentence, speed_table
+from comparison.timing.recommendation import Timing
+from comparison.timing.rounds import Interval, SelfCheck
 from test_advice import contender
 
 

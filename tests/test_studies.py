@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import ports
-from ports import studies
-from ports.agreement import Subject, random_problem
-from ports.bounds import Problem
-from ports.studies import errors_by_step, images
+from comparison.agreement.bounds import Problem
+from comparison.agreement.comparison import Subject, random_problem
+from comparison.report import step_study as studies
+from comparison.report.step_study import errors_by_step, images
 from reference.datasets import load
 from reference.two_layer_net import Params
 

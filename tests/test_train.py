@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import ports
+from comparison.agreement.comparison import Subject
 from ports import numpy_port
-from ports.agreement import Subject
 from problems import subjects
 from reference import checkpoints, datasets, segments, two_layer_net
 from reference.datasets import Dataset, load_mnist
-from reference.gradient import collocated, structured
+from reference.numerical_gradient import collocated, structured
 from reference.training import DivergedError, Progress, begin, epoch_length, train
 from reference.two_layer_net import Params, TwoLayerNet, init
 from reference.validation import MEMORY

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import commands
 import compare
+from comparison import commands
 from reference import checkpoints, datasets
 from reference.params import load_params
 from reference.two_layer_net import accuracy
@@ -444,7 +444,7 @@ def test_a_terminal_has_a_bar_and_the_chapters_lines() -> None:
 
 
 def test_a_pipe_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("commands.live.PAUSE", 0.0)
+    monkeypatch.setattr("comparison.commands.progress.PAUSE", 0.0)
     assert main(*SMALL) == 0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reference import datasets, two_layer_net
-from reference.gradient import GRADIENTS, collocated, structured
+from reference.numerical_gradient import GRADIENTS, collocated, structured
 from reference.training import train_steps
 from reference.two_layer_net import Params, init, loss
 

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ports import numpy_port, trajectory
-from ports.agreement import Subject
-from ports.bounds import CHANCE, Problem, gradient_bound, loss_bound
-from ports.trajectory import Course, Drift, _drift, _moved, _signs, _turnable, course, drifts
+from comparison.agreement import drift as trajectory
+from comparison.agreement.bounds import CHANCE, Problem, gradient_bound, loss_bound
+from comparison.agreement.comparison import Subject
+from comparison.agreement.drift import Course, Drift, _drift, _moved, _signs, _turnable, course, drifts
+from ports import numpy_port
 from problems import subjects
 from reference import datasets
 from reference.datasets import Dataset
-from reference.gradient import collocated_step
+from reference.numerical_gradient import collocated_step
 from reference.training import begin, train
 from reference.two_layer_net import Params, accuracy, init, loss, loss_and_gradient
 from reference.validation import unit_roundoff
@@ -150,7 +151,7 @@ def test_in_float32_a_ten_thousandth_breaks_the_bound(rate: float) -> None:
 def test_the_response_is_linear_in_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for magnify in (2.0**10, 2.0**14):
-        monkeypatch.setattr("ports.trajectory.MAGNIFY", {"float64": magnify})
+        monkeypatch.setattr("comparison.agreement.drift.MAGNIFY", {"float64": magnify})
         found.append(course(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS))
     for name in (*Params._fields, "losses"):
         assert found[1].bounds[name] == pytest.approx(found[0].bounds[name], rel=1e-2)

@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given
 
 import ports
-from ports import agreement
-from ports.agreement import Agreement, NotCompared, Subject, check_forward, check_gradient, sample_entries
-from ports.bounds import Problem, curvature_bound, gradient_bound, loss_bound
-from ports.protocol import STRATEGIES
-from ports.trials import (
+from comparison.agreement import comparison as agreement
+from comparison.agreement.bounds import Problem, curvature_bound, gradient_bound, loss_bound
+from comparison.agreement.cases import (
     LARGE_STEP,
     LITTLE_MEMORY,
     RATE,
@@ -27,6 +25,15 @@ from ports.trials import (
     trajectory,
     variations,
 )
+from comparison.agreement.comparison import (
+    Agreement,
+    NotCompared,
+    Subject,
+    check_forward,
+    check_gradient,
+    sample_entries,
+)
+from ports.protocol import STRATEGIES
 from problems import problems, subjects
 from reference.functions import sigmoid
 from reference.two_layer_net import Params, gradient, loss, predict

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 
 import oracle
+from comparison.agreement.bounds import gradient_bound
 from ports import numpy_port
-from ports.bounds import gradient_bound
 from problems import SHAPES, problems, subjects
 from reference import datasets
 from reference.two_layer_net import (

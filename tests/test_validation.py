@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ports import numpy_port
-from reference.gradient import GRADIENTS, batched, loop
+from reference.numerical_gradient import GRADIENTS, batched, loop
 from reference.training import train_steps
 from reference.two_layer_net import Params, accuracy, gradient, init, largest, loss, predict
 from reference.validation import (

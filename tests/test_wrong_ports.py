@@ -19,10 +19,10 @@ import faults_in_jax
 import faults_in_numpy
 import faults_in_torch
 import ports
-from ports.agreement import Agreement, Subject, random_problem
-from ports.bounds import Problem
+from comparison.agreement.bounds import Problem
+from comparison.agreement.cases import check
+from comparison.agreement.comparison import Agreement, Subject, random_problem
 from ports.protocol import STRATEGIES
-from ports.trials import check
 from problems import loaded
 from reference import datasets
 from wrong_ports import around, by_module, changed, edited

@@ -123,7 +123,9 @@ def _loss(params, x, right):
     return -xp.mean(xp.log(xp.sum(_forward(params, x)[2] * right, axis=-1) + DELTA), axis=-1)
 
 
-def _layers(params, x, right):  # the inputs of each, and D of its units at shifts of theirs (reference/difference.py)
+def _layers(
+    params, x, right
+):  # the inputs of each, and D of its units at shifts of theirs (reference/loss_difference.py)
     a1, z1, y = _forward(params, x)
     y_t, others = xp.sum(y * right, axis=1, keepdims=True), (y * (1 - right))[:, :, None]
     V1 = params.W2.T - (right @ params.W2.T)[:, None, :]  # (B, O, H)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ports.agreement import Agreement, Subject, random_problem
+from comparison.agreement.cases import check
+from comparison.agreement.comparison import Agreement, Subject, random_problem
 from ports.protocol import STRATEGIES
-from ports.trials import check
 from problems import subjects
 
 

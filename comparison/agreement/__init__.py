@@ -1,0 +1,1 @@
+"""Hold a port to the float64 reference, within bounds derived from rounding errors."""

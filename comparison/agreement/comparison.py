@@ -1,0 +1,270 @@
+"""How a port is held to the float64 reference: what is compared, and the verdict on each quantity."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from comparison.agreement.bounds import Problem, accuracy_bound, gradient_bound, loss_bound, predictions_bound
+from ports.protocol import Port
+from reference import two_layer_net
+from reference.numerical_gradient import structured
+from reference.two_layer_net import Params
+from reference.validation import unit_roundoff
+
+__all__ = ["Agreement", "Problem", "Subject"]
+
+DEFAULT_STEP = 1e-4
+"""What a port takes where it is told no step."""
+FULL_COST = 1e11
+"""Floating-point operations of `loop` up to which all entries are checked: some seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One quantity of one backend beside the reference; the entry shown is the worst, by gap / bound."""
+
+    backend: str
+    strategy: str | None  # None where it does not matter
+    dtype: str
+    device: str
+    quantity: str
+    step: float | None
+    gap: float | None  # None where shapes or dtypes differ, or an argument was changed
+    bound: float | None
+    agrees: bool
+    worst_index: tuple[int, ...] | None
+    got: float | str
+    expected: float | str
+    checked: int
+    entries: int
+    problem: str = "data"
+
+    @property
+    def ratio(self) -> float:
+        """Gap / bound; infinite where they can't be compared."""
+        if self.gap is None or not self.bound:
+            return 0.0 if self.gap == 0 else math.inf
+        return self.gap / self.bound
+
+
+class Subject(NamedTuple):
+    """What is checked: a port by its name, in one dtype on one device."""
+
+    name: str
+    port: Port
+    dtype: str
+    device: str
+    source: str = ""  # what `ports.load` takes, where it is not the name
+
+
+def check_forward(subject: Subject, problem: Problem) -> Iterator[Agreement]:
+    """Compare predictions, loss and accuracy."""
+    port, exact = subject.port, problem.rounded(subject.dtype)
+    params, x = on_device(subject, problem)
+    t, dtype = problem.t, subject.dtype
+    yield compare(
+        subject,
+        "predictions",
+        port.to_numpy(port.predict(params, x)),
+        two_layer_net.predict(exact.params, exact.x),
+        predictions_bound(exact, dtype),
+    )
+    loss = two_layer_net.loss(exact.params, exact.x, t)
+    yield compare(subject, "loss", port.to_numpy(port.loss(params, x, t)), loss, loss_bound(exact, dtype))
+    right = two_layer_net.accuracy(exact.params, exact.x, t)
+    rounding = 2 * unit_roundoff(dtype)  # of the mean itself
+    got = port.to_numpy(port.accuracy(params, x, t))
+    yield compare(subject, "accuracy", got, right, accuracy_bound(exact, dtype) + rounding)
+
+
+def check_gradient(
+    subject: Subject, problem: Problem, strategy: str | None, h: float, *, entries: Params | None = None, **options: Any
+) -> Iterator[Agreement]:
+    """Compare the four members of a gradient.
+
+    Parameters
+    ----------
+    subject : Subject
+    problem : Problem
+    strategy : str or None
+        A name of the port's GRADIENTS; None for the closed form.
+    h : float
+        The step. The port is not told of the default one.
+    entries : Params, optional
+        Flat indices of the entries that `loop` or `batched` is to be checked at.
+    **options
+        Passed on to the port's gradient.
+    """
+    port, exact = subject.port, problem.rounded(subject.dtype)
+    params, x = on_device(subject, problem)
+    t = problem.t.copy()
+    if strategy is None:
+        got = port.gradient(params, x, t)
+        expected = two_layer_net.gradient(exact.params, exact.x, problem.t)
+    else:
+        sampled = {} if entries is None else {"entries": entries}
+        got = port.GRADIENTS[strategy](params, x, t, **told(h), **sampled, **options)
+        expected = structured(exact.params, exact.x, problem.t, h=h)
+    bounds = gradient_bound(exact, subject.dtype, strategy, h if strategy else 0.0)
+    changed = changed_argument(subject, problem, params, x, t)
+    for name, g, e, bound in zip(Params._fields, got, expected, bounds, strict=True):
+        size = e.size
+        if entries is not None:
+            at = getattr(entries, name)
+            e, bound = e.ravel()[at], bound.ravel()[at]
+        row = compare(subject, name, port.to_numpy(g), e, bound, strategy=strategy or "closed form", step=h, size=size)
+        yield untouched(row, changed)
+
+
+def compare(
+    subject: Subject,
+    quantity: str,
+    got: np.ndarray,
+    expected: Any,
+    bound: Any,
+    *,
+    strategy: str | None = None,
+    step: float | None = None,
+    size: int | None = None,
+) -> Agreement:
+    """Return the verdict on one quantity: shape and dtype first, then values. NaN never agrees."""
+    expected, bound = np.asarray(expected), np.broadcast_to(bound, np.shape(expected))
+    checked = expected.size
+    row = Agreement(
+        backend=subject.name,
+        strategy=strategy,
+        dtype=subject.dtype,
+        device=subject.device,
+        quantity=quantity,
+        step=step if strategy != "closed form" else None,
+        gap=0.0,
+        bound=0.0,
+        agrees=True,
+        worst_index=None,
+        got="",
+        expected="",
+        checked=checked,
+        entries=checked if size is None else size,
+    )
+    forms = f"{got.dtype} {got.shape}", f"{subject.dtype} {expected.shape}"
+    if forms[0] != forms[1]:
+        return _mismatch(row, *forms)
+    return _worst(row, got.astype(np.float64), expected, bound) if checked else row
+
+
+def _mismatch(row: Agreement, got: str, expected: str) -> Agreement:
+    return replace(row, gap=None, bound=None, agrees=False, worst_index=None, got=got, expected=expected)
+
+
+def _worst(row: Agreement, got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> Agreement:
+    gaps = np.abs(got - expected)
+    ratios = np.where(np.isfinite(gaps), gaps, np.inf) / bound
+    flat = ratios.argmax() if ratios.any() else bound.argmax()
+    worst = tuple(int(i) for i in np.unravel_index(flat, ratios.shape))
+    gap, limit, value = float(gaps[worst]), float(bound[worst]), float(got[worst])
+    if not math.isfinite(gap):
+        return replace(_mismatch(row, str(value), str(float(expected[worst]))), worst_index=worst)
+    return replace(
+        row, gap=gap, bound=limit, agrees=gap <= limit, worst_index=worst, got=value, expected=float(expected[worst])
+    )
+
+
+def on_device(subject: Subject, problem: Problem) -> tuple[Params, Any]:
+    """Return the parameters and inputs as the subject's own arrays."""
+    arrays = (*problem.params, problem.x)
+    *params, x = (subject.port.from_numpy(a, dtype=subject.dtype, device=subject.device) for a in arrays)
+    return Params(*params), x
+
+
+def told(h: float) -> dict[str, float]:
+    """Return how a step is put to a port: the default one by leaving it out, so that the default is compared too."""
+    return {} if h == DEFAULT_STEP else {"h": h}
+
+
+def changed_argument(subject: Subject, problem: Problem, params: Params, x: Any, t: np.ndarray) -> str | None:
+    """Return the name of an argument whose bits a call has changed."""
+    named = {**params._asdict(), "x": x}
+    before = {**problem.params._asdict(), "x": problem.x}
+    for name, array in named.items():
+        if not np.array_equal(subject.port.to_numpy(array), before[name].astype(subject.dtype)):
+            return name
+    return None if np.array_equal(t, problem.t) else "t"
+
+
+def untouched(row: Agreement, changed: str | None) -> Agreement:
+    """Return the row, or one that disagrees for an argument was changed by the call."""
+    return _mismatch(row, f"`{changed}` was changed by the call", "an untouched argument") if changed else row
+
+
+def informative(problem: Problem, strategy: str, dtype: str, h: float) -> bool:
+    """Whether the bound of `loop` or `batched` is below the largest entry of each member of the gradient.
+
+    In float32 at h = 1e-4 it is not: two losses are subtracted that differ by less than their own rounding.
+    """
+    if strategy not in ("loop", "batched"):
+        return True
+    expected = structured(*problem, h=h)
+    bounds = gradient_bound(problem, dtype, strategy, h)
+    return all(float(b.min()) < float(np.abs(g).max()) for b, g in zip(bounds, expected, strict=True))
+
+
+def sample_entries(params: Params, samples: int, seed: int) -> Params | None:
+    """Return a random sample of entries that `loop` can check at FULL_COST, or None where it can check all.
+
+    The sample spares W1 alone: the other members have few entries. At least 100 entries of it are taken.
+    """
+    operations = 4 * samples * (params.W1.size + params.W2.size)  # of one entry: two forward passes
+    affordable = int(FULL_COST / operations) - sum(p.size for p in params[1:])
+    if affordable >= params.W1.size:
+        return None
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(params.W1.size, size=min(params.W1.size, max(100, affordable)), replace=False))
+    return Params(chosen, *(np.arange(p.size) for p in params[1:]))
+
+
+def random_problem(x: np.ndarray, t: np.ndarray, *, hidden: int, samples: int, seed: int, outputs: int = 10) -> Problem:
+    """Return a net and a mini-batch drawn from (x, t) that leave no part of a port idle.
+
+    The chapter's initial net would: its biases are 0 and its hidden units all near 1/2.
+    """
+    if not 1 <= samples <= len(x):
+        raise ValueError(f"`batch` must be from 1 to {len(x)}, the number of samples, got {samples}.")
+    if hidden < 1:
+        raise ValueError(f"`hidden` must be at least 1, got {hidden}.")
+    rng = np.random.default_rng(seed)
+    inputs = x.shape[1]
+    params = Params(
+        W1=rng.standard_normal((inputs, hidden)) * (2 / math.sqrt(inputs)),
+        b1=rng.standard_normal(hidden),
+        W2=rng.standard_normal((hidden, outputs)) * (2 / math.sqrt(hidden)),
+        b2=rng.standard_normal(outputs),
+    )
+    rows = rng.choice(len(x), size=samples, replace=False)
+    return Problem(params, x[rows].astype(np.float64), np.asarray(t[rows]))
+
+
+class NotCompared(NamedTuple):
+    """A gradient that was left out, since no verdict on it could mean anything."""
+
+    backend: str
+    strategy: str
+    dtype: str
+    step: float
+    reason: str
+
+
+class Outcome(NamedTuple):
+    """All that a comparison found."""
+
+    rows: list[Agreement]
+    not_compared: list[NotCompared]
+    not_run: list[dict[str, str]]  # backend, reason
+    crashed: list[dict[str, str]]  # backend, dtype, reason
+
+    @property
+    def agrees(self) -> bool:
+        """Whether everything that was compared agrees, and nothing crashed."""
+        return all(row.agrees for row in self.rows) and not self.crashed

@@ -1,0 +1,56 @@
+"""The report's pages: one HTML file that needs nothing else, and the same in Markdown."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from jinja2 import Environment
+from rich.table import Table
+from rich.text import Text
+
+
+class Section(NamedTuple):
+    """A figure or a table with the sentence that says what to see."""
+
+    title: str
+    sentence: str
+    figure: str | None  # SVG
+    table: Table | None
+    notes: Sequence[str] = ()
+
+    def columns(self) -> list[tuple[str, str]]:
+        """Return the table's headings, and the side that each is aligned to."""
+        return [(str(c.header), str(c.justify)) for c in self.table.columns] if self.table else []
+
+    def rows(self) -> list[list[str]]:
+        """Return the table's cells as plain text, without the empty lines that part its groups."""
+        if self.table is None:
+            return []
+        cells = ([Text.from_markup(str(cell)).plain for cell in column.cells] for column in self.table.columns)
+        return [list(row) for row in zip(*cells, strict=True) if any(row)]
+
+
+class Report(NamedTuple):
+    """All that the pages show."""
+
+    title: str
+    advice: Sequence[str]
+    sections: Sequence[Section]
+    made_with: Sequence[tuple[str, str]]  # versions, machine, commands
+
+
+def html(report: Report) -> str:
+    """Return the page."""
+    return _render("report.html.jinja", report, autoescape=True)
+
+
+def markdown(report: Report) -> str:
+    """Return the same without the figures."""
+    return _render("report.md.jinja", report, autoescape=False)
+
+
+def _render(name: str, report: Report, *, autoescape: bool) -> str:
+    environment = Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    template = environment.from_string(files("comparison.report").joinpath(name).read_text(encoding="utf-8"))
+    context: dict[str, Any] = report._asdict()
+    return template.render(context)

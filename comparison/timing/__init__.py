@@ -1,0 +1,1 @@
+"""Time what agrees, and say which backend to take."""
