@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from reference.descent import train_steps
 from reference.numerical_gradient import GRADIENTS
-from reference.training import train_steps
 from reference.two_layer_net import accuracy, gradient, loss, predict
 from reference.validation import check_device, check_dtype, check_numbers
 

@@ -1,20 +1,19 @@
-"""What a port must offer: a module that has these names is a port (DESIGN: one file is a backend)."""
+"""What a port must offer: a module with these functions is a port, so that one file is a backend."""
 
 import inspect
 import reprlib
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ports.distributed import Sent
+from reference.defaults import MEMORY, STRATEGIES, H
 from reference.two_layer_net import Params
 
 Array = Any
 """The backend's own array."""
-Gradient = Callable[..., Params]
-"""The closed form, or a `Difference`."""
-STRATEGIES = ("loop", "batched", "structured", "collocated")
 
 
 class NotRunError(RuntimeError):
@@ -22,24 +21,24 @@ class NotRunError(RuntimeError):
 
 
 class PortError(ValueError):
-    """A module that was offered as a port and is none."""
+    """A module that was offered as a port and is not one."""
 
 
-class Difference(Protocol):
+class Strategy(Protocol):
     """A function of GRADIENTS.
 
     `collocated` hands over to `structured`, with the warning of `reference.collocation.warn_of_structured`, where
-    `reference.collocation.plan` says that it needs too many nodes.
+    `reference.collocation.make_plan` says that it needs too many nodes.
     """
 
-    def __call__(self, params: Params, x: Array, t: Array, *, h: float = 1e-4, memory: float = 256 * 2**20) -> Params:
-        """Return the central differences at the step `h`, with work that fits into `memory` bytes.
+    def __call__(self, params: Params, x: Array, t: Array, *, h: float = H, memory: float = MEMORY) -> Params:
+        """Compute the central differences with the step `h`, within `memory` bytes of work.
 
-        Where they hold no more than a part of one net or sample, that one is taken all the same.
+        Where `memory` does not hold the work for one net or one sample, that one is computed all the same.
         """
 
 
-class DifferenceByEntry(Protocol):
+class StrategyByEntry(Protocol):
     """The functions `loop` and `batched` of GRADIENTS."""
 
     def __call__(
@@ -48,11 +47,11 @@ class DifferenceByEntry(Protocol):
         x: Array,
         t: Array,
         *,
-        h: float = 1e-4,
-        memory: float = 256 * 2**20,
+        h: float = H,
+        memory: float = MEMORY,
         entries: Params | None = None,
     ) -> Params:
-        """Return what a `Difference` does, or the differences at some entries alone.
+        """Compute all central differences, as a `Strategy` does, or only those at some entries.
 
         `entries` holds flat indices, a NumPy array for each member of `params`; the result has its shapes.
         """
@@ -62,45 +61,42 @@ class Port(Protocol):
     """A backend.
 
     `params` holds the backend's own arrays; `t` is class indices (B,) or one-hot rows (B, O), of any kind: the
-    backend's own, on any device, or what NumPy makes an array of. Each function validates what it is given and raises
+    backend's own, on any device, or what NumPy makes an array of. Each function validates its arguments and raises
     ValueError with the rule and the value, before any work starts. The rules are in `reference.validation`, a function
-    for each argument; `check_step_moves` is for `loop` and `batched`, which add the step to a parameter. None of them
-    changes an argument. Numbers that overflow give inf or NaN and raise nothing.
+    for each argument; `check_h_moves` is for `loop` and `batched`, which add h to a parameter. No function changes an
+    argument. Numbers that overflow give inf or NaN and raise nothing.
 
-    A module may offer one more function, `spread(devices)`, devices a number or "all": it returns a port whose work is
-    laid over so many devices, or raises DeviceError. All of its functions take and return whole arrays. To be timed on
-    several numbers of devices this port has `subset(devices, silent=False)`, the same over the first of them and, if
-    silent, with nothing sent between them, and `sent(call)`, the `ports.messages.Sent` of a call.
+    A module may offer one more function, `distribute`; see `Distributable`.
     """
 
-    GRADIENTS: dict[str, Gradient]
+    GRADIENTS: dict[str, Callable[..., Params]]
 
     def from_numpy(self, array: np.ndarray, *, dtype: str, device: str) -> Array:
-        """Return a copy, never an alias, of `array` as "float64" or "float32" on a device of `devices()`.
+        """Copy `array`, never alias it, as "float64" or "float32" to a device of `devices()`.
 
         "auto" is the first of them; any other name is a `reference.validation.DeviceError`.
         """
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """Return a copy, never an alias, of the same dtype."""
+        """Copy `array`, never alias it, to a NumPy array of the same dtype."""
 
     def devices(self) -> tuple[str, ...]:
         """Return the names of the devices that can be used here, the default one first."""
 
     def synchronize(self, result: Any) -> Any:
-        """Return `result` itself (arrays, or tuples of them) when the device has finished it."""
+        """Wait until the device has finished `result` (arrays, or tuples of them), and return it."""
 
     def predict(self, params: Params, x: Array) -> Array:
-        """Return the class probabilities (B, O)."""
+        """Compute the class probabilities (B, O)."""
 
     def loss(self, params: Params, x: Array, t: Array) -> Array:
-        """Return the mean cross entropy, a scalar array of the dtype of `params`."""
+        """Compute the mean cross entropy, a scalar array of the dtype of `params`."""
 
     def accuracy(self, params: Params, x: Array, t: Array) -> Array:
-        """Return the share of samples predicted right, a scalar array of the dtype of `params`."""
+        """Compute the share of samples predicted right, a scalar array of the dtype of `params`."""
 
     def gradient(self, params: Params, x: Array, t: Array) -> Params:
-        """Return the closed-form derivative."""
+        """Compute the closed-form derivative."""
 
     def train_steps(
         self,
@@ -109,16 +105,54 @@ class Port(Protocol):
         t: Array,
         batches: np.ndarray,
         *,
-        gradient: Gradient,
+        strategy: str,
         learning_rate: float,
-        h: float = 1e-4,
-        memory: float = 256 * 2**20,
+        h: float = H,
+        memory: float = MEMORY,
     ) -> tuple[Params, Array]:
-        """Return the parameters after K steps of gradient descent, and each mini-batch's loss before its step (K,).
+        """Take K steps of gradient descent; return the parameters and each mini-batch's loss before its step (K,).
 
-        `batches` (K, B), on the host, holds indices into x and t; `gradient` is this port's `gradient` or one of its
-        `GRADIENTS`, the very object. `h` and `memory` are checked, and of no use to `gradient`.
+        `batches` (K, B), on the host, holds indices into x and t; `strategy` is a name of GRADIENTS, or "closed form".
+        `h` and `memory` are checked, and not used by the closed form.
         """
+
+
+@runtime_checkable
+class Distributable(Protocol):
+    """A port that several devices can share."""
+
+    def distribute(self, devices: int | str) -> "DistributedPort":
+        """Return the port distributed over `devices` devices, or over "all".
+
+        Raises `reference.validation.DeviceError` where there are not as many.
+        """
+
+
+@runtime_checkable
+class DistributedPort(Protocol):
+    """What a port over several devices offers besides the functions of `Port`, whatever connects the devices.
+
+    All of its functions take and return whole arrays. Where several processes run, all of them call the same functions
+    with the same arguments, and get the same results.
+    """
+
+    rank: int
+    """The index of this process; 0 where there is only one."""
+
+    def subset(self, devices: int, *, silent: bool = False) -> "DistributedPort | None":
+        """Return the port over the first `devices` devices; None in a process that has none of them.
+
+        If `silent`, nothing is sent between them, and all results are wrong: what remains is the time of computing.
+        """
+
+    def sent(self, call: Callable[[], Any]) -> Sent:
+        """Count what each device sends in a call of this port."""
+
+    def barrier(self) -> None:
+        """Wait for the other processes."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value of each process, in their order."""
 
 
 def check_port(module: ModuleType) -> Port:
@@ -133,7 +167,7 @@ def check_port(module: ModuleType) -> Port:
             f"`{name}.GRADIENTS` must be a dict of functions for {', '.join(STRATEGIES)}, got {_shown(gradients)}."
         )
     for strategy, function in gradients.items():
-        kind = DifferenceByEntry if strategy in ("loop", "batched") else Difference
+        kind = StrategyByEntry if strategy in ("loop", "batched") else Strategy
         _check_function(f"{name}.GRADIENTS[{strategy!r}]", function, kind.__call__)
     devices = module.devices()
     if not isinstance(devices, tuple) or not devices or not all(isinstance(device, str) for device in devices):

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.defaults import DTYPES
 from reference.training import Progress
 from reference.two_layer_net import Params
-from reference.validation import DTYPES, shown
+from reference.validation import shown
 
 MAGIC = b"fdnet checkpoint\n"
 FORMAT = 1

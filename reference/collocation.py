@@ -29,32 +29,38 @@ even at a node, carries more than four roundings (of p, of the sum over k, of dz
 the n that is taken. |v| <= tanh(S/4) V, since sigmoid changes by at most tanh(s/4) over an interval of length s.
 """
 
+import contextlib
 import math
+import sys
 import warnings
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from reference.validation import unit_roundoff
+from reference.validation import Magnitudes, unit_roundoff
+
+Result = TypeVar("Result")
 
 MAX_NODES = 8
-"""Past this `collocated` hands over to `structured`."""
+"""With more nodes than these, `collocated` hands over to `structured`."""
 MAX_TERMS = 12
-"""Past this the exponentials are taken themselves."""
+"""With more terms than these, the exponentials are evaluated themselves."""
 
 
 class Plan(NamedTuple):
-    """What a gradient takes, decided before anything is compiled.
+    """What a gradient needs, decided before anything is compiled.
 
     Attributes
     ----------
     hidden_nodes, output_nodes : int
         m of the two layers; 0 where no m up to MAX_NODES is enough.
     terms : int
-        n, the terms of expm1 in the power sums; 0 where the exponentials themselves must be taken.
+        n, the terms of expm1 in the power sums; 0 where the exponentials themselves are needed.
     shift_terms : int
-        The terms that expm1 of a shift itself takes; 0 where there is no such number.
+        The terms of expm1 of a shift; 0 where no number of terms up to MAX_TERMS is enough.
     small_shifts : bool
         Whether no input of a hidden unit shifts by more than 1.
     """
@@ -72,26 +78,68 @@ class Plan(NamedTuple):
 
     def covers(self, other: "Plan") -> bool:
         """Whether this plan is exact to rounding wherever `other` is: 0 stands for a way that has no limit."""
-        return all(mine == 0 or mine >= its > 0 for mine, its in zip(self[:3], other[:3], strict=True))
+        return all(own == 0 or own >= its > 0 for own, its in zip(self[:3], other[:3], strict=True))
 
 
-def reach(h: float, largest_input: float) -> float:
+def largest_shift(h: float, max_abs_x: float) -> float:
     """Return S, the largest shift of a hidden unit's input; a bias is a weight whose input is 1."""
-    return h * max(1.0, largest_input)
+    return h * max(1.0, max_abs_x)
 
 
-def plan(h: float, largest_input: float, largest_weight: float, dtype: str) -> Plan:
-    """Return the plan for step `h`, inputs of at most `largest_input` and weights W2 of `largest_weight` in size."""
-    return _plan(h, reach(h, largest_input), _round_up(2 * largest_weight), unit_roundoff(dtype))
+def make_plan(h: float, max_abs_x: float, max_abs_W2: float, dtype: str) -> Plan:
+    """Plan the gradient at step `h` for inputs and weights W2 of at most these magnitudes."""
+    return _plan(h, largest_shift(h, max_abs_x), _round_up(2 * max_abs_W2), unit_roundoff(dtype))
 
 
-def warn_of_structured(h: float, largest_input: float, *, stacklevel: int = 4) -> None:
-    """Say that `collocated` hands over to `structured`; `stacklevel` is the distance to the caller's own line."""
+def run_within_plan(
+    run: Callable[[Plan], tuple[Result, float]], strategy: str, h: float, magnitudes: Magnitudes, dtype: str
+) -> Result:
+    """Run a training under a plan, and again under a larger one for as long as the weights outgrow it.
+
+    How many nodes and terms are needed depends on W2, which the training changes. To ask it at each step would keep
+    the host waiting for the device.
+
+    Parameters
+    ----------
+    run : callable
+        From a plan to the result and the largest finite max|W2| before a step.
+    strategy : str
+    h : float
+    magnitudes : Magnitudes
+        Of the initial net and of the inputs.
+    dtype : str
+    """
+    max_abs_W2 = magnitudes["W2"]
+    while True:
+        plan = make_plan(h, magnitudes["x"], max_abs_W2, dtype)
+        if strategy == "collocated" and not plan.collocates:
+            warn_of_structured(h, magnitudes["x"])
+        result, max_abs_W2 = run(plan)
+        planned = strategy in ("structured", "collocated")
+        if not planned or plan.covers(make_plan(h, magnitudes["x"], max_abs_W2, dtype)):
+            return result
+
+
+_INTERNAL = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "ports"), contextlib.__file__)
+"""Where the frames between a user's call and a warning lie."""
+
+
+def warn_of_structured(h: float, max_abs_x: float) -> None:
+    """Warn that `collocated` hands over to `structured`, at the caller's own line."""
+    frame, stacklevel = sys._getframe(1), 2
+    while frame.f_back and frame.f_code.co_filename.startswith(_INTERNAL):
+        frame, stacklevel = frame.f_back, stacklevel + 1
     message = (
-        f"`collocated` needs more than {MAX_NODES} nodes at h = {h:g} and inputs of up to {largest_input:g} with these "
+        f"`collocated` needs more than {MAX_NODES} nodes at h = {h:g} and inputs of up to {max_abs_x:g} with these "
         "weights: `structured` takes over."
     )
     warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)
+
+
+def slices(length: int, size: int) -> Iterator[slice]:
+    """Cut range(length) into slices of `size`, at least 1; the last slice may be shorter."""
+    size = max(1, size)
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
 def positive_nodes(count: int) -> np.ndarray:
@@ -101,7 +149,7 @@ def positive_nodes(count: int) -> np.ndarray:
 
 
 def chebyshev_transform(count: int) -> np.ndarray:
-    """Return the matrix that takes an odd function's values at the nodes to its odd Chebyshev coefficients.
+    """Return the matrix from an odd function's values at the nodes to its odd Chebyshev coefficients.
 
     By the discrete orthogonality of T_1, T_3, ... on the zeros of T_{2m+1}: c_n = 4 / (2m + 1) sum_k D(s_k)
     T_{2n-1}(v_k). The interpolant is the one of the odd Lagrange basis; in this form it is well conditioned at any m.
@@ -141,9 +189,9 @@ def _softmax_growth(opening: np.ndarray) -> np.ndarray:
     return np.where(opening < math.pi, np.exp(2 * inside) / np.cos(inside / 2) ** 2, math.inf)
 
 
-def _nodes_needed(reach: float, radii: np.ndarray, growth: np.ndarray, tolerance: float) -> int:
-    usable = (radii > reach) & np.isfinite(growth)
-    ratio, factor = reach / (2 * (radii[usable] - reach)), growth[usable]
+def _nodes_needed(shift: float, radii: np.ndarray, growth: np.ndarray, tolerance: float) -> int:
+    usable = (radii > shift) & np.isfinite(growth)
+    ratio, factor = shift / (2 * (radii[usable] - shift)), growth[usable]
     for count in range(1, MAX_NODES + 1):
         if len(ratio) and (factor * ratio ** (2 * count)).min() <= tolerance:
             return count

@@ -4,27 +4,26 @@
 differences without subtracting losses (reference/loss_difference.py), from only what a perturbation reaches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
-from reference.collocation import Plan, chebyshev_transform, plan, positive_nodes, reach, warn_of_structured
-from reference.loss_difference import Unperturbed, hidden_difference, output_difference, unperturbed
-from reference.two_layer_net import Params, largest, loss_of_labels
-from reference.validation import (
-    MEMORY,
-    Entries,
-    Sizes,
-    check_entries,
-    check_labels,
-    check_memory,
-    check_net,
-    check_step,
-    check_step_moves,
+from reference.collocation import (
+    Plan,
+    chebyshev_transform,
+    largest_shift,
+    make_plan,
+    positive_nodes,
+    slices,
+    warn_of_structured,
 )
+from reference.defaults import MEMORY, H
+from reference.loss_difference import Base, hidden_difference, output_difference, unperturbed_pass
+from reference.two_layer_net import Params, check_batch, loss_of_labels
+from reference.validation import Entries, check_entries, check_h, check_h_moves
 
 PAIRS = 512
-"""Pairs of sample and pixel that `structured` works on at a time: with 50 hidden units they stay in a core's cache."""
+"""Pairs of sample and input that `structured` works on at a time: with 50 hidden units they stay in a core's cache."""
 NETS = 32
 """Perturbed nets that `batched` works on at a time, at most: more would only leave the cache."""
 
@@ -34,11 +33,11 @@ def loop(
     x: np.ndarray,
     t: np.ndarray,
     *,
-    h: float = 1e-4,
+    h: float = H,
     memory: float = MEMORY,
     entries: Params | None = None,
 ) -> Params:
-    """Return the central differences one parameter at a time, as the chapter does: the definition.
+    """Compute the central differences one parameter at a time, as the chapter does: the definition.
 
     Parameters
     ----------
@@ -49,11 +48,11 @@ def loop(
     t : (B,) or (B, O) array
         Labels: class indices or one-hot rows.
     h : float
-        The step, in (0, 1].
+        The step, in [1e-20, 1].
     memory : float
         Bytes that the work may take; `loop` needs next to none.
     entries : Params, optional
-        Flat indices of the entries to differentiate, one array for each member. All of them unless given.
+        Flat indices of the entries to differentiate, one array for each member; by default all.
 
     Returns
     -------
@@ -65,18 +64,18 @@ def loop(
     ValueError
         If an argument breaks a rule, or a parameter is so large that p + h = p.
     """
-    h = check_step(h)
-    labels, sizes = _checked(params, x, t, memory)
-    check_step_moves(h, sizes, str(x.dtype))
-    return _loop(params, x, labels, h, check_entries(params, entries))
+    h = check_h(h)
+    labels, magnitudes = check_batch(params, x, t, memory)
+    check_h_moves(h, magnitudes, str(x.dtype))
+    return loop_differences(params, x, labels, h, check_entries(params, entries))
 
 
-def _loop(params: Params, x: np.ndarray, labels: np.ndarray, h: float, entries: Entries) -> Params:
+def loop_differences(params: Params, x: np.ndarray, labels: np.ndarray, h: float, entries: Entries) -> Params:
     moved = Params(*(p.copy() for p in params))
-    return Params(*(_loop_member(moved, p, at, x, labels, h) for p, at in zip(moved, entries, strict=True)))
+    return Params(*(loop_member(moved, p, at, x, labels, h) for p, at in zip(moved, entries, strict=True)))
 
 
-def _loop_member(
+def loop_member(
     moved: Params, p: np.ndarray, at: np.ndarray, x: np.ndarray, labels: np.ndarray, h: float
 ) -> np.ndarray:
     differences = np.empty(at.shape, p.dtype)
@@ -96,40 +95,42 @@ def batched(
     x: np.ndarray,
     t: np.ndarray,
     *,
-    h: float = 1e-4,
+    h: float = H,
     memory: float = MEMORY,
     entries: Params | None = None,
 ) -> Params:
-    """Return what `loop` returns, from full forward passes of many perturbed nets at a time.
+    """Compute what `loop` computes, by full forward passes of many perturbed nets at a time.
 
     The perturbation index is a leading axis of the member that is perturbed. It is cut into chunks that fit `memory`.
     Parameters, returns and errors are those of `loop`.
     """
-    h = check_step(h)
-    labels, sizes = _checked(params, x, t, memory)
-    check_step_moves(h, sizes, str(x.dtype))
-    return _batched(params, x, labels, h, memory, check_entries(params, entries))
+    h = check_h(h)
+    labels, magnitudes = check_batch(params, x, t, memory)
+    check_h_moves(h, magnitudes, str(x.dtype))
+    return batched_differences(params, x, labels, h, memory, check_entries(params, entries))
 
 
-def _batched(params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, entries: Entries) -> Params:
-    return Params(*(_batched_member(params, m, at, x, labels, h, memory) for m, at in enumerate(entries)))
+def batched_differences(
+    params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, entries: Entries
+) -> Params:
+    return Params(*(batched_member(params, m, at, x, labels, h, memory) for m, at in enumerate(entries)))
 
 
-def _batched_member(
+def batched_member(
     params: Params, member: int, at: np.ndarray, x: np.ndarray, labels: np.ndarray, h: float, memory: float
 ) -> np.ndarray:
     p, flat = params[member], at.ravel()
-    size = max(1, min(len(flat), NETS, int(memory // _perturbed_bytes(params, member, len(x)))))
+    size = max(1, min(len(flat), NETS, int(memory // perturbed_bytes(params, member, len(x)))))
     copies = np.repeat(p[None], size, axis=0)  # (P, ...): the member P times over; an entry of each is moved
     differences = np.empty(flat.shape, p.dtype)
-    for part in _slices(len(flat), size):
+    for part in slices(len(flat), size):
         entry = flat[part]
         perturbed = params._replace(**{Params._fields[member]: copies[: len(entry)]})
-        differences[part] = _differences(perturbed, copies[: len(entry)], entry, p.flat[entry], x, labels, h)
+        differences[part] = copies_differences(perturbed, copies[: len(entry)], entry, p.flat[entry], x, labels, h)
     return differences.reshape(at.shape)
 
 
-def _differences(
+def copies_differences(
     perturbed: Params,
     copies: np.ndarray,
     entry: np.ndarray,
@@ -138,7 +139,7 @@ def _differences(
     labels: np.ndarray,
     h: float,
 ) -> np.ndarray:
-    """Move one entry of each copy to either side and put it back: making the copies anew would cost more."""
+    """Move one entry of each copy to either side and restore it: to make the copies again would cost more."""
     moved, nth = copies.reshape(len(entry), -1), np.arange(len(entry))  # a view
     moved[nth, entry] = value + h
     above = loss_of_labels(perturbed, x, labels)  # (P,)
@@ -148,58 +149,66 @@ def _differences(
     return (above - below) / (2 * h)
 
 
-def _perturbed_bytes(params: Params, member: int, samples: int) -> int:
+def perturbed_bytes(params: Params, member: int, samples: int) -> int:
     """Return the bytes of one perturbed copy and its forward pass: at most five arrays of a layer's size at once."""
     hidden, outputs = params.W2.shape
     units = hidden + outputs if member < 2 else outputs
     return (params[member].size + 5 * samples * units) * params.W1.itemsize
 
 
-def structured(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
-    """Return what `loop` returns, to a few roundings: only what a perturbation reaches, and without cancellation.
+def structured(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = H, memory: float = MEMORY) -> Params:
+    """Compute what `loop` computes, to a few roundings: only what a perturbation reaches, and without cancellation.
 
     An input that is 0 costs nothing: its difference is 0. Parameters and errors are those of `loop`, without `entries`;
-    no parameter is moved, so that no h in (0, 1] is too small.
+    no parameter is moved, so that no h is too small.
     """
-    h = check_step(h)
-    labels, sizes = _checked(params, x, t, memory)
-    return structured_step(params, x, labels, h, memory, sizes["x"])[1]
+    h = check_h(h)
+    labels, magnitudes = check_batch(params, x, t, memory)
+    plan = make_plan(h, magnitudes["x"], magnitudes["W2"], str(x.dtype))
+    return structured_gradient(params, x, labels, h, memory, plan)[1]
 
 
-def structured_step(
-    params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, largest_input: float
+def structured_gradient(
+    params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, plan: Plan
 ) -> tuple[np.floating, Params]:
-    """Return the loss and the gradient of `structured`, unchecked."""
-    needs = _plan(params, h, largest_input)
+    """Compute the loss and the gradient of `structured`, unchecked."""
     total, loss = Params(*map(np.zeros_like, params)), x.dtype.type(0)
-    unit_bytes = x.itemsize * (8 + 8 * (needs.terms or len(params.b2)))  # of one pair and hidden unit
-    pairs = max(1, min(PAIRS, int(memory // (unit_bytes * len(params.b1)))))
-    row_bytes = unit_bytes * params.W2.size + 32 * x.shape[1]  # the last for the indices of its pairs
-    for rows in _slices(len(x), int(memory // row_bytes)):
-        net = unperturbed(params, x[rows], labels[rows], needs.terms)
-        _add_by_pixel(total.W1, net, x[rows], h, needs, pairs)
-        total.b1[:] += hidden_difference(net, np.asarray(h, x.dtype), needs).sum(axis=0)
-        total.W2[:] += output_difference(net, h * net.z1.T[:, :, None]).sum(axis=1)  # (H, b, O)
-        total.b2[:] += output_difference(net, np.asarray(h, x.dtype)).sum(axis=0)
-        loss += net.loss.sum()
-    return loss / len(x), Params(*(g / (2 * h * len(x)) for g in total))
+    pairs = max(1, min(PAIRS, int(memory // (unit_bytes(params, plan) * len(params.b1)))))
+    for rows in slices(len(x), int(memory // structured_row_bytes(params, plan))):
+        base = unperturbed_pass(params, x[rows], labels[rows], plan.terms)
+        add_input_differences(total.W1, base, x[rows], h, plan, pairs)
+        total.b1[:] += hidden_difference(base, np.asarray(h, x.dtype), plan).sum(axis=0)
+        total.W2[:] += output_difference(base, h * base.z1.T[:, :, None]).sum(axis=1)  # (H, b, O)
+        total.b2[:] += output_difference(base, np.asarray(h, x.dtype)).sum(axis=0)
+        loss += base.loss.sum()
+    return loss / len(x), Params(*(differences / (2 * h * len(x)) for differences in total))
 
 
-def _add_by_pixel(total: np.ndarray, net: Unperturbed, x: np.ndarray, h: float, needs: Plan, size: int) -> None:
-    """Add the differences of W1 to `total` (I, H), from the pairs of pixel and sample that are not 0 alone."""
-    pixel, sample = np.nonzero(x.T)
-    for part in _slices(len(pixel), size):
-        i, b = pixel[part], sample[part]
+def unit_bytes(params: Params, plan: Plan) -> int:
+    """Return the bytes of one sample, or one pair of sample and input, for each hidden unit in `structured`."""
+    return params.W1.itemsize * (8 + 8 * (plan.terms or len(params.b2)))
+
+
+def structured_row_bytes(params: Params, plan: Plan) -> int:
+    """Return the bytes of one sample in `structured`, those for the indices of its pairs included."""
+    return unit_bytes(params, plan) * params.W2.size + 32 * len(params.W1)
+
+
+def add_input_differences(total: np.ndarray, base: Base, x: np.ndarray, h: float, plan: Plan, pairs: int) -> None:
+    """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0, `pairs` at once."""
+    inputs, samples = np.nonzero(x.T)
+    for part in slices(len(inputs), pairs):
+        i, b = inputs[part], samples[part]
         value = x[b, i][:, None]
-        differences = np.sign(value) * hidden_difference(net.take(b), h * np.abs(value), needs)  # (P, H)
-        first = np.flatnonzero(np.diff(i, prepend=-1))  # pairs are sorted by pixel
+        differences = np.sign(value) * hidden_difference(base.take(b), h * np.abs(value), plan)  # (P, H)
+        first = np.flatnonzero(np.diff(i, prepend=-1))  # pairs are sorted by input
         total[i[first]] += np.add.reduceat(differences, first, axis=0)
 
 
-def collocated(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = 1e-4, memory: float = MEMORY) -> Params:
-    """Return what `structured` returns, from differences at a few nodes and as many products of W1's gradient's size.
+def collocated(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = H, memory: float = MEMORY) -> Params:
+    """Compute what `structured` computes, from differences at a few nodes and as many matrix products.
 
-    For a sample b and a hidden unit j the difference depends on the pixel only through the shift s = h x[b, i]: it is
+    For a sample b and a hidden unit j the difference depends on the input only through the shift s = h x[b, i]: it is
     one odd analytic function D_bj(s). Its values at m Chebyshev nodes give its odd Chebyshev coefficients c_n[b, j],
     and
 
@@ -209,39 +218,40 @@ def collocated(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = 1e-4,
     rounding error of D. Where more than 8 nodes would be needed (a large h max|x|), `structured` takes over, with a
     warning. Parameters and errors are those of `structured`.
     """
-    h = check_step(h)
-    labels, sizes = _checked(params, x, t, memory)
-    return collocated_step(params, x, labels, h, memory, sizes["x"])[1]
+    h = check_h(h)
+    labels, magnitudes = check_batch(params, x, t, memory)
+    plan = make_plan(h, magnitudes["x"], magnitudes["W2"], str(x.dtype))
+    if not plan.collocates:
+        warn_of_structured(h, magnitudes["x"])
+    return collocated_gradient(params, x, labels, h, memory, plan, magnitudes["x"])[1]
 
 
-def collocated_step(
-    params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, largest_input: float
+def collocated_gradient(
+    params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, plan: Plan, max_abs_x: float
 ) -> tuple[np.floating, Params]:
-    """Return the loss and the gradient of `collocated`, unchecked."""
-    needs = _plan(params, h, largest_input)
-    if not needs.collocates:
-        warn_of_structured(h, largest_input)
-        return structured_step(params, x, labels, h, memory, largest_input)
+    """Compute the loss and the gradient of `collocated`, unchecked; where it does not collocate, `structured`'s."""
+    if not plan.collocates:
+        return structured_gradient(params, x, labels, h, memory, plan)
     total, loss = None, x.dtype.type(0)
-    for rows in _slices(len(x), int(memory // _row_bytes(params, needs))):
-        net = unperturbed(params, x[rows], labels[rows], needs.terms)
-        part = _collocated_sums(net, x[rows], h, reach(h, largest_input), 2 * h * len(x), needs)
+    for rows in slices(len(x), int(memory // collocated_row_bytes(params, plan))):
+        base = unperturbed_pass(params, x[rows], labels[rows], plan.terms)
+        part = collocated_sums(base, x[rows], h, largest_shift(h, max_abs_x), 2 * h * len(x), plan)
         total = part if total is None else Params(*map(np.add, total, part))
-        loss += net.loss.sum()
+        loss += base.loss.sum()
     assert total is not None  # no batch is empty
     return loss / len(x), total
 
 
-def _collocated_sums(net: Unperturbed, x: np.ndarray, h: float, shift: float, divisor: float, needs: Plan) -> Params:
-    """Return the share of the samples of `net` in the gradient."""
-    hidden_nodes = (shift * positive_nodes(needs.hidden_nodes)).astype(x.dtype)[:, None, None]
-    output_nodes = (h * positive_nodes(needs.output_nodes)).astype(x.dtype)[:, None, None]
-    W1, b1 = _interpolate(x, h / shift, hidden_difference(net, hidden_nodes, needs) / divisor)
-    W2, b2 = _interpolate(net.z1, 1.0, output_difference(net, output_nodes) / divisor)
+def collocated_sums(base: Base, x: np.ndarray, h: float, shift: float, divisor: float, plan: Plan) -> Params:
+    """Compute the share of the samples of `base` in the gradient."""
+    hidden_nodes = (shift * positive_nodes(plan.hidden_nodes)).astype(x.dtype)[:, None, None]
+    output_nodes = (h * positive_nodes(plan.output_nodes)).astype(x.dtype)[:, None, None]
+    W1, b1 = interpolate(x, h / shift, hidden_difference(base, hidden_nodes, plan) / divisor)
+    W2, b2 = interpolate(base.z1, 1.0, output_difference(base, output_nodes) / divisor)
     return Params(W1, b1, W2, b2)
 
 
-def _interpolate(inputs: np.ndarray, scale: float, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def interpolate(inputs: np.ndarray, scale: float, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum the interpolated differences over the samples.
 
     Parameters
@@ -259,14 +269,14 @@ def _interpolate(inputs: np.ndarray, scale: float, values: np.ndarray) -> tuple[
     """
     transform = chebyshev_transform(len(values)).astype(values.dtype)
     coefficients = np.tensordot(transform, values, axes=1)  # (m, B, H)
-    basis = _odd_chebyshev(inputs, scale, len(values))  # (m, B, I)
+    basis = odd_chebyshev(inputs, scale, len(values))  # (m, B, I)
     weights = basis.reshape(-1, inputs.shape[1]).T @ coefficients.reshape(-1, values.shape[2])
-    bias_basis = _odd_chebyshev(np.ones(1, values.dtype), scale, len(values))[:, 0]
+    bias_basis = odd_chebyshev(np.ones(1, values.dtype), scale, len(values))[:, 0]
     return weights, bias_basis @ coefficients.sum(axis=1)
 
 
-def _odd_chebyshev(v: np.ndarray, scale: float, count: int) -> np.ndarray:
-    """Return T_1(scale v), T_3(scale v), ..., (count, ...), written in place: a large array is costly to make."""
+def odd_chebyshev(v: np.ndarray, scale: float, count: int) -> np.ndarray:
+    """Compute T_1(scale v), T_3(scale v), ..., (count, ...), in place: to allocate a large array is costly."""
     basis = np.empty((count, *v.shape), v.dtype)
     first = np.multiply(v, scale, out=basis[0])
     for third in basis[1:2]:  # T_3 = v (4 v^2 - 3)
@@ -279,28 +289,12 @@ def _odd_chebyshev(v: np.ndarray, scale: float, count: int) -> np.ndarray:
     return basis
 
 
-def _row_bytes(params: Params, needs: Plan) -> int:
+def collocated_row_bytes(params: Params, plan: Plan) -> int:
     """Return the bytes that one sample takes in `collocated`."""
     (inputs, hidden), outputs = params.W1.shape, len(params.b2)
-    exponentials = 0 if needs.terms else 8 * outputs * needs.hidden_nodes
-    units = (needs.terms + 3 * outputs + 8 * needs.hidden_nodes + exponentials) * hidden
-    return params.W1.itemsize * (2 * needs.hidden_nodes * inputs + units + 10 * needs.output_nodes * outputs)
-
-
-def _plan(params: Params, h: float, largest_input: float) -> Plan:
-    return plan(h, largest_input, largest(params.W2), str(params.W2.dtype))
-
-
-def _slices(length: int, size: int) -> Iterator[slice]:
-    """Cut range(length) into slices of `size`, the last one shorter where it must be."""
-    size = max(1, size)
-    return (slice(start, min(start + size, length)) for start in range(0, length, size))
-
-
-def _checked(params: Params, x: np.ndarray, t: np.ndarray, memory: float) -> tuple[np.ndarray, Sizes]:
-    check_memory(memory)
-    sizes = check_net(params, x, np.ndarray, largest)
-    return check_labels(t, len(x), len(params.b2)), sizes
+    exponentials = 0 if plan.terms else 8 * outputs * plan.hidden_nodes
+    units = (plan.terms + 3 * outputs + 8 * plan.hidden_nodes + exponentials) * hidden
+    return params.W1.itemsize * (2 * plan.hidden_nodes * inputs + units + 10 * plan.output_nodes * outputs)
 
 
 GRADIENTS: dict[str, Callable[..., Params]] = {

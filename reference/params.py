@@ -8,7 +8,7 @@ import numpy as np
 
 from reference.checkpoints import write_whole
 from reference.idx import DataError, read_npz
-from reference.two_layer_net import Params, largest
+from reference.two_layer_net import Params, max_abs
 from reference.validation import check_net
 
 
@@ -32,7 +32,7 @@ def load_params(path: str | os.PathLike[str]) -> Params:
     arrays = read_npz(Path(path), {"W1": 2, "b1": 1, "W2": 2, "b2": 1}, floats=True)
     params = Params(*(np.ascontiguousarray(a, a.dtype.newbyteorder("=")) for a in arrays.values()))
     try:
-        check_net(params, np.zeros((1, len(params.W1)), params.W1.dtype), np.ndarray, largest)
+        check_net(params, np.zeros((1, len(params.W1)), params.W1.dtype), np.ndarray, max_abs)
     except ValueError as error:
         raise DataError(f"{path} must hold one net: {error}") from error
     return params

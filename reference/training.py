@@ -1,4 +1,4 @@
-"""Mini-batch gradient descent, the chapter's 4.5.2, and its whole run, 4.5.3, on any port."""
+"""The chapter's whole training run, 4.5.3, on any port."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,28 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reference import numerical_gradient as differences
+from reference import validation
 from reference.datasets import Dataset
-from reference.segments import borders, segment_length
-from reference.two_layer_net import Params, largest, loss_and_gradient, loss_of_labels
-from reference.two_layer_net import gradient as closed_form
-from reference.validation import (
-    MEMORY,
-    StepError,
-    check_batches,
-    check_device,
-    check_gradient,
-    check_labels,
-    check_learning_rate,
-    check_memory,
-    check_net,
-    check_step,
-    check_step_moves,
-    dtype_name,
-)
-
-TRAINABLE = (closed_form, *differences.GRADIENTS.values())
-"""What `train_steps` can follow."""
+from reference.defaults import MEMORY, H
+from reference.segments import segment_ends, segment_length
+from reference.two_layer_net import Params, max_abs
+from reference.validation import SmallHError, dtype_name
 
 
 class DivergedError(ArithmeticError):
@@ -52,8 +36,8 @@ class Progress(NamedTuple):
         For each epoch, from 0 for the initial net, and for the end: iteration, accuracy in training, in the test.
     generator : dict
         The state of the generator that draws the mini-batches.
-    border : bool
-        Whether a run that goes on from here is the very run that it would have been.
+    resumable : bool
+        Whether a run resumed from here ends with the very bits of one that was not interrupted.
     """
 
     iteration: int
@@ -61,11 +45,11 @@ class Progress(NamedTuple):
     losses: NDArray[np.float64]
     accuracies: NDArray[np.float64]
     generator: dict[str, Any]
-    border: bool = True
+    resumable: bool = True
 
 
 def begin(params: Params, seed: int = 0) -> Progress:
-    """Return the beginning of a run from the initial net `params`."""
+    """Return the progress of a run that has not begun, from the initial net `params`."""
     if seed < 0:
         raise ValueError(f"`seed` must not be negative, got {seed}.")
     return Progress(0, params, np.empty(0), np.empty((0, 3)), dict(np.random.PCG64(seed).state))
@@ -80,7 +64,7 @@ def train(
     iterations: int = 10_000,
     batch: int = 100,
     learning_rate: float = 0.1,
-    h: float = 1e-4,
+    h: float = H,
     memory: float = MEMORY,
     seed: int = 0,
     device: str = "auto",
@@ -88,16 +72,16 @@ def train(
     """Train on a port as the chapter does, on mini-batches drawn with replacement: the same ones on all ports.
 
     The run is cut into segments (reference/segments.py), one call of the port's `train_steps` each. Parameters pass
-    through NumPy in between, as they do through a file: a run that goes on from a border ends with the very bits of
-    one that was never interrupted.
+    through NumPy in between, as they do through a file: a run resumed at the end of a segment ends with the very bits
+    of one that was never interrupted.
 
     Parameters
     ----------
     port : module
         A backend, such as `ports.load("jax")`.
     params : Params or Progress
-        The initial net (NumPy arrays; their dtype is the one trained in), or where to go on from; `seed` is not used
-        then.
+        The initial net (NumPy arrays; their dtype is the one trained in), or the progress to resume from, where
+        `seed` is not used.
     data : Dataset
         The training and the test set.
     strategy : str
@@ -127,31 +111,30 @@ def train(
     """
     now = params if isinstance(params, Progress) else begin(params, seed)
     check_run(port, now, strategy, iterations, batch, learning_rate, h, memory)
-    steps = partial(
-        port.train_steps, gradient=port.GRADIENTS[strategy], learning_rate=learning_rate, h=h, memory=memory
-    )
-    placed = _place(port, data, dtype_name(now.params.W1), device)
+    options = {"strategy": strategy, "learning_rate": learning_rate, "h": h, "memory": memory}
+    on_device = _move_to_device(port, data, dtype_name(now.params.W1), device)
     epoch = epoch_length(data, batch)
-    ends = borders(now.iteration, iterations, epoch, segment_length(now.params, strategy, batch))
-    draw = np.random.Generator(np.random.PCG64())
-    draw.bit_generator.state = now.generator
+    ends = segment_ends(now.iteration, iterations, epoch, segment_length(now.params, strategy, batch))
+    rng = np.random.Generator(np.random.PCG64())
+    rng.bit_generator.state = now.generator
     losses = np.concatenate((now.losses, np.empty(iterations - now.iteration)))
     table = now.accuracies[now.accuracies[:, 0] % epoch == 0]  # without the end of a shorter run
-    shown, table, net = len(table), np.concatenate((table, np.empty((iterations // epoch + 2, 3)))), now.params
-    for end, border in chain([(now.iteration, True)], ends):
+    evaluations, net = len(table), now.params
+    table = np.concatenate((table, np.empty((iterations // epoch + 2, 3))))
+    for end, resumable in chain([(now.iteration, True)], ends):
         if end > now.iteration:
-            batches = draw.integers(0, len(data.x_train), (end - now.iteration, batch))
+            batches = rng.integers(0, len(data.x_train), (end - now.iteration, batch))
             try:
-                net, losses[now.iteration : end] = placed.train(steps, net, batches)
+                net, losses[now.iteration : end] = on_device.train(net, batches, options)
                 _check_finite(losses[:end], now.iteration, net, learning_rate)
-                _check_moves(strategy, h, net)
-            except StepError as error:  # at the beginning it moved them all
+                _check_h_moves(strategy, h, net)
+            except SmallHError as error:  # at the beginning h moved all of them
                 what = f"`h` no longer moves the largest parameter after iteration {now.iteration}"
                 raise _diverged(what, learning_rate) from error
-        if (end % epoch == 0 or end == iterations) and end not in table[shown - 1 : shown, 0]:
-            table[shown] = end, *placed.accuracies(net)
-            shown += 1
-        now = Progress(end, net, losses[:end], table[:shown], dict(draw.bit_generator.state), border)
+        if (end % epoch == 0 or end == iterations) and end not in table[evaluations - 1 : evaluations, 0]:
+            table[evaluations] = end, *on_device.accuracies(net)
+            evaluations += 1
+        now = Progress(end, net, losses[:end], table[:evaluations], dict(rng.bit_generator.state), resumable)
         yield now
 
 
@@ -160,36 +143,34 @@ def epoch_length(data: Dataset, batch: int) -> int:
     return max(len(data.x_train) // batch, 1)
 
 
-class _Placed(NamedTuple):
+class _OnDevice(NamedTuple):
     """A port with the data on its device."""
 
     port: Any
-    put: Callable[[np.ndarray], Any]
+    copy: Callable[[np.ndarray], Any]
     train_set: tuple[Any, np.ndarray]
     test_set: tuple[Any, np.ndarray]
 
-    def train(
-        self, steps: Callable[..., tuple[Params, Any]], net: Params, batches: np.ndarray
-    ) -> tuple[Params, np.ndarray]:
-        """Return the net after `steps` on the batches, and their losses."""
-        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
-            trained, losses = steps(self._on_device(net), *self.train_set, batches)
+    def train(self, net: Params, batches: np.ndarray, options: dict[str, Any]) -> tuple[Params, np.ndarray]:
+        """Take a step on each batch; return the net and the losses."""
+        with np.errstate(over="ignore", invalid="ignore"):  # the result is checked
+            trained, losses = self.port.train_steps(self._net(net), *self.train_set, batches, **options)
         return Params(*map(self.port.to_numpy, trained)), self.port.to_numpy(losses)
 
     def accuracies(self, net: Params) -> tuple[float, float]:
-        """Return the accuracy in training and in the test."""
-        on_device = self._on_device(net)
+        """Compute the accuracies on the training set and on the test set."""
+        params = self._net(net)
         with np.errstate(over="ignore", invalid="ignore"):  # no class is most probable then
-            in_training, in_test = (self.port.accuracy(on_device, *part) for part in (self.train_set, self.test_set))
+            in_training, in_test = (self.port.accuracy(params, *part) for part in (self.train_set, self.test_set))
         return float(self.port.to_numpy(in_training)), float(self.port.to_numpy(in_test))
 
-    def _on_device(self, net: Params) -> Params:
-        return Params(*map(self.put, net))
+    def _net(self, net: Params) -> Params:
+        return Params(*map(self.copy, net))
 
 
-def _place(port: Any, data: Dataset, dtype: str, device: str) -> _Placed:
-    put = partial(port.from_numpy, dtype=dtype, device=check_device(device, port.devices()))
-    return _Placed(port, put, (put(data.x_train), data.t_train), (put(data.x_test), data.t_test))
+def _move_to_device(port: Any, data: Dataset, dtype: str, device: str) -> _OnDevice:
+    copy = partial(port.from_numpy, dtype=dtype, device=validation.check_device(device, port.devices()))
+    return _OnDevice(port, copy, (copy(data.x_train), data.t_train), (copy(data.x_test), data.t_test))
 
 
 def check_run(
@@ -209,22 +190,22 @@ def check_run(
         raise ValueError(f"`iterations` must be at least {max(1, now.iteration)}, got {iterations}.")
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, got {batch}.")
-    h, dtype = check_step(h), dtype_name(now.params.W1)
-    check_memory(memory)
-    check_learning_rate(learning_rate, dtype)
-    _check_moves(strategy, h, now.params)
+    h, dtype = validation.check_h(h), dtype_name(now.params.W1)
+    validation.check_memory(memory)
+    validation.check_learning_rate(learning_rate, dtype)
+    _check_h_moves(strategy, h, now.params)
 
 
-def _check_moves(strategy: str, h: float, net: Params) -> None:
-    """Raise StepError if the strategy adds a step to the parameters that does not move the largest of them."""
+def _check_h_moves(strategy: str, h: float, net: Params) -> None:
+    """Raise SmallHError if the strategy adds h to the parameters and it does not move the largest of them."""
     if strategy in ("loop", "batched"):
-        check_step_moves(h, dict(zip(Params._fields, map(largest, net), strict=True)), dtype_name(net.W1))
+        validation.check_h_moves(h, dict(zip(Params._fields, map(max_abs, net), strict=True)), dtype_name(net.W1))
 
 
 def _check_finite(losses: np.ndarray, start: int, net: Params, learning_rate: float) -> None:
     """Raise DivergedError if one of the losses since `start`, or the net after them, is not finite."""
     wrong = np.flatnonzero(~np.isfinite(losses[start:]))
-    if len(wrong) == 0 and all(math.isfinite(largest(p)) for p in net):
+    if len(wrong) == 0 and all(math.isfinite(max_abs(p)) for p in net):
         return
     iteration = start + int(wrong[0]) + 1 if len(wrong) else len(losses)
     what = "the loss" if len(wrong) else "a parameter"
@@ -235,72 +216,3 @@ def _diverged(what: str, learning_rate: float) -> DivergedError:
     return DivergedError(
         f"Training diverged: {what}; the likely cause is the learning rate, {learning_rate:g}: try a smaller one."
     )
-
-
-def train_steps(
-    params: Params,
-    x: np.ndarray,
-    t: np.ndarray,
-    batches: np.ndarray,
-    *,
-    gradient: Callable[..., Params],
-    learning_rate: float,
-    h: float = 1e-4,
-    memory: float = MEMORY,
-) -> tuple[Params, np.ndarray]:
-    """Take K steps of gradient descent, one for each mini-batch.
-
-    Parameters
-    ----------
-    params : Params
-        The initial net; left as it is.
-    x : (N, I) array
-        All inputs.
-    t : (N,) or (N, O) array
-        All labels.
-    batches : (K, B) int array
-        The samples of each mini-batch, as indices into x and t.
-    gradient : callable
-        The closed form `gradient`, or one of `GRADIENTS`.
-    learning_rate : float
-        The step of the descent.
-    h : float
-        The step of the differences.
-    memory : float
-        Bytes that one gradient may take.
-
-    Returns
-    -------
-    Params
-        The net after the last step.
-    (K,) array
-        The loss of each mini-batch before its step.
-    """
-    h = check_step(h)
-    check_memory(memory)
-    sizes = check_net(params, x, np.ndarray, largest)
-    learning_rate = check_learning_rate(learning_rate, dtype_name(x))
-    labels, batches = check_labels(t, len(x), len(params.b2)), check_batches(batches, len(x))
-    check_gradient(gradient, TRAINABLE)
-    if gradient in (differences.loop, differences.batched):
-        check_step_moves(h, sizes, str(x.dtype))
-    step = _loss_and(gradient, h, memory, sizes["x"])
-    losses = np.empty(len(batches), x.dtype)
-    for k, batch in enumerate(batches):
-        if not math.isfinite(largest(params.W2)):  # no number of nodes could be planned
-            losses[k:] = np.nan
-            break
-        losses[k], slope = step(params, x[batch], labels[batch])
-        params = Params(*(p - learning_rate * g for p, g in zip(params, slope, strict=True)))
-    return params, losses
-
-
-def _loss_and(gradient: Callable[..., Params], h: float, memory: float, largest_input: float) -> Callable[..., Any]:
-    """Return the function of (params, x, labels) that gives the loss and that gradient from one forward pass."""
-    if gradient is closed_form:
-        return loss_and_gradient
-    if gradient is differences.structured:
-        return partial(differences.structured_step, h=h, memory=memory, largest_input=largest_input)
-    if gradient is differences.collocated:
-        return partial(differences.collocated_step, h=h, memory=memory, largest_input=largest_input)
-    return lambda *net: (loss_of_labels(*net), gradient(*net, h=h, memory=memory))

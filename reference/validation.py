@@ -1,35 +1,33 @@
-"""The rules that arguments must keep, each broken rule one sentence with the value; shared by all ports.
+"""The rules for arguments, shared by all ports; a broken rule is a ValueError, one sentence with the rule and the value.
 
-Arrays are looked at by what NumPy, JAX and PyTorch have in common (`shape`, `dtype`, `device`, operators), so one rule
-serves all of them, and a large array stays on the device it is on.
+Arrays are examined by what NumPy, JAX and PyTorch have in common (`shape`, `dtype`, `device`, operators), so that one
+rule serves all of them and a large array stays on its device.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-Sizes = dict[str, float]
-"""max(|array|) of W1, b1, W2, b2 and x, by name."""
+from reference.defaults import CLOSED_FORM, DTYPES, MEMBERS
+
+Magnitudes = dict[str, float]
+"""max|array| of W1, b1, W2, b2 and x, by name."""
 Entries = tuple[np.ndarray, ...]
 """Flat indices of entries of W1, b1, W2 and b2."""
-MEMBERS = ("W1", "b1", "W2", "b2")
-DTYPES = ("float64", "float32")
-MEMORY = 256 * 2**20
-"""Bytes that one gradient may use for its work unless told otherwise."""
 
 
 class DeviceError(ValueError):
     """A device that a backend does not have."""
 
 
-class StepError(ValueError):
-    """A step that does not move the largest parameter."""
+class SmallHError(ValueError):
+    """A step h that does not move the largest parameter."""
 
 
 def dtype_name(array: Any) -> str:
-    """Return 'float32' for an array of NumPy, JAX or PyTorch that holds float32, and so on."""
+    """Return the name of an array's dtype, such as "float32", for NumPy, JAX and PyTorch alike."""
     return str(array.dtype).rpartition(".")[2]  # torch.float32
 
 
@@ -39,18 +37,18 @@ def unit_roundoff(dtype: str) -> float:
 
 
 def check_dtype(dtype: str) -> str:
-    """Return `dtype` if it is one that the project computes in."""
+    """Check that `dtype` is float64 or float32, and return it."""
     if dtype not in DTYPES:
         raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
     return dtype
 
 
 def check_numbers(array: Any) -> np.ndarray:
-    """Return what `from_numpy` is given as a NumPy array of real numbers."""
-    found = _as_array("array", array)
-    if found.dtype.kind not in "biuf":
-        raise ValueError(f"`array` must hold real numbers, got {found.dtype}.")
-    return found
+    """Convert the argument of `from_numpy` to a NumPy array of real numbers."""
+    array = _as_array("array", array)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"`array` must hold real numbers, got {array.dtype}.")
+    return array
 
 
 def _as_array(name: str, values: Any) -> np.ndarray:
@@ -63,13 +61,13 @@ def _as_array(name: str, values: Any) -> np.ndarray:
 
 
 def shown(value: Any) -> str:
-    """Return what a sentence shows of a value: one line, cut where it is long."""
+    """Show a value in a sentence: one line, cut off where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_device(device: str, devices: tuple[str, ...]) -> str:
-    """Return `device` if it is one of `devices`; "auto" stands for the first of them."""
+    """Check that `device` is one of `devices`, and return it; "auto" stands for the first of them."""
     if device == "auto":
         return devices[0]
     if device not in devices:
@@ -77,7 +75,7 @@ def check_device(device: str, devices: tuple[str, ...]) -> str:
     return device
 
 
-def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], float]) -> Sizes:
+def check_net(params: Any, x: Any, array_type: type, max_abs: Callable[[Any], float]) -> Magnitudes:
     """Raise ValueError unless `params` and `x` are one net and a batch for it.
 
     Parameters
@@ -87,13 +85,13 @@ def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], fl
     x : (B, I) array, B >= 1
     array_type : type
         The array type of the backend.
-    largest : callable
-        The backend's max(|array|), NaN if there is a NaN.
+    max_abs : callable
+        The backend's max|array|, NaN if there is a NaN.
 
     Returns
     -------
-    Sizes
-        The largest size of a number in each.
+    Magnitudes
+        max|array| of each.
     """
     if getattr(params, "_fields", None) != MEMBERS:
         raise ValueError(f"`params` must be a Params of {', '.join(MEMBERS)}, got a {type(params).__name__}.")
@@ -103,11 +101,11 @@ def check_net(params: Any, x: Any, array_type: type, largest: Callable[[Any], fl
     _check_shapes({name: tuple(array.shape) for name, array in named.items()})
     for name, array in named.items():
         _check_like_w1(name, array, named["W1"])
-    sizes = {name: abs(largest(array)) for name, array in named.items()}  # of zeros it may be -0
-    for name, size in sizes.items():
-        if not size < math.inf:  # NaN compares false
-            raise ValueError(f"`{name}` must be finite, but holds {size}.")
-    return sizes
+    magnitudes = {name: abs(max_abs(array)) for name, array in named.items()}  # of zeros max_abs may be -0
+    for name, magnitude in magnitudes.items():
+        if not magnitude < math.inf:  # NaN compares false
+            raise ValueError(f"`{name}` must be finite, but holds {magnitude}.")
+    return magnitudes
 
 
 def _check_array(name: str, array: Any, array_type: type) -> None:
@@ -143,7 +141,7 @@ def _check_like_w1(name: str, array: Any, w1: Any) -> None:
 
 
 def check_labels(t: Any, samples: int, classes: int) -> np.ndarray:
-    """Return the labels as class indices.
+    """Convert labels to class indices.
 
     Parameters
     ----------
@@ -179,28 +177,28 @@ def _one_hot_labels(t: np.ndarray) -> np.ndarray:
 
 
 def check_size(name: str, size: int) -> int:
-    """Return a number of inputs, units or the like."""
+    """Check a number of inputs, units or the like, and return it as an int."""
     if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
         raise ValueError(f"`{name}` must be a whole number, at least 1, got {shown(size)}.")
     return int(size)
 
 
-def check_spread(deviation: float) -> float:
-    """Return a standard deviation."""
+def check_weight_init_std(deviation: float) -> float:
+    """Check the standard deviation of the initial weights, and return it as a float."""
     if not _is_number(deviation) or not 0 <= deviation < math.inf:
         raise ValueError(f"`weight_init_std` must be a finite number, at least 0, got {shown(deviation)}.")
     return float(deviation)
 
 
 def check_seed(seed: int | None) -> int | None:
-    """Return the seed; None asks for another net each time."""
+    """Check a seed, and return it; None stands for a different net each time."""
     if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0):
         raise ValueError(f"`seed` must be a whole number, at least 0, or None, got {shown(seed)}.")
     return seed
 
 
-def check_step(h: float) -> float:
-    """Return the step as a Python float, which leaves the dtype of an array alone.
+def check_h(h: float) -> float:
+    """Check the step h, and return it as a Python float, which does not change the dtype of an array.
 
     Above 1 it measures no slope; below 1e-20 its products with small inputs leave the range of float32.
     """
@@ -210,7 +208,7 @@ def check_step(h: float) -> float:
 
 
 def check_learning_rate(learning_rate: float, dtype: str = "float64") -> float:
-    """Return the learning rate, which `dtype` must be able to hold, as a Python float."""
+    """Check the learning rate, which `dtype` must be able to hold, and return it as a Python float."""
     if not _is_number(learning_rate) or not abs(learning_rate) < math.inf:  # NaN compares false
         raise ValueError(f"`learning_rate` must be a finite number, got {shown(learning_rate)}.")
     if abs(learning_rate) > float(np.finfo(dtype).max):
@@ -222,31 +220,31 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def check_step_moves(h: float, sizes: Sizes, dtype: str) -> None:
-    """Raise StepError if `h` is so small that p + h = p may hold for the largest parameter p."""
-    name, size = max(((name, sizes[name]) for name in ("W1", "b1", "W2", "b2")), key=lambda item: item[1])
-    spacing = float(np.spacing(np.asarray(size, dtype)))
+def check_h_moves(h: float, magnitudes: Magnitudes, dtype: str) -> None:
+    """Raise SmallHError if `h` is so small that p + h = p may hold for the largest parameter p."""
+    name = max(MEMBERS, key=magnitudes.__getitem__)
+    spacing = float(np.spacing(np.asarray(magnitudes[name], dtype)))
     if h <= spacing / 2:
-        raise StepError(
-            f"`h` must be above {spacing / 2:.3g}, half the spacing of {dtype} at the largest parameter ({size:.6g} in "
+        raise SmallHError(
+            f"`h` must be above {spacing / 2:.3g}, half the spacing of {dtype} at the largest parameter ({magnitudes[name]:.6g} in "
             f"`{name}`), so that p + h is not p, got {h!r}."
         )
 
 
 def check_memory(memory: float) -> int:
-    """Return the memory budget in bytes."""
+    """Check the memory budget, and return it in bytes."""
     if not _is_number(memory) or not 0 < memory < math.inf:
         raise ValueError(f"`memory` must be a positive number of bytes, got {shown(memory)}.")
     return int(memory)
 
 
 def check_entries(params: Any, entries: Any) -> Entries:
-    """Return the flat indices to differentiate, one int64 array for each member of `params`; None asks for all."""
+    """Return the flat indices to differentiate, one int64 array for each member of `params`; None stands for all."""
     if entries is None:
         return tuple(np.arange(math.prod(p.shape)).reshape(p.shape) for p in params)
     if not isinstance(entries, (tuple, list)) or len(entries) != len(MEMBERS):
         raise ValueError(f"`entries` must hold an array for each of {', '.join(MEMBERS)}, got {shown(entries)}.")
-    return tuple(_entries_of(*each) for each in zip(MEMBERS, entries, params, strict=True))
+    return tuple(_entries_of(name, at, p) for name, at, p in zip(MEMBERS, entries, params, strict=True))
 
 
 def _entries_of(name: str, at: Any, p: Any) -> np.ndarray:
@@ -258,14 +256,16 @@ def _entries_of(name: str, at: Any, p: Any) -> np.ndarray:
     return at.astype(np.int64)
 
 
-def check_gradient(gradient: Any, known: tuple[Callable[..., Any], ...]) -> None:
-    """Raise ValueError unless `gradient` is one of the functions `known`."""
-    if not any(gradient is function for function in known):
-        raise ValueError(f"`gradient` must be the port's `gradient` or one of its `GRADIENTS`, got {shown(gradient)}.")
+def check_strategy(strategy: Any, gradients: Iterable[str]) -> str:
+    """Return `strategy` if it is one of the names `gradients` or the closed form."""
+    known = (*gradients, CLOSED_FORM)
+    if not isinstance(strategy, str) or strategy not in known:
+        raise ValueError(f"`strategy` must be one of {', '.join(known)}, got {shown(strategy)}.")
+    return strategy
 
 
 def check_batches(batches: Any, samples: int) -> np.ndarray:
-    """Return the (K, B) sample indices of K mini-batches as int64, each of them within the data."""
+    """Check the (K, B) sample indices of K mini-batches, and return them as int64."""
     batches = _as_array("batches", batches)
     if batches.ndim != 2 or batches.dtype.kind not in "iu" or 0 in batches.shape:
         raise ValueError(

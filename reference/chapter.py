@@ -1,0 +1,82 @@
+"""The chapter's class `TwoLayerNet` in NumPy: its constructor, its members, its methods."""
+
+from typing import Any
+
+import numpy as np
+
+from reference import two_layer_net
+from reference.defaults import H
+from reference.numerical_gradient import GRADIENTS
+from reference.two_layer_net import Params, init
+from reference.validation import check_numbers
+
+
+class TwoLayerNet:
+    """The net of chapter 4.5.1, which differentiates its loss numerically.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size : int
+        I, H and O.
+    weight_init_std : float
+        Standard deviation of the initial weights.
+    seed : int, optional
+        Makes the initial weights reproducible. By default they differ each time.
+    strategy : str
+        How `numerical_gradient` evaluates the differences: "loop" is the chapter's own, "collocated" the fastest.
+    h : float
+        The step of the differences, in [1e-20, 1].
+
+    Attributes
+    ----------
+    params : dict of str to numpy.ndarray
+        'W1', 'b1', 'W2', 'b2', float64; they can be updated in place.
+
+    Raises
+    ------
+    ValueError
+        If an argument breaks a rule; so do the methods.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        weight_init_std: float = 0.01,
+        *,
+        seed: int | None = None,
+        strategy: str = "collocated",
+        h: float = H,
+    ) -> None:
+        initial = init(input_size, hidden_size, output_size, weight_init_std, seed=seed)
+        self.params: dict[str, np.ndarray] = initial._asdict()
+        if strategy not in GRADIENTS:
+            raise ValueError(f"`strategy` must be one of {', '.join(GRADIENTS)}, got {strategy!r}.")
+        self.strategy, self.h = strategy, h
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Compute the class probabilities, (B, O)."""
+        return two_layer_net.predict(*self._net(x))
+
+    def loss(self, x: np.ndarray, t: np.ndarray) -> float:
+        """Compute the mean cross entropy of the batch."""
+        return float(two_layer_net.loss(*self._net(x), t))
+
+    def accuracy(self, x: np.ndarray, t: np.ndarray) -> float:
+        """Compute the share of samples that are predicted right."""
+        return float(two_layer_net.accuracy(*self._net(x), t))
+
+    def numerical_gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute the central differences of the loss, as a dict like `params`."""
+        return GRADIENTS[self.strategy](*self._net(x), t, h=self.h)._asdict()
+
+    def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute the closed-form derivative of the loss, as a dict like `params`."""
+        return two_layer_net.gradient(*self._net(x), t)._asdict()
+
+    def _net(self, x: Any) -> tuple[Params, np.ndarray]:
+        """Return parameters and inputs in float64; the book's inputs are float32."""
+        arrays = (*(self.params[name] for name in Params._fields), x)
+        *params, x = (np.array(check_numbers(array), dtype=np.float64) for array in arrays)
+        return Params(*params), x
