@@ -71,6 +71,7 @@ def loop(
 
 
 def loop_differences(params: Params, x: np.ndarray, labels: np.ndarray, h: float, entries: Entries) -> Params:
+    """Compute the differences at the flat indices `entries` of each member."""
     moved = Params(*(p.copy() for p in params))
     return Params(*(loop_member(moved, p, at, x, labels, h) for p, at in zip(moved, entries, strict=True)))
 
@@ -78,6 +79,7 @@ def loop_differences(params: Params, x: np.ndarray, labels: np.ndarray, h: float
 def loop_member(
     moved: Params, p: np.ndarray, at: np.ndarray, x: np.ndarray, labels: np.ndarray, h: float
 ) -> np.ndarray:
+    """Compute the differences of one member; `p`, a member of `moved`, is moved in place and restored."""
     differences = np.empty(at.shape, p.dtype)
     for n, entry in enumerate(at.flat):
         value = p.flat[entry]
@@ -113,12 +115,14 @@ def batched(
 def batched_differences(
     params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, entries: Entries
 ) -> Params:
+    """Compute the differences at the flat indices `entries` of each member."""
     return Params(*(batched_member(params, m, at, x, labels, h, memory) for m, at in enumerate(entries)))
 
 
 def batched_member(
     params: Params, member: int, at: np.ndarray, x: np.ndarray, labels: np.ndarray, h: float, memory: float
 ) -> np.ndarray:
+    """Compute the differences of one member, by its index, at the flat indices `at`."""
     p, flat = params[member], at.ravel()
     size = max(1, min(len(flat), NETS, int(memory // perturbed_bytes(params, member, len(x)))))
     copies = np.repeat(p[None], size, axis=0)  # (P, ...): the member P times over; an entry of each is moved
@@ -195,7 +199,7 @@ def structured_row_bytes(params: Params, plan: Plan) -> int:
 
 
 def add_input_differences(total: np.ndarray, base: Base, x: np.ndarray, h: float, plan: Plan, pairs: int) -> None:
-    """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0, `pairs` at once."""
+    """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0."""
     inputs, samples = np.nonzero(x.T)
     for part in slices(len(inputs), pairs):
         i, b = inputs[part], samples[part]

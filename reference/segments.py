@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from reference.two_layer_net import Params
 
 WORK = 1.2e9
-"""The work of a segment, in samples x parameters: 300 collocated steps at the chapter's sizes, some tenths of a second."""
+"""Samples x parameters of a segment: 300 collocated steps at the chapter's sizes, some tenths of a second."""
 
 
 def segment_length(params: Params, strategy: str, batch: int) -> int:
@@ -39,6 +39,6 @@ def segment_ends(start: int, iterations: int, epoch: int, length: int) -> Iterat
     """
     piece, end = -(-epoch // -(-epoch // length)), start
     while end < iterations:
-        begun = end % epoch
-        end = min(end - begun + epoch, end - begun % piece + piece)
+        since_epoch = end % epoch
+        end = min(end - since_epoch + epoch, end - since_epoch % piece + piece)
         yield min(end, iterations), end <= iterations

@@ -1,4 +1,4 @@
-"""The rules for arguments, shared by all ports; a broken rule is a ValueError, one sentence with the rule and the value.
+"""The rules for arguments, shared by all ports: one that is broken is a ValueError, a sentence with rule and value.
 
 Arrays are examined by what NumPy, JAX and PyTorch have in common (`shape`, `dtype`, `device`, operators), so that one
 rule serves all of them and a large array stays on its device.
@@ -226,8 +226,8 @@ def check_h_moves(h: float, magnitudes: Magnitudes, dtype: str) -> None:
     spacing = float(np.spacing(np.asarray(magnitudes[name], dtype)))
     if h <= spacing / 2:
         raise SmallHError(
-            f"`h` must be above {spacing / 2:.3g}, half the spacing of {dtype} at the largest parameter ({magnitudes[name]:.6g} in "
-            f"`{name}`), so that p + h is not p, got {h!r}."
+            f"`h` must be above {spacing / 2:.3g}, half the spacing of {dtype} at the largest parameter "
+            f"({magnitudes[name]:.6g} in `{name}`), so that p + h is not p, got {h!r}."
         )
 
 
