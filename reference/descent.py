@@ -83,7 +83,7 @@ def differentiate_by(strategy: str, h: float, memory: float, plan: Plan, magnitu
     if strategy == CLOSED_FORM:
         return closed_form
     if strategy == "structured":
-        return partial(structured_gradient, h=h, memory=memory, plan=plan)
+        return partial(structured_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
     if strategy == "collocated":
         return partial(collocated_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
     return lambda *net: (loss_of_labels(*net), GRADIENTS[strategy](*net, h=h, memory=memory))
