@@ -49,6 +49,7 @@ def unperturbed_pass(params: Params, x: Tensor, labels: Tensor, terms: int) -> B
     return Base(a1, z1, one_minus_z1, z1 * one_minus_z1, y_t, rho, rho + scalar(1, x), delta, power_sums)
 
 
+# Other arguments: V, (B, O, H), is not needed
 def sum_powers(delta: Tensor, W2: Tensor, labels: Tensor, terms: int) -> tuple[Tensor, ...]:
     """Compute the sums over k != t of y_k (c_k - c_t)^n, n = 1, 2, ..., with c = W2[j, :], by products without V.
 
@@ -111,6 +112,7 @@ def hidden_difference(base: Base, s: Shift, plan: Plan) -> Tensor:
     return difference_by_power_sums(base, moves) if plan.terms else difference_by_exponentials(base, moves)
 
 
+# Other arguments: both moves are one tensor
 def difference_by_power_sums(base: Base, moves: Tensor) -> Tensor:
     """Compute D(s) for moves (2, ..., B, H) of the units' outputs that the power sums are exact for."""
     return log_ratio(base, polynomial(base.power_sums, moves))
@@ -133,6 +135,7 @@ def polynomial(power_sums: tuple[Tensor, ...], dz: Tensor) -> Tensor:
     return dz.mul_(total)
 
 
+# Other arguments: both moves are one tensor
 def difference_by_exponentials(base: Base, moves: Tensor) -> Tensor:
     """Compute D(s) for moves (2, ..., B, H) of any size."""
     up, down = moves.unbind()
@@ -155,6 +158,7 @@ def scaled_exponential_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
     return top[..., 0, :], (exponents - top).exp_().sum(-2)
 
 
+# Other arguments: a training computes the factors of its shifts once
 def output_difference(base: Base, factors: Tensor) -> Tensor:
     """Compute D(s), (..., B, O), for the shift of each logit; `output_factors` makes the factors (2, ..., B, O)."""
     return log_ratio(base, base.delta * factors)

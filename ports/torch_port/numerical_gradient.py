@@ -117,13 +117,11 @@ def batched_member(
     return differences.view(at.shape)
 
 
+# Other arguments: `losses` holds the rest of the net, the inputs and the labels, as vmap wants it
 def copies_differences(
     losses: Callable[[Tensor], Tensor], copies: Tensor, entry: tuple[Tensor, ...], value: Tensor, h: float
 ) -> Tensor:
-    """Move one entry of each copy to either side and restore it: to make the copies again would cost more.
-
-    `losses` maps the loss over copies of the member: it holds the rest of the net, the inputs and the labels.
-    """
+    """Move one entry of each copy to either side and restore it: to make the copies again would cost more."""
     moved = copies[: len(value)]
     nth = (torch.arange(len(value), device=value.device), *entry)
     moved[nth] = value + h
@@ -200,6 +198,7 @@ def collocated(params: Params, x: Tensor, t: Any, *, h: float = H, memory: float
     return collocated_gradient(params, x, labels, h, memory, plan, nodes, len(x))[1]
 
 
+# Other arguments: a training computes `nodes`, for which max|x| is needed, once
 def collocated_gradient(
     params: Params,
     x: Tensor,
@@ -227,14 +226,16 @@ def collocated_gradient(
     return torch.cat(y_t) if len(y_t) > 1 else y_t[0], total
 
 
+# Other arguments: `nodes` hold the step, the largest shift and the divisor
 def collocated_sums(base: Base, x: Tensor, labels: Tensor, plan: Plan, nodes: Nodes) -> Params:
-    """Compute the share of the samples of `base` in the gradient; `nodes` hold the step, the shift and the divisor."""
+    """Compute the share of the samples of `base` in the gradient."""
     W1, b1 = interpolate(x, nodes.hidden_interpolation, hidden_difference(base, nodes.hidden, plan))
     factors = nodes.output.index_select(3, labels).mT  # (2, m, B, O)
     W2, b2 = interpolate(base.z1, nodes.output_interpolation, output_difference(base, factors))
     return Params(W1, b1, W2, b2)
 
 
+# Other arguments: `by` holds the scale, and the weights of the transform
 def interpolate(inputs: Tensor, by: Interpolation, values: Tensor) -> tuple[Tensor, Tensor]:
     """Sum the interpolated differences over the samples; see the reference for the shapes."""
     first, *others = values.unbind()
