@@ -4,6 +4,7 @@ Importing it computes nothing: XLA is checked when the devices are asked for (`d
 """
 
 from ports.jax_port.descent import train_steps
+from ports.jax_port.mesh import MeshPort
 from ports.jax_port.numerical_gradient import GRADIENTS
 from ports.jax_port.runtime import devices, from_numpy, synchronize, to_numpy
 from ports.jax_port.two_layer_net import accuracy, gradient, loss, predict
@@ -12,6 +13,7 @@ __all__ = [
     "GRADIENTS",
     "accuracy",
     "devices",
+    "distribute",
     "from_numpy",
     "gradient",
     "loss",
@@ -20,3 +22,8 @@ __all__ = [
     "to_numpy",
     "train_steps",
 ]
+
+
+def distribute(devices: int | str) -> MeshPort:
+    """Return the port distributed over `devices` devices, or over "all"; DeviceError if there are fewer."""
+    return MeshPort(devices)

@@ -1,4 +1,4 @@
-"""What devices send each other in a program of JAX, counted in its jaxpr, and how to do without it."""
+"""Messages between the devices of a mesh: how a program sends them, how they are counted, how to leave them out."""
 
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -8,84 +8,84 @@ from typing import Any, ParamSpec, TypeVar
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ports.messages import Sent, total
+from ports.distributed import Sent, total_sent
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-SENDING = ("psum", "pmax", "all_gather")
-"""The primitives that send something."""
-_muted = ContextVar("muted", default=False)
+PRIMITIVES = ("psum", "pmax", "all_gather")
+"""The primitives of JAX that send something."""
+_silent = ContextVar("silent", default=False)
 
 
-def sum_over(parts: Any, axis: str) -> Any:
-    """Return the sum over an axis of the mesh, as one message; XLA would send it to the device itself where it is 1."""
-    return lax.psum(parts, axis) if _speaks(axis) else parts
+def all_reduce_sum(parts: Any, axis: str) -> Any:
+    """Sum over an axis of the mesh, in one message; of one device, which XLA would have send to itself, nothing."""
+    return lax.psum(parts, axis) if _sends(axis) else parts
 
 
-def largest_over(array: Array, axis: str) -> Array:
-    """Return the largest over an axis of the mesh, entry by entry."""
-    return lax.pmax(array, axis) if _speaks(axis) else array
+def all_reduce_max(array: Array, axis: str) -> Array:
+    """Take the maximum over an axis of the mesh, entry by entry."""
+    return lax.pmax(array, axis) if _sends(axis) else array
 
 
-def gather(part: Array, axes: tuple[str, ...]) -> Array:
+def all_gather(part: Array, axes: tuple[str, ...]) -> Array:
     """Return the parts of all devices, along a new first axis."""
     shape = (lax.axis_size(axes), *part.shape)
-    return lax.all_gather(part, axes) if _speaks(axes) else jnp.broadcast_to(part, shape)
+    return lax.all_gather(part, axes) if _sends(axes) else jnp.broadcast_to(part, shape)
 
 
-def _speaks(axes: str | tuple[str, ...]) -> bool:
-    return lax.axis_size(axes) > 1 and not _muted.get()
+def _sends(axes: str | tuple[str, ...]) -> bool:
+    return lax.axis_size(axes) > 1 and not _silent.get()
 
 
-def muted(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let a function that is traced send nothing: each device takes its own part for that of all."""
+def silent(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Send nothing in a function that is traced: each device takes its own part for the whole."""
 
     @wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        token = _muted.set(True)
+        token = _silent.set(True)
         try:
             return function(*args, **kwargs)
         finally:
-            _muted.reset(token)
+            _silent.reset(token)
 
     return run
 
 
 def sent_by(jaxpr: Any) -> Sent:
-    """Return what each device sends in a program.
+    """Count what each device sends in a program.
 
-    Arrays that are summed side by side are one message: XLA combines them.
+    Arrays that are summed one after the other are one message: XLA combines them.
     """
-    over = [None, *map(_axes, jaxpr.eqns)]
-    return total(
-        _within(equation) if axes is None else Sent(int(axes != before), _bytes(equation))
-        for equation, axes, before in zip(jaxpr.eqns, over[1:], over, strict=False)
+    axes = [None, *map(_axes, jaxpr.eqns)]
+    return total_sent(
+        _sent_within(equation) if over is None else Sent(int(over != before), _payload(equation))
+        for equation, over, before in zip(jaxpr.eqns, axes[1:], axes, strict=False)
     )
 
 
 def _axes(equation: Any) -> Any:
-    """Return over which axes an equation sends something, or None if it does not."""
+    """Return the primitive and the axes over which an equation sends something, or None if it sends nothing."""
     name, params = equation.primitive.name, equation.params
-    return (name, params.get("axes") or params["axis_name"]) if name.startswith(SENDING) else None
+    return (name, params.get("axes") or params["axis_name"]) if name.startswith(PRIMITIVES) else None
 
 
-def _bytes(equation: Any) -> int:
+def _payload(equation: Any) -> int:
     return sum(variable.aval.size * variable.aval.dtype.itemsize for variable in equation.invars)
 
 
-def _within(equation: Any) -> Sent:
+def _sent_within(equation: Any) -> Sent:
     name = equation.primitive.name
-    inner = total(map(sent_by, _jaxprs(equation.params)))
+    inner = total_sent(map(sent_by, _inner_programs(equation.params)))
     if inner.messages and name in ("while", "cond"):
         raise NotImplementedError(f"How often a message within `{name}` is sent can't be counted beforehand.")
     times = equation.params["length"] if name == "scan" else 1
     return Sent(times * inner.messages, times * inner.payload)
 
 
-def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+def _inner_programs(params: dict[str, Any]) -> Iterator[Any]:
     """Yield the programs within an equation."""
     for value in params.values():
-        for each in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(each, "eqns") or hasattr(each, "jaxpr"):
-                yield getattr(each, "jaxpr", each)
+        for candidate in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(candidate, "eqns") or hasattr(candidate, "jaxpr"):
+                yield getattr(candidate, "jaxpr", candidate)

@@ -72,9 +72,7 @@ def largest_finite(max_abs_W2: Array) -> float:
     return float(values.max(initial=0, where=np.isfinite(values)))
 
 
-def differentiate_by(
-    strategy: str, h: Array, memory: int, plan: Plan, magnitudes: dict[str, Array]
-) -> LossAndGradient:
+def differentiate_by(strategy: str, h: Array, memory: int, plan: Plan, magnitudes: dict[str, Array]) -> LossAndGradient:
     """Return the function that computes the loss and the gradient from one forward pass."""
     if strategy == CLOSED_FORM:
         return closed_form

@@ -1,8 +1,8 @@
-"""How arrays lie on a mesh of devices: which axes are cut, and what fills them up where they don't divide.
+"""How arrays are laid out on a mesh of devices: which axes are divided, and what pads those that don't divide.
 
-A device has as many rows as any other, so an axis that a number does not divide is filled up, with what counts for
-nothing: rows of zeros whose label is -1, and hidden units whose bias is -infinity, so that they stay at 0 exactly and
-no difference of theirs is anything but 0.
+All devices have the same number of rows, so an axis that their number does not divide is padded with something that
+contributes nothing: rows of zeros whose label is -1, and hidden units whose bias is -infinity, so that their output is
+exactly 0, and so are their differences.
 """
 
 import math
@@ -16,43 +16,48 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from reference.two_layer_net import Params, largest
+from reference.two_layer_net import Params, max_abs
 
 AXES = ("batch", "hidden")
-"""Of each mesh."""
+"""The axes of every mesh."""
 NO_SAMPLE = -1
 """The label of a row that stands for no sample, and the index of such a row."""
 
 
-class Placing(NamedTuple):
-    """How an array lies on the devices: filled up to `shape` with `fill`, and cut as `spec` says."""
+class Layout(NamedTuple):
+    """How one array lies on the devices: padded to `shape` with `padding`, and divided by `spec`."""
 
     mesh: Mesh
     spec: P
     shape: tuple[int, ...]
-    fill: float = 0
+    padding: float = 0
 
-    @property
-    def sharding(self) -> NamedSharding:
-        """The same in JAX's terms."""
-        return NamedSharding(self.mesh, self.spec)
+    def pad(self, array: np.ndarray) -> np.ndarray:
+        """Pad an array to the layout's shape."""
+        widths = [(0, padded - size) for padded, size in zip(self.shape, array.shape, strict=True)]
+        return np.pad(array, widths, constant_values=array.dtype.type(self.padding))
+
+    def put(self, array: np.ndarray) -> jax.Array:
+        """Pad an array and copy it to the devices; each process sends its own devices their parts."""
+        part: Callable[..., np.ndarray] = self.pad(array).__getitem__
+        return jax.make_array_from_callback(self.shape, NamedSharding(self.mesh, self.spec), part)
 
 
 class MeshArray:
-    """An array of the port: on the host, on the devices in each way that was asked for, or both.
+    """An array of the port: on the host, on the devices in one or several layouts, or both.
 
-    What it is used for says how it is to be cut, and an array is made before it is used. Parameters that come from the
-    host are never whole on a device unless all devices need them whole.
+    Its layout depends on what it is used for, and an array exists before it is used. Parameters that come from the host
+    are never whole on one device unless every device needs them whole.
 
     Parameters
     ----------
     shape, dtype
-        Of the array without anything filled up.
+        Those of the array without padding.
     device : str
-        The name of the kind of devices.
+        The kind of the devices, such as "cpu".
     host : array, optional
-    placed : dict, optional
-        From a placing to the array of JAX.
+    laid_out : dict, optional
+        From a layout to the array of JAX.
     """
 
     def __init__(
@@ -61,37 +66,35 @@ class MeshArray:
         dtype: np.dtype[Any],
         device: str,
         host: np.ndarray | None = None,
-        placed: dict[Placing, jax.Array] | None = None,
+        laid_out: dict[Layout, jax.Array] | None = None,
     ) -> None:
         self.shape, self.dtype, self.device = shape, dtype, device
-        self._placed = placed or {}
+        self._laid_out = laid_out or {}
         if host is not None:
             self.host = host
 
     @cached_property
     def host(self) -> np.ndarray:
         """The array on the host; where several processes have parts of it, they send them to each other."""
-        (result,) = self._placed.values()
+        (result,) = self._laid_out.values()
         if not (result.is_fully_addressable or result.is_fully_replicated):
             result = multihost_utils.process_allgather(result, tiled=True)
         return np.asarray(result)[tuple(map(slice, self.shape))]
 
     @cached_property
-    def largest(self) -> float:
-        """max(|array|)."""
-        return largest(self.host)
+    def max_abs(self) -> float:
+        """max|array|, NaN if there is a NaN."""
+        return max_abs(self.host)
 
-    def on(self, placing: Placing) -> jax.Array:
-        """Return the array as it lies on a mesh; each process sends its own devices their parts."""
-        if placing not in self._placed:
-            widths = [(0, padded - size) for padded, size in zip(placing.shape, self.shape, strict=True)]
-            filled = np.pad(self.host, widths, constant_values=placing.fill)
-            self._placed[placing] = put(placing, filled)
-        return self._placed[placing]
+    def on(self, layout: Layout) -> jax.Array:
+        """Return the array in a layout."""
+        if layout not in self._laid_out:
+            self._laid_out[layout] = layout.put(self.host)
+        return self._laid_out[layout]
 
     def block_until_ready(self) -> "MeshArray":
-        """Return the array when it has been computed."""
-        jax.block_until_ready(list(self._placed.values()))
+        """Wait until the array has been computed, and return it."""
+        jax.block_until_ready(list(self._laid_out.values()))
         return self
 
     def __len__(self) -> int:
@@ -108,17 +111,43 @@ class MeshArray:
         return np.array(self.host, dtype=dtype)
 
 
-def put(placing: Placing, filled: np.ndarray) -> jax.Array:
-    """Return an array that has the placing's shape already, on the devices."""
-    part: Callable[..., np.ndarray] = filled.__getitem__
-    return jax.make_array_from_callback(placing.shape, placing.sharding, part)
+class NetLayout(NamedTuple):
+    """The layouts of a net, of its gradient, of inputs and of labels."""
+
+    params: Params  # of Layout, as `gradient` is
+    gradient: Params
+    x: Layout
+    labels: Layout
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh that all of them lie on."""
+        return self.x.mesh
+
+    @property
+    def specs(self) -> tuple[Params, P, P]:
+        """How a program receives a net, inputs and labels."""
+        return specs_of(self.params), self.x.spec, self.labels.spec
+
+    def put(self, params: Params, x: MeshArray, labels: np.ndarray) -> tuple[Params, jax.Array, jax.Array]:
+        """Lay out a net, inputs and labels."""
+        return self.put_params(params), x.on(self.x), self.labels.put(labels)
+
+    def put_params(self, params: Params) -> Params:
+        """Lay out a net."""
+        return Params(*(p.on(layout) for p, layout in zip(params, self.params, strict=True)))
 
 
-def mesh_for(devices: tuple[jax.Device, ...], params: Params, samples: int) -> Mesh:
-    """Return the mesh ("batch", "hidden") on which the busiest device has least to do, and then least to send.
+def specs_of(layouts: Params) -> Params:
+    """Return the specs of the layouts of a net or of its gradient."""
+    return Params(*(layout.spec for layout in layouts))
+
+
+def best_mesh(devices: tuple[jax.Device, ...], params: Params, samples: int) -> Mesh:
+    """Return the mesh ("batch", "hidden") on which the busiest device has least to compute, and then least to send.
 
     On n x m devices it has ceil(B / n) samples and ceil(H / m) hidden units. It sends its part of the gradient where
-    the batch is cut, and its part of the logits where the hidden units are. So wide nets are cut by their units.
+    the batch is divided, and its part of the logits where the hidden units are. So wide nets are divided by units.
     """
     (inputs, hidden), outputs = params.W1.shape, len(params.b2)
 
@@ -134,38 +163,28 @@ def mesh_for(devices: tuple[jax.Device, ...], params: Params, samples: int) -> M
 
 @cache
 def mesh_of(devices: tuple[jax.Device, ...], n: int) -> Mesh:
-    """Return the mesh with n parts of the batch."""
+    """Return the mesh that divides the batch into n parts."""
     return jax.make_mesh((n, len(devices) // n), AXES, (AxisType.Auto,) * 2, devices=devices)
 
 
-class Placings(NamedTuple):
-    """Where everything lies: the specs by which a program is cut follow from them."""
-
-    params: Params  # of Placing
-    slope: Params
-    x: Placing
-    labels: Placing
-
-
-def split(mesh: Mesh, params: Params, samples: int) -> Placings:
-    """Cut samples and hidden units."""
+def divided(mesh: Mesh, params: Params, samples: int) -> NetLayout:
+    """Divide the samples and the hidden units."""
     (inputs, hidden), outputs = params.W1.shape, len(params.b2)
     n, m = mesh.shape["batch"], mesh.shape["hidden"]
     rows, units = math.ceil(samples / n) * n, math.ceil(hidden / m) * m
-    slope = Params(
-        Placing(mesh, P(None, "hidden"), (inputs, units)),
-        Placing(mesh, P("hidden"), (units,)),
-        Placing(mesh, P("hidden", None), (units, outputs)),
-        Placing(mesh, P(), (outputs,)),
+    gradient = Params(
+        Layout(mesh, P(None, "hidden"), (inputs, units)),
+        Layout(mesh, P("hidden"), (units,)),
+        Layout(mesh, P("hidden", None), (units, outputs)),
+        Layout(mesh, P(), (outputs,)),
     )
-    net = slope._replace(b1=slope.b1._replace(fill=-math.inf))
-    x = Placing(mesh, P("batch", None), (rows, inputs))
-    return Placings(net, slope, x, Placing(mesh, P("batch"), (rows,), NO_SAMPLE))
+    net = gradient._replace(b1=gradient.b1._replace(padding=-math.inf))
+    x = Layout(mesh, P("batch", None), (rows, inputs))
+    return NetLayout(net, gradient, x, Layout(mesh, P("batch"), (rows,), NO_SAMPLE))
 
 
-def whole(mesh: Mesh, params: Params, samples: int) -> Placings:
-    """Give every device everything: what is cut is something else."""
-    net = Params(*(Placing(mesh, P(), p.shape) for p in params))
-    return Placings(
-        net, net, Placing(mesh, P(), (samples, params.W1.shape[0])), Placing(mesh, P(), (samples,), NO_SAMPLE)
-    )
+def replicated(mesh: Mesh, params: Params, samples: int) -> NetLayout:
+    """Give every device the whole net and all samples."""
+    net = Params(*(Layout(mesh, P(), p.shape) for p in params))
+    x = Layout(mesh, P(), (samples, params.W1.shape[0]))
+    return NetLayout(net, net, x, Layout(mesh, P(), (samples,), NO_SAMPLE))

@@ -62,7 +62,7 @@ def loop_member(moved: Params, p: Array, at: Any, x: Array, labels: Array, h: Ar
 def batched(
     params: Params, x: Array, t: Any, *, h: float = H, memory: float = MEMORY, entries: Params | None = None
 ) -> Params:
-    """Compute what `loop` computes, from forward passes of many perturbed nets at a time, in chunks that fit `memory`."""
+    """Compute what `loop` computes, by forward passes of many perturbed nets at a time: as many as fit `memory`."""
     h = check_h(h)
     labels, magnitudes = check_batch(params, x, t, memory)
     check_h_moves(h, magnitudes, str(x.dtype))
@@ -70,9 +70,7 @@ def batched(
     return compiled(batched_differences)(params, x, labels, x.dtype.type(h), int(memory), chosen)
 
 
-def batched_differences(
-    params: Params, x: Array, labels: Array, h: Array, memory: int, entries: Entries
-) -> Params:
+def batched_differences(params: Params, x: Array, labels: Array, h: Array, memory: int, entries: Entries) -> Params:
     """Compute the differences at the flat indices `entries` of each member."""
     return Params(*(batched_member(params, m, at, x, labels, h, memory) for m, at in enumerate(entries)))
 

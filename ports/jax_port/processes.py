@@ -1,7 +1,7 @@
-"""Several processes of JAX that act as one, mostly one for each host: where they meet, and what they tell each other.
+"""Several processes of JAX that act as one, typically one on each host.
 
 Each is started with the same command and three variables: JAX_COORDINATOR_ADDRESS, the address and port at which
-process 0 can be reached; JAX_NUM_PROCESSES; and JAX_PROCESS_ID, from 0 on.
+process 0 can be reached; JAX_NUM_PROCESSES; and JAX_PROCESS_ID, counted from 0.
 """
 
 import os
@@ -14,8 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ports.jax_variables import check
-from ports.patience import patience
+from ports.distributed import jax_processes, timeout_seconds
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -23,30 +22,24 @@ Result = TypeVar("Result")
 
 @cache
 def join() -> None:
-    """Meet the other processes; before anything is computed, since that fixes the devices there are.
+    """Connect to the other processes, before anything is computed: that would fix the devices there are.
 
-    Where they can't be found in time, JAX aborts the process.
+    Where they can't be reached in time, JAX aborts the process.
     """
     jax.distributed.initialize(
-        *check(os.environ),
+        *jax_processes(os.environ),
         cluster_detection_method="deactivate",
-        initialization_timeout=patience(),
-        heartbeat_timeout_seconds=patience(),
-        shutdown_timeout_seconds=patience(),
+        initialization_timeout=timeout_seconds(),
+        heartbeat_timeout_seconds=timeout_seconds(),
+        shutdown_timeout_seconds=timeout_seconds(),
     )
 
 
-def gather(value: Any) -> list[Any]:
-    """Return what each process gives, in their order: all of them must call this."""
-    sent = np.frombuffer(pickle.dumps(value), np.uint8)
-    sizes = np.ravel(_all_of(np.array(len(sent), np.int32)))
-    padded = np.zeros(sizes.max(), np.uint8)
-    padded[: len(sent)] = sent
-    return [pickle.loads(got[:size].tobytes()) for got, size in zip(_all_of(padded), sizes, strict=True)]
+def report_lost_peer(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Raise ConnectionAbortedError for an error of JAX's runtime where there are several processes.
 
-
-def together(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let what fails on one process alone end its run: the others can't go on without it, nor it without them."""
+    One process can't continue without the others, nor can they without it.
+    """
 
     @wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -62,6 +55,16 @@ def together(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
     return run
 
 
-@together
-def _all_of(array: np.ndarray) -> np.ndarray:
+def gather(value: Any) -> list[Any]:
+    """Return the value of each process, in their order: all of them must call this."""
+    pickled = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = np.ravel(_gather_arrays(np.array(len(pickled), np.int32)))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(pickled)] = pickled
+    rows = _gather_arrays(padded)
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+@report_lost_peer
+def _gather_arrays(array: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array))

@@ -1,4 +1,4 @@
-"""The net in JAX: predictions, loss, accuracy, and the derivative in closed form; the reference's file has the formulas.
+"""The net in JAX: predictions, loss, accuracy, and the derivative in closed form; the formulas are in the reference.
 
 The first four functions check their arguments and run a compiled program; the programs are made of the others.
 """
@@ -92,7 +92,7 @@ def no_reduction(part: Array) -> Array:
 
 
 def logits(params: Params, x: Array, all_reduce: Callable[[Array], Array] = no_reduction) -> Array:
-    """Compute a2, (B, O). `all_reduce` adds up the products of the devices, each of which may have some hidden units."""
+    """Compute a2, (B, O). `all_reduce` adds up the products of devices that have only some hidden units each."""
     a1 = matmul(x, params.W1) + params.b1  # (B, H)
     return all_reduce(matmul(sigmoid(a1), params.W2)) + params.b2
 
