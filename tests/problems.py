@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import ports
 from comparison.agreement.comparison import Problem
 from reference.two_layer_net import Params
-from reference.validation import DTYPES
+from reference.defaults import DTYPES
 
 SHAPES = (  # B, I, H, O: few, since each is compiled anew; 1s and odd sizes among them
     (1, 1, 1, 1),

@@ -19,12 +19,12 @@ from comparison.agreement.comparison import (
     check_forward,
     check_gradient,
     compare,
-    informative,
+    is_comparable,
     on_device,
     random_problem,
     sample_entries,
 )
-from ports.protocol import STRATEGIES
+from reference.defaults import STRATEGIES
 from problems import SHAPES, STEPS, problems, subjects
 from reference import datasets, two_layer_net
 from reference.collocation import plan
@@ -134,7 +134,7 @@ def test_one_wrong_entry_is_enough() -> None:
 def test_only_float32_losses_at_a_small_step_are_uninformative() -> None:
     problem = digits(hidden=50, samples=100)
     told = {
-        (strategy, dtype, h): informative(problem, strategy, dtype, h)
+        (strategy, dtype, h): is_comparable(problem, strategy, dtype, h)
         for strategy in STRATEGIES
         for dtype in ("float64", "float32")
         for h in STEPS
@@ -149,7 +149,7 @@ def test_a_step_that_is_large_enough_is_informative_of_a_saturated_unit() -> Non
     """For the one sample that shows W1 its input is 60, where the slope is 1e-26; 100 below, the unit is off."""
     params = Params(np.array([[0.6]]), np.zeros(1), np.array([[1.0, -1.0]]), np.zeros(2))
     problem = Problem(params, np.array([[100.0], [0.0]]), np.zeros(2, int))
-    assert [informative(problem, "loop", "float64", h) for h in (1e-4, 1.0)] == [False, True]
+    assert [is_comparable(problem, "loop", "float64", h) for h in (1e-4, 1.0)] == [False, True]
 
 
 def test_all_entries_are_checked_where_that_is_cheap() -> None:
@@ -279,7 +279,7 @@ def test_an_argument_that_a_call_changes_is_named(name: str) -> None:
     subject = with_members(GRADIENTS={**NUMPY.port.GRADIENTS, "structured": structured})
     for row in check_gradient(subject, digits(), "structured", 1e-2):
         assert (row.agrees, row.gap, row.worst_index) == (False, None, None)
-        assert (row.got, row.expected) == (f"`{name}` was changed by the call", "an untouched argument")
+        assert (row.got, row.expected) == (f"`{name}` was changed by the call", "an refuse_change argument")
 
 
 # --- problems

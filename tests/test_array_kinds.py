@@ -13,10 +13,10 @@ import pytest
 
 import ports
 from comparison.agreement.comparison import Problem, Subject, check_forward, check_gradient
-from ports.protocol import STRATEGIES
+from reference.defaults import STRATEGIES
 from problems import subjects
 from reference.two_layer_net import Params
-from reference.validation import DTYPES
+from reference.defaults import DTYPES
 from test_bad_input import FUNCTIONS, Call, arranged, bits, good_call, on_backend
 
 # --- what only one backend has

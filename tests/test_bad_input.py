@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from comparison.agreement.comparison import Subject
-from ports.protocol import STRATEGIES
+from reference.defaults import STRATEGIES
 from problems import subjects
 from reference.two_layer_net import Params
 

@@ -192,14 +192,14 @@ def test_the_chapters_net_takes_one_node_in_float32_and_two_in_float64():
 
 
 @DTYPES
-@given(h=SIZES, largest=st.floats(0, 60), weight=st.floats(0, 20), factor=st.floats(1, 10), which=st.integers(0, 2))
+@given(h=SIZES, max_abs=st.floats(0, 60), weight=st.floats(0, 20), factor=st.floats(1, 10), which=st.integers(0, 2))
 def test_more_of_anything_never_takes_less(dtype, h, largest, weight, factor, which):
     sizes = [h, largest, weight]
     sizes[which] *= factor
     assert plan(min(sizes[0], 1.0), *sizes[1:], dtype).covers(plan(h, largest, weight, dtype))
 
 
-@given(h=SIZES, largest=st.floats(0, 300), weight=st.floats(0, 50))
+@given(h=SIZES, max_abs=st.floats(0, 300), weight=st.floats(0, 50))
 def test_float64_never_takes_less_than_float32(h, largest, weight):
     assert plan(h, largest, weight, "float64").covers(plan(h, largest, weight, "float32"))
 
@@ -254,8 +254,8 @@ def test_a_small_growth_of_the_weights_seldom_asks_for_a_new_plan():
 
 
 def test_the_reach_counts_a_bias_as_an_input_of_1():
-    assert reach(0.01, 0.5) == 0.01
-    assert reach(0.01, 255.0) == 0.01 * 255
+    assert largest_shift(0.01, 0.5) == 0.01
+    assert largest_shift(0.01, 255.0) == 0.01 * 255
 
 
 # --- nodes and interpolation

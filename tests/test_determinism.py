@@ -16,7 +16,7 @@ import numpy as np
 
 import ports
 from comparison.agreement.comparison import Subject, on_device, random_problem
-from ports.protocol import STRATEGIES
+from reference.defaults import STRATEGIES
 from problems import subjects
 from reference import datasets
 from reference.two_layer_net import Params

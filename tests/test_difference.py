@@ -37,7 +37,7 @@ def prepared(a, a2, weights, label, dtype, terms):
     """Return the net of one sample, whose unit 0 has input `a`; unit 1 undoes what it does to the logits."""
     params = Params(np.ones((1, 2)), np.zeros(2), np.stack([weights, -weights]), a2)
     params = Params(*(p.astype(dtype) for p in params))
-    net = unperturbed(params, np.array([[a]], dtype), np.array([label]), terms)
+    net = unperturbed_pass(params, np.array([[a]], dtype), np.array([label]), terms)
     assert (net.margin == a2 - a2[label]).all()  # so the oracle's logits are the very same
     return net
 
@@ -126,7 +126,7 @@ def test_both_ways_to_the_moves_agree(s, small_shifts):
 def test_shifts_broadcast_and_samples_are_taken(dtype, terms):
     rng = np.random.default_rng(0)
     params = Params(*(rng.standard_normal(shape).astype(dtype) for shape in ((2, 4), 4, (4, 3), 3)))
-    net = unperturbed(params, rng.random((5, 2)).astype(dtype), np.array([0, 1, 2, 1, 0]), terms)
+    net = unperturbed_pass(params, rng.random((5, 2)).astype(dtype), np.array([0, 1, 2, 1, 0]), terms)
     needs, shifts = Plan(0, 0, terms, 0, True), np.array([1e-3, 1e-4], dtype)
     hidden, output = hidden_difference(net, shifts[:, None, None], needs), output_difference(net, shifts[:, None, None])
     assert (hidden.shape, output.shape) == ((2, 5, 4), (2, 5, 3))
@@ -149,10 +149,10 @@ def test_each_sample_is_what_it_is_alone(terms):
     rng = np.random.default_rng(0)
     params = Params(*(rng.standard_normal(shape) for shape in ((2, 4), 4, (4, 3), 3)))
     x, t = rng.random((5, 2)), np.array([0, 1, 2, 1, 0])
-    net = unperturbed(params, x, t, terms)
+    net = unperturbed_pass(params, x, t, terms)
     for b in range(5):
         sample = slice(b, b + 1)
-        alone = unperturbed(params, x[sample], t[sample], terms)
+        alone = unperturbed_pass(params, x[sample], t[sample], terms)
         assert alone.loss == pytest.approx(loss(params, x[sample], t[sample]), rel=1e-14)
         for field, of_alone in zip(net.take(np.array([b])), alone, strict=True):
             np.testing.assert_allclose(field, of_alone, rtol=1e-13, atol=1e-15)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, check_forward, check_gradient
-from ports.protocol import STRATEGIES
+from reference.defaults import STRATEGIES
 from problems import SHAPES, STEPS, problems, subjects
 
 NETS = 10_000

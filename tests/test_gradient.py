@@ -14,10 +14,10 @@ from reference.numerical_gradient import (
     GRADIENTS,
     batched,
     collocated,
-    collocated_step,
+    collocated_gradient,
     loop,
     structured,
-    structured_step,
+    structured_gradient,
 )
 from reference.two_layer_net import Params, init
 from reference.validation import unit_roundoff
@@ -200,7 +200,7 @@ def test_slices_of_the_batch_change_nothing_but_rounding(strategy, h, memory):
 
 
 @DTYPES
-@pytest.mark.parametrize("step", [structured_step, collocated_step])
+@pytest.mark.parametrize("step", [structured_gradient, collocated_gradient])
 @pytest.mark.parametrize("memory", [1, 10_000, 2**28])
 def test_the_loss_that_comes_with_the_gradient_is_that_of_all_slices(step, memory, dtype):
     params, x, t = cast(net((23, 13, 5, 4)), dtype)

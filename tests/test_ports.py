@@ -19,7 +19,7 @@ from ports import NotRunError
 from ports.protocol import PortError, check_port
 from problems import loaded, subjects
 from reference.two_layer_net import Params
-from reference.validation import DTYPES
+from reference.defaults import DTYPES
 
 ROOT = Path(ports.__file__).parents[1]
 FRAMEWORKS = {"jax", "torch"}

@@ -14,14 +14,14 @@ from reference.two_layer_net import init
 SIZES = {"epoch": st.integers(1, 700), "length": st.integers(1, 400), "iterations": st.integers(1, 2000)}
 
 
-def borders(start: int, iterations: int, epoch: int, length: int) -> list[tuple[int, bool]]:
+def segment_ends(start: int, iterations: int, epoch: int, length: int) -> list[tuple[int, bool]]:
     """Return the borders, and one too many at most where they never end."""
-    return list(islice(segments.borders(start, iterations, epoch, length), iterations + 1))
+    return list(islice(segments.segment_ends(start, iterations, epoch, length), iterations + 1))
 
 
 @given(**SIZES)
 def test_segments_cover_the_run_and_none_is_too_long(epoch: int, length: int, iterations: int) -> None:
-    ends = [0, *(end for end, _ in borders(0, iterations, epoch, length))]
+    ends = [0, *(end for end, _ in segment_ends(0, iterations, epoch, length))]
     lengths = np.diff(ends)
     assert ends[-1] == iterations
     assert lengths.min() >= 1
@@ -34,24 +34,24 @@ def test_segments_cover_the_run_and_none_is_too_long(epoch: int, length: int, it
 def test_borders_depend_on_neither_beginning_nor_end(
     epoch: int, length: int, iterations: int, later: int, begun: int
 ) -> None:
-    whole = [end for end, border in borders(0, iterations + later, epoch, length) if border]
-    short = borders(0, iterations, epoch, length)
+    whole = [end for end, border in segment_ends(0, iterations + later, epoch, length) if border]
+    short = segment_ends(0, iterations, epoch, length)
     assert [end for end, border in short if border] == [end for end in whole if end <= iterations]
     start = ([0, *(end for end, border in short if border)] * 101)[begun]
-    assert borders(start, iterations, epoch, length) == [pair for pair in short if pair[0] > start]
+    assert segment_ends(start, iterations, epoch, length) == [pair for pair in short if pair[0] > start]
 
 
 @given(**SIZES, start=st.integers(0, 2000))
 def test_from_the_end_of_a_shorter_run_the_borders_are_met_again(
     epoch: int, length: int, iterations: int, start: int
 ) -> None:
-    whole = borders(0, iterations, epoch, length)
-    assert borders(start, iterations, epoch, length) == [pair for pair in whole if pair[0] > start]
+    whole = segment_ends(0, iterations, epoch, length)
+    assert segment_ends(start, iterations, epoch, length) == [pair for pair in whole if pair[0] > start]
 
 
 def test_the_end_of_a_run_is_a_border_only_where_a_longer_one_has_it() -> None:
-    assert borders(0, 10, 4, 3) == [(2, True), (4, True), (6, True), (8, True), (10, True)]
-    assert borders(0, 9, 4, 3) == [(2, True), (4, True), (6, True), (8, True), (9, False)]
+    assert segment_ends(0, 10, 4, 3) == [(2, True), (4, True), (6, True), (8, True), (10, True)]
+    assert segment_ends(0, 9, 4, 3) == [(2, True), (4, True), (6, True), (8, True), (9, False)]
 
 
 @pytest.mark.parametrize(("strategy", "length"), [("collocated", 301), ("structured", 18), ("batched", 1), ("loop", 1)])

@@ -17,7 +17,7 @@ from reference.datasets import Dataset, load_mnist
 from reference.numerical_gradient import collocated, structured
 from reference.training import DivergedError, Progress, begin, epoch_length, train
 from reference.two_layer_net import Params, TwoLayerNet, init
-from reference.validation import MEMORY
+from reference.defaults import MEMORY
 
 OPTIONS: dict[str, Any] = {"batch": 100, "learning_rate": 3.0}  # so large that W2 outgrows its plan several times
 EPOCH = 14  # of the digits
@@ -75,7 +75,7 @@ def test_a_run_goes_on_with_the_same_bits(subject: Subject, tmp_path: Path) -> N
 def test_a_longer_run_goes_on_with_the_same_bits_from_the_last_border(subject: Subject) -> None:
     data, params = digits(subject.dtype)
     *_, border, end = run(subject.port, params, data, iterations=38)
-    assert (border.iteration, border.border, end.iteration, end.border) == (28, True, 38, False)
+    assert (border.iteration, border.resumable, end.iteration, end.resumable) == (28, True, 38, False)
     whole = run(subject.port, params, data, iterations=56)
     assert_same_bits(run(subject.port, border, data, iterations=56)[-1], whole[-1])
 
@@ -84,7 +84,7 @@ def test_the_end_of_a_shorter_run_leaves_no_trace(monkeypatch: pytest.MonkeyPatc
     data, params = digits()
     monkeypatch.setattr(segments, "WORK", 4.0 * 100 * sum(p.size for p in params))  # pieces of 4 iterations
     short = run(numpy_port, params, data, iterations=18)[-1]
-    assert (short.border, short.accuracies[:, 0].tolist()) == (True, [0, 14, 18])
+    assert (short.resumable, short.accuracies[:, 0].tolist()) == (True, [0, 14, 18])
     assert_same_bits(run(numpy_port, short, data, iterations=28)[-1], run(numpy_port, params, data, iterations=28)[-1])
     assert_same_bits(run(numpy_port, short, data, iterations=18)[-1], short)
 
@@ -193,7 +193,7 @@ def test_the_options_are_the_chapters_unless_told() -> None:
     options = {"gradient": collocated, "learning_rate": 0.1, "h": 1e-4, "memory": MEMORY}
     assert calls[0] == options | {"batches": (EPOCH, 100)}
     assert steps[-1].iteration == 10_000
-    assert steps[0].border
+    assert steps[0].resumable
     assert (steps[0].losses.shape, steps[0].generator) == ((0,), begin(steps[0].params, 0).generator)
     assert begin(steps[0].params).generator == begin(steps[0].params, 0).generator
     assert begin(steps[0].params).losses.shape == (0,)

@@ -7,7 +7,7 @@ import pytest
 
 from reference import datasets, two_layer_net
 from reference.numerical_gradient import GRADIENTS, collocated, structured
-from reference.training import train_steps
+from reference.descent import train_steps
 from reference.two_layer_net import Params, init, loss
 
 GRADIENT = {"closed form": two_layer_net.gradient, **GRADIENTS}

@@ -16,9 +16,9 @@ from ports import numpy_port
 from problems import subjects
 from reference import datasets
 from reference.datasets import Dataset
-from reference.numerical_gradient import collocated_step
+from reference.numerical_gradient import collocated_gradient
 from reference.training import begin, train
-from reference.two_layer_net import Params, accuracy, init, loss, loss_and_gradient
+from reference.two_layer_net import Params, accuracy, init, loss, closed_form
 from reference.validation import unit_roundoff
 
 DATA = datasets.load("digits")
@@ -34,10 +34,10 @@ def followed(subject: Subject, data: Dataset = DATA, **options: Any) -> list[Dri
     """Return how far a run of the subject drifts."""
     start, options = initial(subject.dtype, data.x_train.shape[1]), OPTIONS | options
     data = data._replace(x_train=data.x_train.astype(subject.dtype), x_test=data.x_test.astype(subject.dtype))
-    along = course(start, data, dtype=subject.dtype, seed=0, **options)
+    along = run_reference(start, data, dtype=subject.dtype, seed=0, **options)
     assert along is not None
     *_, end = train(subject.port, start, data, **options)
-    return drifts(subject, end, along)
+    return measure_drifts(subject, end, along)
 
 
 @pytest.mark.parametrize("rate", [0.1, 3.0])
@@ -65,7 +65,7 @@ Step = Callable[[Params, np.ndarray, np.ndarray, float], tuple[Any, Params]]
 
 
 def right(params: Params, x: np.ndarray, t: np.ndarray, h: float) -> tuple[Any, Params]:
-    return collocated_step(params, x, t, h, MEMORY, 1.0)
+    return collocated_gradient(params, x, t, h, MEMORY, 1.0)
 
 
 def forward(params: Params, x: np.ndarray, t: np.ndarray, h: float) -> tuple[Any, Params]:
@@ -81,7 +81,7 @@ def forward(params: Params, x: np.ndarray, t: np.ndarray, h: float) -> tuple[Any
 
 
 def closed_form(params: Params, x: np.ndarray, t: np.ndarray, h: float) -> tuple[Any, Params]:
-    return loss_and_gradient(params, x, t)
+    return closed_form(params, x, t)
 
 
 def lost_bias(params: Params, x: np.ndarray, t: np.ndarray, h: float) -> tuple[Any, Params]:
@@ -152,14 +152,14 @@ def test_the_response_is_linear_in_the_rounding(monkeypatch: pytest.MonkeyPatch)
     found = []
     for magnify in (2.0**10, 2.0**14):
         monkeypatch.setattr("comparison.agreement.drift.MAGNIFY", {"float64": magnify})
-        found.append(course(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS))
+        found.append(run_reference(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS))
     for name in (*Params._fields, "losses"):
         assert found[1].bounds[name] == pytest.approx(found[0].bounds[name], rel=1e-2)
 
 
 def test_loop_in_float32_is_not_compared() -> None:
     options = OPTIONS | {"strategy": "loop", "iterations": 1, "h": 1e-6}
-    assert course(initial("float32"), DATA, dtype="float32", seed=0, **options) is None
+    assert run_reference(initial("float32"), DATA, dtype="float32", seed=0, **options) is None
 
 
 def test_a_course_is_that_of_the_numbers_that_its_dtype_holds() -> None:
@@ -167,8 +167,8 @@ def test_a_course_is_that_of_the_numbers_that_its_dtype_holds() -> None:
     data = DATA._replace(x_train=DATA.x_train * rng.random(DATA.x_train.shape))
     held = data._replace(x_train=data.x_train.astype("float32"))
     options = OPTIONS | {"dtype": "float32", "seed": 0, "iterations": 3}
-    one = course(initial("float64"), data, **options | {"learning_rate": 0.1})
-    same = course(initial("float32"), held, **options | {"learning_rate": float(np.float32(0.1))})
+    one = run_reference(initial("float64"), data, **options | {"learning_rate": 0.1})
+    same = run_reference(initial("float32"), held, **options | {"learning_rate": float(np.float32(0.1))})
     assert one is not None
     assert same is not None
     for p, q in zip((*one.params, one.losses), (*same.params, same.losses), strict=True):
@@ -180,7 +180,7 @@ def test_a_course_is_that_of_the_numbers_that_its_dtype_holds() -> None:
 def test_after_one_step_a_net_is_off_by_what_a_step_can_be_off_by(dtype: str) -> None:
     """By u |p| + rate E: the rounding of p and of the gradient, times CHANCE; its loss by that of the loss."""
     start, u = initial(dtype), unit_roundoff(dtype)
-    along = course(start, DATA, dtype=dtype, seed=0, **OPTIONS | {"iterations": 1, "learning_rate": 0.5})
+    along = run_reference(start, DATA, dtype=dtype, seed=0, **OPTIONS | {"iterations": 1, "learning_rate": 0.5})
     rows = np.random.default_rng(0).integers(0, len(DATA.x_train), 50)
     first = Problem(start, DATA.x_train[rows], DATA.t_train[rows]).rounded(dtype)
     assert along is not None
@@ -200,13 +200,13 @@ def test_what_a_step_can_be_off_by_is_taken_anew_now_and_then(monkeypatch: pytes
 
     monkeypatch.setattr(trajectory, "gradient_bound", counting)
     monkeypatch.setattr(trajectory, "PERIOD", 10)
-    course(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS | {"iterations": 21})
+    run_reference(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS | {"iterations": 21})
     assert len(calls) == 3
 
 
 def test_the_accuracy_is_the_references_whatever_the_shadows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trajectory, "MAGNIFY", {"float64": 2.0**45})
-    along = course(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS)
+    along = run_reference(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS)
     assert along is not None
     assert along.accuracy == accuracy(along.params, DATA.x_test, DATA.t_test) > 0.8
 
@@ -217,7 +217,7 @@ def test_the_accuracy_is_that_of_the_test_set_that_its_dtype_holds() -> None:
     x, t = np.array([[1 - 1e-9]]), np.zeros(1, int)
     options = OPTIONS | {"iterations": 1, "batch": 1, "learning_rate": 0.0}
     for dtype, right in (("float64", 0.0), ("float32", 1.0)):
-        along = course(net, Dataset(x, t, x, t), dtype=dtype, seed=0, **options)
+        along = run_reference(net, Dataset(x, t, x, t), dtype=dtype, seed=0, **options)
         assert along is not None
         assert along.accuracy == right
 
@@ -227,7 +227,7 @@ def test_a_tie_may_be_turned_by_the_drift_and_by_evaluation() -> None:
     start = initial("float32")
     tied = start._replace(W2=np.full_like(start.W2, 0.3), b2=0 * start.b2)
     options = OPTIONS | {"iterations": 1, "learning_rate": 1e-12}
-    along = course(tied, DATA, dtype="float32", seed=0, **options)
+    along = run_reference(tied, DATA, dtype="float32", seed=0, **options)
     assert along is not None
     assert along.bounds["accuracy"] == 1 + 1 + 2 * unit_roundoff("float32")
 
@@ -277,7 +277,7 @@ def test_a_drift_that_is_no_number_does_not_agree() -> None:
     net = init(2, 2, 2, seed=0)
     along = Course(net, np.ones(3), 0.5, dict.fromkeys((*Params._fields, "losses", "accuracy"), 0.1))
     end = begin(net._replace(b1=np.full(2, np.nan)))._replace(losses=np.ones(3), accuracies=np.array([[3, 0.5, 0.65]]))
-    rows = drifts(Subject("wrong", numpy_port, "float64", "cpu"), end, along)
+    rows = measure_drifts(Subject("wrong", numpy_port, "float64", "cpu"), end, along)
     assert [row.agrees for row in rows] == [True, False, True, True, True, False]
     assert Drift("a", "b", "c", "d", 0.0, 0.0).ratio == 0
     assert Drift("a", "b", "c", "d", 1.0, 0.0).ratio == np.inf

@@ -10,14 +10,14 @@ import ports
 from comparison.agreement import comparison as agreement
 from comparison.agreement.bounds import Problem, curvature_bound, gradient_bound, loss_bound
 from comparison.agreement.cases import (
-    LARGE_STEP,
-    LITTLE_MEMORY,
+    LARGE_H,
+    SMALL_MEMORY,
     RATE,
-    SECOND_STEP,
+    SECOND_H,
     _prime,
     check,
     check_copies,
-    check_data,
+    check_data_only,
     check_training,
     saturate,
     shift,
@@ -33,11 +33,11 @@ from comparison.agreement.comparison import (
     check_gradient,
     sample_entries,
 )
-from ports.protocol import STRATEGIES
+from reference.defaults import STRATEGIES
 from problems import problems, subjects
 from reference.functions import sigmoid
 from reference.two_layer_net import Params, gradient, loss, predict
-from reference.validation import DTYPES
+from reference.defaults import DTYPES
 from test_agreement import FEW, nets, with_members
 
 pytestmark = pytest.mark.filterwarnings("ignore:`collocated` needs more than:RuntimeWarning")
@@ -121,7 +121,7 @@ def test_no_eigenvalue_of_the_second_derivative_is_above_the_bound(problem: Prob
 @FEW
 @given(problem=nets)
 def test_right_ports_train_within_the_bound(subject: Subject, strategy: str | None, problem: Problem) -> None:
-    for row in check_training(subject, problem, strategy, SECOND_STEP):
+    for row in check_training(subject, problem, strategy, SECOND_H):
         assert row.agrees, row
 
 
@@ -217,22 +217,22 @@ def test_a_strategy_is_asked_for_whole_data_then_for_problems_in_chunks_and_to_t
     """In float64 little memory is told; large shifts are for `structured`, training at its default for `collocated`."""
     calls = asked(plain(), strategy)
     gradients = [(len(call.x), call.options.get("h"), call.options["memory"]) for call in calls if call.of]
-    large = [(11, LARGE_STEP, LITTLE_MEMORY)] if strategy == "structured" else []
-    assert gradients == [(12, None, 2**28), *[(11, SECOND_STEP, LITTLE_MEMORY)] * 3, *large]
+    large = [(11, LARGE_H, SMALL_MEMORY)] if strategy == "structured" else []
+    assert gradients == [(12, None, 2**28), *[(11, SECOND_H, SMALL_MEMORY)] * 3, *large]
     trained = [
         tuple(call.options.get(name) for name in ("of", "h", "learning_rate", "memory"))
         for call in calls
         if not call.of
     ]
-    default = [(strategy, None, RATE, LITTLE_MEMORY)] if strategy == "collocated" else []
-    assert trained == [(None, SECOND_STEP, RATE, 2**28), (strategy, SECOND_STEP, RATE, LITTLE_MEMORY), *default]
+    default = [(strategy, None, RATE, SMALL_MEMORY)] if strategy == "collocated" else []
+    assert trained == [(None, SECOND_H, RATE, 2**28), (strategy, SECOND_H, RATE, SMALL_MEMORY), *default]
 
 
 def test_in_float32_all_memory_is_told_and_no_large_shift() -> None:
     calls = [call for call in asked(plain(), "structured", "float32") if call.of]
     assert [(call.options.get("h"), call.options["memory"]) for call in calls] == [
         (None, 2**28),
-        *[(SECOND_STEP, 2**28)] * 3,
+        *[(SECOND_H, 2**28)] * 3,
     ]
 
 
@@ -323,7 +323,7 @@ def test_what_is_not_compared_is_said_with_the_reason() -> None:
     assert [row for row in rows if isinstance(row, NotCompared)] == expected
 
 
-@pytest.mark.parametrize(("dtype", "step"), [("float64", 1e-6), ("float32", SECOND_STEP)])
+@pytest.mark.parametrize(("dtype", "step"), [("float64", 1e-6), ("float32", SECOND_H)])
 @pytest.mark.parametrize("cost", [0, 1e11])
 def test_of_another_size_the_data_alone_are_compared(
     dtype: str, step: float, cost: float, monkeypatch: pytest.MonkeyPatch
@@ -331,7 +331,7 @@ def test_of_another_size_the_data_alone_are_compared(
     monkeypatch.setattr(agreement, "FULL_COST", cost)
     problem, calls = plain(inputs=40), list[Asked]()
     subject = asking(calls, dtype=dtype)
-    rows = list(check_data(subject, problem, STRATEGIES, h=1e-6, memory=2**20, seed=0))
+    rows = list(check_data_only(subject, problem, STRATEGIES, h=1e-6, memory=2**20, seed=0))
     assert {call.options["memory"] for call in calls} == {2**20}
     expected = list(check_forward(subject, problem))
     for strategy in STRATEGIES:
@@ -350,7 +350,7 @@ def copied(**members: Any) -> dict[str, bool]:
 
 
 def test_a_copy_is_a_copy_each_way() -> None:
-    there, again = "array there and back", "array back once more"
+    there, again = "copy to the port and back", "second copy back"
     port = NUMPY.port
     assert copied() == {there: True, again: True}
     alias = copied(from_numpy=lambda array, *, dtype, device: array)

@@ -10,8 +10,8 @@ import pytest
 
 from ports import numpy_port
 from reference.numerical_gradient import GRADIENTS, batched, loop
-from reference.training import train_steps
-from reference.two_layer_net import Params, accuracy, gradient, init, largest, loss, predict
+from reference.descent import train_steps
+from reference.two_layer_net import Params, accuracy, gradient, init, max_abs, loss, predict
 from reference.validation import (
     check_batches,
     check_device,
@@ -25,9 +25,9 @@ from reference.validation import (
     check_numbers,
     check_seed,
     check_size,
-    check_spread,
-    check_step,
-    check_step_moves,
+    check_weight_init_std,
+    check_h,
+    check_h_moves,
     dtype_name,
     shown,
     unit_roundoff,
@@ -278,18 +278,18 @@ def test_entries_are_one_array_for_each_member(entries):
 
 
 def test_the_ends_of_a_range_belong_to_it_or_do_not():
-    assert check_step(1e-20) == 1e-20
+    assert check_h(1e-20) == 1e-20
     assert check_memory(0.5) == 0
     assert check_size("hidden_size", 1) == 1
-    assert check_spread(0) == 0
+    assert check_weight_init_std(0) == 0
     assert check_seed(0) == 0
     sizes = {"W1": 1.0, "b1": 0.5, "W2": 0.5, "b2": 0.5}
     with refuses(
         "`h` must be above 1.11e-16, half the spacing of float64 at the largest parameter (1 in `W1`), "
         f"so that p + h is not p, got {2.0**-53!r}."
     ):
-        check_step_moves(2.0**-53, sizes, "float64")
-    check_step_moves(2.0**-53 * 1.01, sizes, "float64")
+        check_h_moves(2.0**-53, sizes, "float64")
+    check_h_moves(2.0**-53 * 1.01, sizes, "float64")
 
 
 @pytest.mark.parametrize("rate", [math.nan, math.inf, "0.1", None, True])

@@ -20,9 +20,9 @@ import faults_in_numpy
 import faults_in_torch
 import ports
 from comparison.agreement.bounds import Problem
-from comparison.agreement.cases import check
+from comparison.agreement.cases import check_subject
 from comparison.agreement.comparison import Agreement, Subject, random_problem
-from ports.protocol import STRATEGIES
+from reference.defaults import STRATEGIES
 from problems import loaded
 from reference import datasets
 from wrong_ports import around, by_module, changed, edited

@@ -8,15 +8,20 @@ import ast
 import importlib
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import ports
-from ports.protocol import STRATEGIES, check_port
+from ports.protocol import check_port
+from reference.defaults import STRATEGIES
 from reference.two_layer_net import Params
+
+ROOT = Path(ports.__file__).parents[1]
 
 # --- faults in the source
 
@@ -27,7 +32,7 @@ class Edit(NamedTuple):
     function: str  # or class, at the top level of the module; "" for all of it
     old: str  # stands there once
     new: str
-    module: str | None = None  # the port itself unless told
+    module: str | None = None  # by default the module of the port that defines the function
 
 
 def edit(*parts: str) -> tuple[Edit]:
@@ -39,7 +44,7 @@ def changed(source: str, edits: list[Edit], module: str) -> str:
     for function, old, new, _ in edits:
         start, stop = _span(source, function)
         found = source[start:stop].count(old)
-        assert found == 1, f"{module}.{function} has {found} times {old!r}: mend the catalogue"
+        assert found == 1, f"{module}.{function} has {found} times {old!r}: fix the catalogue"
         source = source[:start] + source[start:stop].replace(old, new) + source[stop:]
     return source
 
@@ -74,17 +79,37 @@ class _Editor(SourceFileLoader):
 
 def by_module(port: str, edits: tuple[Edit, ...]) -> dict[str, list[Edit]]:
     """Return the edits of each module."""
-    found: dict[str, list[Edit]] = {}
-    for each in edits:
-        found.setdefault(each.module or f"ports.{port}_port", []).append(each)
-    return found
+    grouped: dict[str, list[Edit]] = {}
+    for change in edits:
+        grouped.setdefault(change.module or defining_module(port, change.function), []).append(change)
+    return grouped
+
+
+@cache
+def defining_module(port: str, function: str) -> str:
+    """Return the name of the module of a port that defines a function: the port may be a module or a package."""
+    paths = [ROOT / f"ports/{port}_port.py"]
+    if not paths[0].exists():
+        paths = sorted((ROOT / f"ports/{port}_port").glob("*.py"))
+    modules = [path for path in paths if not function or function in top_level_names(path)]
+    assert len(modules) == 1, f"{function!r} is defined in {modules}: fix the catalogue"
+    return ".".join(modules[0].relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def top_level_names(path: Path) -> set[str | None]:
+    return {getattr(node, "name", None) for node in ast.parse(path.read_text(encoding="utf-8")).body}
 
 
 def edited(port: str, edits: tuple[Edit, ...]) -> Any:
     """Import a port anew, with edits, and the reference if it has some; what others have imported stays as it is."""
     module, wanted = f"ports.{port}_port", by_module(port, edits)
     anew = {name.split(".")[0] for name in wanted} & {"reference"}  # Params, for one, stay one class otherwise
-    kept = {name: m for name, m in sys.modules.items() if name.split(".")[0] in anew or name == module}
+
+    def imported_anew(name: str) -> bool:
+        return name.split(".")[0] in anew or f"{name}.".startswith(f"{module}.")
+
+    kept = {name: m for name, m in sys.modules.items() if imported_anew(name)}
     for name in kept:
         del sys.modules[name]
     editor = _Editor(wanted)
@@ -93,7 +118,7 @@ def edited(port: str, edits: tuple[Edit, ...]) -> Any:
         return check_port(importlib.import_module(module))
     finally:
         sys.meta_path.remove(editor)
-        for name in [name for name in sys.modules if name.split(".")[0] in anew or name == module]:
+        for name in [name for name in sys.modules if imported_anew(name)]:
             del sys.modules[name]
         sys.modules.update(kept)
         if module in kept:
@@ -153,15 +178,9 @@ def with_forward(port: Any, change: tuple[str, Callable[[np.ndarray], np.ndarray
 
 
 def altered(port: Any, **changes: Any) -> Any:
-    """Return the port with other members; it trains by the right gradients, for it knows no others."""
+    """Replace members of a port; it still trains by its own gradients."""
     members = {name: getattr(port, name) for name in dir(port) if name[0] != "_"}
-    right = {f: port.GRADIENTS[name] for name, f in changes.get("GRADIENTS", {}).items()}
-    right[changes.get("gradient")] = port.gradient
-
-    def train_steps(*arguments: Any, gradient: Any, **options: Any) -> Any:
-        return port.train_steps(*arguments, gradient=right.get(gradient, gradient), **options)
-
-    return SimpleNamespace(**members | {"train_steps": train_steps} | changes)
+    return SimpleNamespace(**members | changes)
 
 
 def closed_form_as_differences(port: Any) -> Any:

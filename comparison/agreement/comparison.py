@@ -1,4 +1,4 @@
-"""How a port is held to the float64 reference: what is compared, and the verdict on each quantity."""
+"""Compare a port with the float64 reference: the verdict on each quantity of a problem."""
 
 import math
 from collections.abc import Iterator
@@ -10,28 +10,25 @@ import numpy as np
 from comparison.agreement.bounds import Problem, accuracy_bound, gradient_bound, loss_bound, predictions_bound
 from ports.protocol import Port
 from reference import two_layer_net
+from reference.defaults import CLOSED_FORM, H
 from reference.numerical_gradient import structured
 from reference.two_layer_net import Params
 from reference.validation import unit_roundoff
 
-__all__ = ["Agreement", "Problem", "Subject"]
-
-DEFAULT_STEP = 1e-4
-"""What a port takes where it is told no step."""
 FULL_COST = 1e11
 """Floating-point operations of `loop` up to which all entries are checked: some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """One quantity of one backend beside the reference; the entry shown is the worst, by gap / bound."""
+    """The verdict on one quantity of one backend; the entry shown is the worst, by gap / bound."""
 
     backend: str
     strategy: str | None  # None where it does not matter
     dtype: str
     device: str
     quantity: str
-    step: float | None
+    h: float | None
     gap: float | None  # None where shapes or dtypes differ, or an argument was changed
     bound: float | None
     agrees: bool
@@ -51,13 +48,13 @@ class Agreement:
 
 
 class Subject(NamedTuple):
-    """What is checked: a port by its name, in one dtype on one device."""
+    """What is compared: a port by its name, in one dtype on one device."""
 
     name: str
     port: Port
     dtype: str
     device: str
-    source: str = ""  # what `ports.load` takes, where it is not the name
+    source: str = ""  # the argument of `ports.load`, where it is not the name
 
 
 def check_forward(subject: Subject, problem: Problem) -> Iterator[Agreement]:
@@ -92,7 +89,7 @@ def check_gradient(
     strategy : str or None
         A name of the port's GRADIENTS; None for the closed form.
     h : float
-        The step. The port is not told of the default one.
+        The step. The default one is left out of the call.
     entries : Params, optional
         Flat indices of the entries that `loop` or `batched` is to be checked at.
     **options
@@ -106,7 +103,7 @@ def check_gradient(
         expected = two_layer_net.gradient(exact.params, exact.x, problem.t)
     else:
         sampled = {} if entries is None else {"entries": entries}
-        got = port.GRADIENTS[strategy](params, x, t, **told(h), **sampled, **options)
+        got = port.GRADIENTS[strategy](params, x, t, **h_option(h), **sampled, **options)
         expected = structured(exact.params, exact.x, problem.t, h=h)
     bounds = gradient_bound(exact, subject.dtype, strategy, h if strategy else 0.0)
     changed = changed_argument(subject, problem, params, x, t)
@@ -115,8 +112,8 @@ def check_gradient(
         if entries is not None:
             at = getattr(entries, name)
             e, bound = e.ravel()[at], bound.ravel()[at]
-        row = compare(subject, name, port.to_numpy(g), e, bound, strategy=strategy or "closed form", step=h, size=size)
-        yield untouched(row, changed)
+        row = compare(subject, name, port.to_numpy(g), e, bound, strategy=strategy or CLOSED_FORM, h=h, size=size)
+        yield refuse_change(row, changed)
 
 
 def compare(
@@ -127,10 +124,10 @@ def compare(
     bound: Any,
     *,
     strategy: str | None = None,
-    step: float | None = None,
+    h: float | None = None,
     size: int | None = None,
 ) -> Agreement:
-    """Return the verdict on one quantity: shape and dtype first, then values. NaN never agrees."""
+    """Compare one quantity: shape and dtype first, then values. NaN never agrees."""
     expected, bound = np.asarray(expected), np.broadcast_to(bound, np.shape(expected))
     checked = expected.size
     row = Agreement(
@@ -139,7 +136,7 @@ def compare(
         dtype=subject.dtype,
         device=subject.device,
         quantity=quantity,
-        step=step if strategy != "closed form" else None,
+        h=h if strategy != CLOSED_FORM else None,
         gap=0.0,
         bound=0.0,
         agrees=True,
@@ -173,19 +170,19 @@ def _worst(row: Agreement, got: np.ndarray, expected: np.ndarray, bound: np.ndar
 
 
 def on_device(subject: Subject, problem: Problem) -> tuple[Params, Any]:
-    """Return the parameters and inputs as the subject's own arrays."""
+    """Copy the parameters and inputs to the subject's own arrays."""
     arrays = (*problem.params, problem.x)
     *params, x = (subject.port.from_numpy(a, dtype=subject.dtype, device=subject.device) for a in arrays)
     return Params(*params), x
 
 
-def told(h: float) -> dict[str, float]:
-    """Return how a step is put to a port: the default one by leaving it out, so that the default is compared too."""
-    return {} if h == DEFAULT_STEP else {"h": h}
+def h_option(h: float) -> dict[str, float]:
+    """Return the keyword argument for h: none for the default step, so that a port's own default is compared too."""
+    return {} if h == H else {"h": h}
 
 
 def changed_argument(subject: Subject, problem: Problem, params: Params, x: Any, t: np.ndarray) -> str | None:
-    """Return the name of an argument whose bits a call has changed."""
+    """Return the name of an argument whose bits a call has changed, or None."""
     named = {**params._asdict(), "x": x}
     before = {**problem.params._asdict(), "x": problem.x}
     for name, array in named.items():
@@ -194,12 +191,12 @@ def changed_argument(subject: Subject, problem: Problem, params: Params, x: Any,
     return None if np.array_equal(t, problem.t) else "t"
 
 
-def untouched(row: Agreement, changed: str | None) -> Agreement:
-    """Return the row, or one that disagrees for an argument was changed by the call."""
-    return _mismatch(row, f"`{changed}` was changed by the call", "an untouched argument") if changed else row
+def refuse_change(row: Agreement, changed: str | None) -> Agreement:
+    """Turn the row into a disagreement if the call changed an argument."""
+    return _mismatch(row, f"computed by a call that changed `{changed}`", "no change") if changed else row
 
 
-def informative(problem: Problem, strategy: str, dtype: str, h: float) -> bool:
+def is_comparable(problem: Problem, strategy: str, dtype: str, h: float) -> bool:
     """Whether the bound of `loop` or `batched` is below the largest entry of each member of the gradient.
 
     In float32 at h = 1e-4 it is not: two losses are subtracted that differ by less than their own rounding.
@@ -212,9 +209,9 @@ def informative(problem: Problem, strategy: str, dtype: str, h: float) -> bool:
 
 
 def sample_entries(params: Params, samples: int, seed: int) -> Params | None:
-    """Return a random sample of entries that `loop` can check at FULL_COST, or None where it can check all.
+    """Draw a random sample of entries that `loop` can be checked at, or return None where it can be checked at all.
 
-    The sample spares W1 alone: the other members have few entries. At least 100 entries of it are taken.
+    Only W1 is sampled, at 100 entries at least: the other members have few entries.
     """
     operations = 4 * samples * (params.W1.size + params.W2.size)  # of one entry: two forward passes
     affordable = int(FULL_COST / operations) - sum(p.size for p in params[1:])
@@ -226,7 +223,7 @@ def sample_entries(params: Params, samples: int, seed: int) -> Params | None:
 
 
 def random_problem(x: np.ndarray, t: np.ndarray, *, hidden: int, samples: int, seed: int, outputs: int = 10) -> Problem:
-    """Return a net and a mini-batch drawn from (x, t) that leave no part of a port idle.
+    """Draw a net, and a mini-batch from (x, t), that leave no part of a port idle.
 
     The chapter's initial net would: its biases are 0 and its hidden units all near 1/2.
     """
@@ -247,17 +244,17 @@ def random_problem(x: np.ndarray, t: np.ndarray, *, hidden: int, samples: int, s
 
 
 class NotCompared(NamedTuple):
-    """A gradient that was left out, since no verdict on it could mean anything."""
+    """A gradient that was not compared, since a verdict on it would mean nothing."""
 
     backend: str
     strategy: str
     dtype: str
-    step: float
+    h: float
     reason: str
 
 
 class Outcome(NamedTuple):
-    """All that a comparison found."""
+    """The results of a comparison."""
 
     rows: list[Agreement]
     not_compared: list[NotCompared]
@@ -268,3 +265,21 @@ class Outcome(NamedTuple):
     def agrees(self) -> bool:
         """Whether everything that was compared agrees, and nothing crashed."""
         return all(row.agrees for row in self.rows) and not self.crashed
+
+
+FORWARD = "forward"
+"""Stands for predictions, loss and accuracy, which no strategy computes."""
+
+
+def disagreement_sentence(row: Agreement) -> str:
+    """Describe a quantity that disagrees, in one sentence."""
+    where = f"{row.backend} {row.dtype} {row.strategy or FORWARD}"
+    place = f"{row.quantity}{list(row.worst_index)}" if row.worst_index else row.quantity
+    h = f" at h = {row.h:g}" if row.h is not None else ""
+    where += f" ({row.problem})" if row.problem != "data" else ""
+    if row.gap is None:
+        return f"{where}: {place}{h} is {row.got}, expected {row.expected}."
+    return (
+        f"{where}: {place}{h} is {row.got:.9g}, expected {row.expected:.9g}: the gap of {row.gap:.2g} is "
+        f"{row.ratio:.3g} times the bound of {row.bound:.2g}."
+    )

@@ -5,13 +5,13 @@ from functools import partial
 import array_api_strict as xp
 import numpy as np
 
-from reference import collocation, validation
+from reference import collocation, defaults, validation
 from reference.functions import DELTA
 from reference.two_layer_net import Params
 
 DEVICES = {"cpu": xp.Device("CPU_DEVICE"), "device1": xp.Device("device1")}  # whose arrays don't mix
 Array = type(xp.asarray(0))
-check_net = partial(validation.check_net, array_type=Array, largest=lambda a: float(max(xp.max(a), -xp.min(a))))
+check_net = partial(validation.check_net, array_type=Array, max_abs=lambda a: float(max(xp.max(a), -xp.min(a))))
 
 
 def from_numpy(array, *, dtype, device):
@@ -53,9 +53,9 @@ def gradient(params, x, t):
     return Params(x.T @ delta1, xp.sum(delta1, axis=0), z1.T @ delta2, xp.sum(delta2, axis=0))
 
 
-def batched(params, x, t, *, h=1e-4, memory=validation.MEMORY, entries=None, nets=1000):
-    right, sizes, h, memory = _checked(params, x, t, h, memory)
-    validation.check_step_moves(h, sizes, validation.dtype_name(x))
+def batched(params, x, t, *, h=1e-4, memory=defaults.MEMORY, entries=None, nets=1000):
+    right, magnitudes, h, memory = _checked(params, x, t, h, memory)
+    validation.check_h_moves(h, magnitudes, validation.dtype_name(x))
     differences = []
     for name, p, at in zip(Params._fields, params, validation.check_entries(params, entries), strict=True):
         size, parts = max(1, min(nets, memory // (100 * (p.size + x.shape[0] * sum(params.W2.shape))))), []
@@ -68,43 +68,42 @@ def batched(params, x, t, *, h=1e-4, memory=validation.MEMORY, entries=None, net
     return Params(*differences)
 
 
-def collocated(params, x, t, *, h=1e-4, memory=validation.MEMORY, interpolates=True):
-    right, sizes, h, memory = _checked(params, x, t, h, memory)
-    needs = collocation.plan(h, sizes["x"], sizes["W2"], validation.dtype_name(x))
-    if interpolates and not needs.collocates:
-        collocation.warn_of_structured(h, sizes["x"], stacklevel=3)
+def collocated(params, x, t, *, h=1e-4, memory=defaults.MEMORY, interpolates=True):
+    right, magnitudes, h, memory = _checked(params, x, t, h, memory)
+    plan = collocation.make_plan(h, magnitudes["x"], magnitudes["W2"], validation.dtype_name(x))
+    if interpolates and not plan.collocates:
+        collocation.warn_of_structured(h, magnitudes["x"])
     size, sums = max(1, memory // (200 * (x.shape[1] + params.b2.size * sum(params.W2.shape)))), [0, 0]
     for start in range(0, x.shape[0], size):
         rows = slice(start, min(start + size, x.shape[0]))
         for layer, (inputs, D) in enumerate(_layers(params, x[rows, :], right[rows, :])):
             shifts = h * xp.concat((inputs, xp.ones_like(inputs[:, :1])), axis=1)  # a bias is a weight of the input 1
-            sums[layer] += _sum(D, shifts, needs[layer] if interpolates else 0)
+            sums[layer] += _sum(D, shifts, plan[layer] if interpolates else 0)
     W1, W2 = (total / (2 * h * x.shape[0]) for total in sums)
     return Params(W1[:-1, :], W1[-1, :], W2[:-1, :], W2[-1, :])
 
 
 loop, structured = partial(batched, nets=1), partial(collocated, interpolates=False)
 GRADIENTS = {"loop": loop, "batched": batched, "structured": structured, "collocated": collocated}
-closed_form = gradient
 
 
-def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memory=validation.MEMORY):
+def train_steps(params, x, t, batches, *, strategy, learning_rate, h=1e-4, memory=defaults.MEMORY):
     right, _, h, memory = _checked(params, x, t, h, memory)
-    validation.check_gradient(gradient, (closed_form, *GRADIENTS.values()))
+    validation.check_strategy(strategy, GRADIENTS)
     rate, losses = validation.check_learning_rate(learning_rate, validation.dtype_name(x)), []
-    options = {} if gradient is closed_form else {"h": h, "memory": memory}
+    differentiate = partial(GRADIENTS[strategy], h=h, memory=memory) if strategy in GRADIENTS else gradient
     for batch in validation.check_batches(batches, x.shape[0]):
         part, labels = (xp.take(array, xp.asarray(batch, device=x.device), axis=0) for array in (x, right))
         losses.append(_loss(params, part, labels))
-        params = Params(*(p - rate * g for p, g in zip(params, gradient(params, part, labels, **options), strict=True)))
+        params = Params(*(p - rate * g for p, g in zip(params, differentiate(params, part, labels), strict=True)))
     return params, xp.stack(losses)
 
 
-def _checked(params, x, t, h=1e-4, memory=validation.MEMORY):
-    sizes = check_net(params, x)
+def _checked(params, x, t, h=1e-4, memory=defaults.MEMORY):
+    magnitudes = check_net(params, x)
     labels = validation.check_labels(to_numpy(t) if isinstance(t, Array) else t, x.shape[0], params.b2.size)
     right = xp.asarray(np.eye(params.b2.size)[labels], dtype=x.dtype, device=x.device)  # one-hot rows
-    return right, sizes, validation.check_step(h), validation.check_memory(memory)
+    return right, magnitudes, validation.check_h(h), validation.check_memory(memory)
 
 
 def _sigmoid(a):
@@ -125,7 +124,7 @@ def _loss(params, x, right):
 
 def _layers(
     params, x, right
-):  # the inputs of each, and D of its units at shifts of theirs (reference/loss_difference.py)
+):  # the inputs of each, and D (reference/loss_difference.py) of its units
     a1, z1, y = _forward(params, x)
     y_t, others = xp.sum(y * right, axis=1, keepdims=True), (y * (1 - right))[:, :, None]
     V1 = params.W2.T - (right @ params.W2.T)[:, None, :]  # (B, O, H)

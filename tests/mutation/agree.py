@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from comparison.agreement.cases import check
+from comparison.agreement.cases import check_subject
 from comparison.agreement.comparison import Agreement, Subject, random_problem
-from ports.protocol import STRATEGIES
+from reference.defaults import STRATEGIES
 from problems import subjects
 
 
