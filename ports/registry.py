@@ -86,7 +86,7 @@ def _import_errors(port: str, module: str) -> Iterator[None]:
             raise _no_such_port(port) from error
         if missing and importlib.util.find_spec(missing.partition(".")[0]) is None:
             raise NotRunError(f"{missing} is not installed.") from error
-        raise PortError(f"The port {port!r} must be importable, got {_location(error)}.") from error
+        raise PortError(f"The port {port!r} must be importable, got {describe_error(error)}.") from error
 
 
 def _missing_module(error: BaseException | None) -> str | None:
@@ -100,7 +100,7 @@ def _no_such_port(name: str) -> PortError:
     return PortError(f"A backend must be one of {', '.join(names())}, a module or a .py file, got {name!r}.")
 
 
-def _location(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Describe an error and where it was raised, as part of a sentence."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     file, line, message = frame.filename, frame.lineno, str(error)
