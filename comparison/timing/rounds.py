@@ -165,7 +165,7 @@ def best_of(seconds: np.ndarray) -> int:
 
 
 def ratios(seconds: np.ndarray, base: int, comparisons: int | None = None) -> list[Interval]:
-    """Compute how many times as long as contender `base` each takes: the median of the rounds' ratios, and its interval.
+    """Compute how many times as long as contender `base` each takes: the median of the rounds' ratios and its interval.
 
     All intervals hold together with 95%: each has the level 1 - ERROR / comparisons (Bonferroni); by default there are
     C - 1 comparisons.

@@ -115,7 +115,7 @@ def make_runs(
 
 
 def _make_joint_train(subject: Subject | None, strategy: str, task: Task, batch: int) -> Train:
-    """Return the function that trains and waits for all processes that take part; it does nothing in other processes."""
+    """Return the function that trains and waits for all processes that take part; it does nothing in the others."""
     if subject is None:
         return lambda steps: None
     train, port = make_train(subject, strategy, task, STEP_SAMPLES, batch), subject.port
