@@ -9,11 +9,12 @@ import errno
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from comparison.commands import processes
 
 if TYPE_CHECKING:
+    from reference.files import ExclusiveFile
     from reference.training import Progress
 
 FORMER_NAMES = {"step": "h", "chunk_memory": "memory"}
@@ -21,7 +22,7 @@ FORMER_NAMES = {"step": "h", "chunk_memory": "memory"}
 
 
 class CheckpointWriter:
-    """Writes the last resumable progress of a run to a file; with no `path`, nothing.
+    """Writes the last resumable progress of a run to a file, from which it keeps other runs; with no `path`, nothing.
 
     Parameters
     ----------
@@ -37,6 +38,19 @@ class CheckpointWriter:
         self.path, self.settings, self._every, self._environment = path, settings, every, environment
         self._written = -1
         self._last: Progress | None = None
+        self._file: ExclusiveFile | None = None  # on the first rank only
+
+    def __enter__(self) -> Self:
+        """Lock the file if it is there; BusyFileError if another run is writing it."""
+        from reference.files import ExclusiveFile
+
+        if self.path is not None and processes.is_first():
+            self._file = ExclusiveFile(self.path).__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
 
     def load(self, start: Progress, *, resume: bool, overwrite: bool) -> Progress:
         """Return the progress to begin from: `start`, or that of the file if it is to be resumed.
@@ -83,15 +97,15 @@ class CheckpointWriter:
 
     def write_first(self, start: Progress, iterations: int) -> None:
         """Write the beginning of the run, before any work: a full disk or a closed folder loses nothing yet."""
-        from reference import checkpoints
+        from reference.files import remove_stale
 
-        if self.path is None or not processes.is_first():
+        if self.path is None or self._file is None:
             return
-        checkpoints.sweep(self.path)
+        folder = os.path.dirname(os.path.realpath(self.path))
+        remove_stale(folder)
         self.update(start)
         size = sum(p.nbytes for p in start.params) + 32 * iterations  # of a loss, and an epoch's accuracies
-        free = shutil.disk_usage(os.path.dirname(os.path.realpath(self.path))).free
-        if free < size:
+        if shutil.disk_usage(folder).free < size:
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({size:,} bytes)", self.path)
 
     def update(self, now: Progress) -> None:
@@ -105,12 +119,10 @@ class CheckpointWriter:
         """Write the last resumable progress, unless it is written already."""
         from reference import checkpoints
 
-        if self.path is None or self._last is None or self._last.iteration == self._written:
-            return
-        if not processes.is_first():
+        if self._file is None or self._last is None or self._last.iteration == self._written:
             return
         try:
-            checkpoints.save(self.path, checkpoints.Checkpoint(self._last, self.settings, self._environment))
+            checkpoints.save(self._file, checkpoints.Checkpoint(self._last, self.settings, self._environment))
         except OSError as error:
             kept = f"; the checkpoint of iteration {self._written} is kept" if self._written >= 0 else ""
             raise OSError(error.errno, f"{error.strerror}{kept}", self.path) from error

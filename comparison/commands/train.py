@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -65,23 +66,24 @@ def run(options: TrainOptions) -> int:
     subjects, not_run = load_subjects(options)
     dtypes = dict.fromkeys(subject.dtype for subject in subjects)
     data = {dtype: load(options.data, dtype=dtype, seed=options.seed) for dtype in dtypes}
-    several = len(subjects) > 1
-    runs = [prepare_run(options, subject, data[subject.dtype], several=several) for subject in subjects]
-    for run in runs:
-        run.checkpoint.write_first(run.progress, options.iterations)
-    for row in not_run if options.prints else ():
-        print(f"{row['backend']}: not run: {row['reason']}")
-    try:
-        ended, crashed = train_all(options, runs)
-    except DivergedError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
-        return DISAGREES
-    write_files(options, {run.subject: run.progress for run in ended}, epoch_length(runs[0].data, options.batch))
+    with ExitStack() as stack:
+        several = len(subjects) > 1
+        runs = [prepare_run(options, subject, data[subject.dtype], stack, several=several) for subject in subjects]
+        for prepared in runs:
+            prepared.checkpoint.write_first(prepared.progress, options.iterations)
+        for row in not_run if options.prints else ():
+            print(f"{row['backend']}: not run: {row['reason']}")
+        try:
+            ended, crashed = train_all(options, runs)
+        except DivergedError as error:
+            print(f"compare.py: {error}", file=sys.stderr)
+            return DISAGREES
+    write_files(options, {end.subject: end.progress for end in ended}, epoch_length(runs[0].data, options.batch))
     drifts, not_compared = _compare(options, ended) if len(ended) > 1 and processes.is_first() else ([], [])
     if options.prints:
         _print_drifts(drifts, not_compared)
     if options.json:
-        results = {"runs": [_run_as_json(run) for run in ended], "drifts": [_drift_as_json(row) for row in drifts]}
+        results = {"runs": [_run_as_json(end) for end in ended], "drifts": [_drift_as_json(row) for row in drifts]}
         missing = {"not_compared": not_compared, "not_run": not_run, "crashed": crashed}
         write_json(options.json, "train", options, results | missing)
     return CRASHED if crashed else AGREES if all(row.agrees for row in drifts) else DISAGREES

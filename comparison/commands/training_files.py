@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +37,11 @@ def check_files(options: TrainOptions) -> None:
 
 
 def _check_writable(option: str, path: Path) -> None:
+    from reference.files import check_writable
+
     if path.is_dir():
         raise ValueError(f"`--{option}` must be a file, got the folder {str(path)!r}.")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    check_writable(path)
 
 
 def file_of_run(path: str, subject: Subject, *, several: bool) -> str:
@@ -56,7 +54,7 @@ def file_of_run(path: str, subject: Subject, *, several: bool) -> str:
 
 def write_files(options: TrainOptions, ends: Mapping[Subject, Progress], epoch: int) -> None:
     """Write the files that the options name, from the ends of runs with `epoch` iterations an epoch."""
-    from reference.checkpoints import write_whole
+    from reference.files import write_atomically
     from reference.params import save_params
 
     if options.save:
@@ -64,14 +62,14 @@ def write_files(options: TrainOptions, ends: Mapping[Subject, Progress], epoch: 
             save_params(file_of_run(options.save, subject, several=len(ends) > 1), end.params)
     by_name = {(subject.name, subject.dtype): end for subject, end in ends.items()}
     if options.history:
-        write_whole(options.history, [history_text(by_name, Path(options.history).suffix).encode()])
+        write_atomically(options.history, [history_text(by_name, Path(options.history).suffix).encode()])
     if options.plot and ends:
         from comparison.report.training_figure import Curves, training_figure
 
         image = io.BytesIO()
         figure = training_figure({name: Curves(end.losses, end.accuracies) for name, end in by_name.items()}, epoch)
         figure.savefig(image, format=Path(options.plot).suffix[1:], dpi=150)
-        write_whole(options.plot, [image.getvalue()])
+        write_atomically(options.plot, [image.getvalue()])
 
 
 def history_text(runs: Mapping[tuple[str, str], Progress], ending: str) -> str:

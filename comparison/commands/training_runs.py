@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comparison.commands import processes
@@ -42,8 +42,11 @@ class Run(NamedTuple):
         return f"{self.subject.name} {self.subject.dtype}"
 
 
-def prepare_run(options: TrainOptions, subject: Subject, data: Dataset, *, several: bool) -> Run:
-    """Return a run at its beginning, or where it is to be resumed, with every rule checked."""
+def prepare_run(options: TrainOptions, subject: Subject, data: Dataset, stack: ExitStack, *, several: bool) -> Run:
+    """Return a run at its beginning, or where it is to be resumed, with every rule checked.
+
+    Its checkpoint is locked until the `stack` is closed.
+    """
     from reference.checkpoints import data_hash
     from reference.idx import CLASSES
     from reference.training import begin, check_run
@@ -55,7 +58,7 @@ def prepare_run(options: TrainOptions, subject: Subject, data: Dataset, *, sever
     net = init(data.x_train.shape[1], options.hidden, CLASSES, seed=options.seed, dtype=subject.dtype)
     path = options.checkpoint and file_of_run(options.checkpoint, subject, several=several)
     settings, machine = _checkpoint_settings(options, subject), _checkpoint_environment(options, subject)
-    checkpoint = CheckpointWriter(path, options.every, settings, machine)
+    checkpoint = stack.enter_context(CheckpointWriter(path, options.every, settings, machine))
     start = begin(net, options.seed)
     check_run(subject.port, start, **training_options(options))
     if path is not None:
