@@ -102,6 +102,14 @@ class TrainOptions(OutputOptions, ProblemOptions):
 Options = TypeVar("Options", bound=Selection)
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults of options that have one: neither flags nor what is left out."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = isinstance(action.default, str | float) or type(action.default) is int
+        return super()._get_help_string(action) if has_default else action.help
+
+
 def new_command(
     commands: Any,
     run: Callable[[Any], int],
@@ -130,7 +138,7 @@ def new_command(
         help=help,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     parser.set_defaults(run=run, make_options=partial(_make_options, options, derive))
     return parser

@@ -68,7 +68,8 @@ def join(command: str, options: Options) -> Options:
     if is_first():
         return options
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, as long as the process
-    return replace(options, **{field.name: None for field in fields(options) if field.name in FILES})
+    no_files: dict[str, Any] = {field.name: None for field in fields(options) if field.name in FILES}
+    return replace(options, **no_files)
 
 
 def _check_command(command: str, options: Selection) -> None:

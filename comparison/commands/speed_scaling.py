@@ -56,7 +56,8 @@ def _scalable(subjects: list[Subject]) -> tuple[list[Subject], list[dict[str, st
 
     ranks = processes.count()
     reason = "in ranks of torchrun" if ranks > 1 else "on a part of its devices"
-    scalable, names = [], {}
+    scalable: list[Subject] = []
+    names: dict[str, None] = {}
     for subject in subjects:
         port: Any = subject.port
         if isinstance(port, DistributedPort) and len(port.gather(None)) == ranks:

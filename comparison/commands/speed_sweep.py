@@ -37,8 +37,8 @@ def sweep(
     code = AGREES
     for size in sizes:
         data_of_size = _with_inputs(data, size, options.seed) if over == "inputs" else data
-        if over != "inputs":
-            options_of_size = replace(options_of_size, **{over: size})
+        change: dict[str, Any] = {} if over == "inputs" else {over: size}
+        options_of_size = replace(options_of_size, **change)
         problem = make_problem(options_of_size, data_of_size, options.strategy)
         task = benchmark.make_task(options_of_size, problem, data_of_size)
         calls = benchmark.make_first_calls(options_of_size, subjects, task, peer=options.peer)

@@ -43,7 +43,7 @@ def continue_in_child(never_joined: str, lost_others: str) -> Callable[[], objec
 
 
 def _take_over(number: int) -> TextIO:
-    """Open the stream anew for Python only: what native code prints is dropped. Gloo prints on stdout as it connects."""
+    """Open the stream anew for Python only: what native code prints is dropped, as Gloo prints on stdout."""
     stream = open(os.dup(number), "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
     os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     return stream
