@@ -71,7 +71,7 @@ class CheckpointWriter:
         exists = os.path.lexists(path)
         if exists and not (resume or overwrite):
             raise CheckpointError(
-                f"{path} must not be there yet, got one: --resume goes on from it, --overwrite begins anew."
+                f"{path} must not be there yet, got one: --resume resumes it, --overwrite begins anew."
             )
         if resume and not exists:
             print(f"compare.py: {path} is not there yet: training begins anew.", file=sys.stderr)
@@ -89,7 +89,7 @@ class CheckpointWriter:
         changed = [name for name, value in self._environment.items() if checkpoint.environment.get(name) != value]
         if changed:
             print(
-                f"compare.py: {path} was written with another {', '.join(changed)}: the run goes on, but the same bits "
+                f"compare.py: {path} was written with another {', '.join(changed)}: the run continues, but the same bits "
                 "as without the interruption are no longer promised.",
                 file=sys.stderr,
             )

@@ -145,7 +145,7 @@ def _join_jax_processes() -> None:
     report_joined = supervisor.continue_in_child(
         f"The {number} processes must meet at {address} within {timeout_seconds()} s (FDNET_PATIENCE), got no answer "
         "there or too few of them.",
-        f"Process {index} can't go on: another has ended, or has failed; --resume goes on from a checkpoint.",
+        f"Process {index} can't go on: another has ended, or has failed; --resume resumes from a checkpoint.",
     )
     from ports.jax_port import processes
 

@@ -77,7 +77,7 @@ def run(options: SpeedOptions) -> int:
         write_json(options.json, "speed", options, ranking.as_json())
     if options.prints:
         benchmark.print_ranking(options, ranking)
-    return exit_code(outcome) or benchmark.crash_code(calls) or _check_slower(options, ranking.timings)
+    return exit_code(outcome) or benchmark.crash_code(calls) or _check_slower(ranking.timings, options.fail_if_slower)
 
 
 def _check(options: SpeedOptions) -> None:
@@ -99,9 +99,8 @@ def _check(options: SpeedOptions) -> None:
             raise ValueError(f"`devices` must be one number with --{name.replace('_', '-')}, got {counts}.")
 
 
-def _check_slower(options: SpeedOptions, timings: list[Timing]) -> int:
-    """Return the exit code of --fail-if-slower, having printed what is slower."""
-    limit = options.fail_if_slower
+def _check_slower(timings: list[Timing], limit: float | None) -> int:
+    """Print what is slower than the limit for sure, and return the exit code of --fail-if-slower."""
     if limit is None:
         return AGREES
     slower = [t for t in timings if t.contender.ranked and t.ratio and t.ratio.low > limit]
