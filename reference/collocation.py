@@ -226,10 +226,11 @@ def odd_basis(v: Array, count: int) -> list[Array]:
     """Compute the `count` functions v, v^3, T_5(v), T_7(v), ..., by T_{n+2} = 2 T_2 T_n - T_{n-2}."""
     basis = [v]
     if count > 1:
-        square = v * v
-        basis.append(square * v)
+        cube = v * v
+        cube *= v
+        basis.append(cube)
     if count > 2:
-        before, last, twice_T2 = v, 4 * basis[1] - 3 * v, 4 * square - 2
+        before, last, twice_T2 = v, 4 * cube - 3 * v, 4 * v * v - 2
         for _ in range(2, count):
             before, last = last, twice_T2 * last - before
             basis.append(last)

@@ -16,8 +16,8 @@ The sum leaves out k = t: summed over all k it would cancel wherever y_t is near
 * A bias is a weight whose input is 1.
 
 **Units.** Shifts come as multiples v of a `scale`, the largest shift (for the output layer h), and moves, sums and
-differences are divided by it: D(scale v) / scale is as large as the slope, however small h is. So nothing leaves the
-range of the dtype where the result lies in it, and products with `scale` may underflow without harm.
+differences are divided by it: D(scale v) / (2 scale) is as large as the slope, however small h is. So nothing leaves
+the range of the dtype where the result lies in it, and products with `scale` may underflow without harm.
 
 **Power sums.** While every |dz V| is small, V = W2[j, k] - W2[j, t], expm1 is a polynomial and S / scale =
 sum_n P_n (dz / scale)^n with P_n[b, j] = sum_{k != t} y_k V (scale V)^(n-1) / n!, shared by all shifts of a unit.
@@ -135,28 +135,47 @@ def binomial_sum(Q: np.ndarray, c: np.ndarray) -> np.ndarray:
     return total
 
 
-def hidden_difference(base: Base, v: np.ndarray, scale: float, plan: Plan) -> np.ndarray:
-    """Compute D(scale v) / scale for the shift scale v >= 0 of each hidden unit's input.
+class Shift(NamedTuple):
+    """Shifts by +scale v and by -scale v."""
 
-    v broadcasts against (B, H), and so does the result.
+    v: np.ndarray  # v >= 0
+    e: np.ndarray  # (2, ...), expm1(+-scale v) / scale
+
+
+def make_shift(v: np.ndarray, scale: float, terms: int) -> Shift:
+    """Prepare the shifts by +-scale v, v of at least two axes."""
+    return Shift(v, scaled_expm1(np.stack((v, -v)), scale, terms))
+
+
+def hidden_difference(base: Base, shift: Shift, scale: float, plan: Plan) -> np.ndarray:
+    """Compute D / (2 scale) for the shift of each hidden unit's input.
+
+    `shift` broadcasts against (B, H), and so does the result.
     """
-    moves = unit_moves(base, v, scale, plan)
+    moves = unit_moves(base, shift, scale, plan)
     if not plan.terms:
         return difference_by_exponentials(base, *moves, scale)
     above, below = polynomial(base.power_sums, moves)
-    mean = (1 + base.r) / 2 * (above + below) + scale * base.r * above * below
-    return 2 * scaled_arctanh(base.q / 2 * (above - below) / (1 + scale * mean), scale, plan.arctanh_terms)
+    mean = above + below
+    mean *= (1 + base.r) / 2
+    product = scale * base.r * above
+    product *= below
+    mean += product
+    mean *= scale
+    mean += 1
+    ratio = above - below
+    ratio *= base.q / 2
+    ratio /= mean
+    return scaled_arctanh(ratio, scale, plan.arctanh_terms)
 
 
-def unit_moves(base: Base, v: np.ndarray, scale: float, plan: Plan) -> np.ndarray:
-    """Compute dz / scale for the shifts by +scale v and -scale v, (2, ..., B, H)."""
-    v = np.atleast_2d(v)
-    e = scaled_expm1(np.stack((v, -v)), scale, plan.shift_terms)
+def unit_moves(base: Base, shift: Shift, scale: float, plan: Plan) -> np.ndarray:
+    """Compute dz / scale for the shifts to either side, (2, ..., B, H)."""
     if plan.small_shifts:
         with np.errstate(divide="ignore", over="ignore"):  # infinite where a shift is too small to move anything
-            poles = 1 / e
+            poles = 1 / shift.e
         return base.z1 * base.one_minus_z1 / (scale * base.z1 + poles)
-    s, e = scale * v, e[1]  # the denominators would cancel
+    s, e = scale * shift.v, shift.e[1]  # the denominators would cancel
     return np.stack((-sigmoid(base.a1 + s) * base.one_minus_z1 * e, base.z1 * sigmoid(s - base.a1) * e))
 
 
@@ -170,7 +189,7 @@ def polynomial(power_sums: np.ndarray, dz: np.ndarray) -> np.ndarray:
 
 
 def difference_by_exponentials(base: Base, up: np.ndarray, down: np.ndarray, scale: float) -> np.ndarray:
-    """Compute D / scale for moves of any size, which are divided by `scale`.
+    """Compute D / (2 scale) for moves of any size, which are divided by `scale`.
 
     With A(+-) = sum_k exp(a2_k - a2_t + dz(+-) V), y_t becomes 1 / A and D is the signed log1p(|A(+) - A(-)| /
     (A(lesser) (1 + DELTA A(greater)))). The terms of A(+) - A(-) are exp(the larger exponent) times
@@ -186,7 +205,7 @@ def difference_by_exponentials(base: Base, up: np.ndarray, down: np.ndarray, sca
     lesser, lesser_log = np.where(rises, minus, plus), np.log(np.where(rises, minus_sum, plus_sum))
     greater = np.where(rises, plus + np.log(plus_sum), minus + np.log(minus_sum))
     exponent = (top[..., 0, :] - lesser) - lesser_log - np.logaddexp(math.log(DELTA) + greater, 0)
-    return np.sign(change) * np.log1p(np.abs(change) * np.exp(exponent)) / scale
+    return np.sign(change) * np.log1p(np.abs(change) * np.exp(exponent)) / (2 * scale)
 
 
 def cut_exponents(base: Base, move: np.ndarray, half_margin: np.ndarray) -> np.ndarray:
@@ -202,12 +221,16 @@ def scaled_exponential_sum(exponents: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return top[..., 0, :], np.exp(exponents - top).sum(axis=-2)
 
 
-def output_difference(base: Base, v: np.ndarray, h: float, plan: Plan) -> np.ndarray:
-    """Compute D(h v) / h for the shift h v >= 0 of each logit; v broadcasts against (B, O), and so does the result."""
-    e, f = scaled_expm1(v, h, plan.output_shift_terms), scaled_expm1(-v, h, plan.output_shift_terms)
-    first, second = (1 + base.r) / 2 * h * (e + f), base.r * (h * e) * (h * f)
-    ratio = base.q / 2 * (e - f) * base.abs_delta / (1 + (first + second * base.abs_delta) * base.abs_delta)
-    differences = 2 * scaled_arctanh(ratio, h, plan.output_arctanh_terms)
+def output_difference(base: Base, shift: Shift, h: float, plan: Plan) -> np.ndarray:
+    """Compute D / (2 h) for the shift of each logit; `shift` broadcasts against (B, O), and so does the result."""
+    e, f = shift.e
+    ratio = (e - f) * (base.q / 2) * base.abs_delta
+    denominator = base.r * (h * e) * (h * f) * base.abs_delta
+    denominator += h * (e + f) * ((1 + base.r) / 2)
+    denominator *= base.abs_delta
+    denominator += 1
+    ratio /= denominator
+    differences = scaled_arctanh(ratio, h, plan.output_arctanh_terms)
     differences[..., np.arange(len(base.labels)), base.labels] *= -1
     return differences
 

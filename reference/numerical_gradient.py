@@ -5,7 +5,8 @@ differences without subtracting losses (reference/loss_difference.py), from only
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,9 @@ from reference.collocation import (
 from reference.defaults import MEMORY, H
 from reference.loss_difference import (
     Base,
+    Shift,
     hidden_difference,
+    make_shift,
     multiply_powers,
     output_difference,
     sum_powers,
@@ -187,17 +190,20 @@ def structured_gradient(
     params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, plan: Plan, max_abs_x: float
 ) -> tuple[np.floating, Params]:
     """Compute the loss and the gradient of `structured`, unchecked."""
-    total, loss, one = Params(*map(np.zeros_like, params)), x.dtype.type(0), np.ones((), x.dtype)
+    total, loss, one = Params(*map(np.zeros_like, params)), x.dtype.type(0), np.ones((1, 1), x.dtype)
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes(params, plan) * len(params.b1)))))
     scale = shift_scale(h, max_abs_x)
+    bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
+    output_bias_shift = make_shift(one, h, plan.output_shift_terms)
     for rows in slices(len(x), int(memory // structured_row_bytes(params, plan))):
         base = unperturbed_pass(params, x[rows], labels[rows], scale, plan.terms, sum_powers)
         add_input_differences(total.W1, base, x[rows], h / scale, scale, plan, pairs)
-        total.b1[:] += hidden_difference(base, h / scale * one, scale, plan).sum(axis=0)
-        total.W2[:] += output_difference(base, base.z1.T[:, :, None], h, plan).sum(axis=1)  # (H, b, O)
-        total.b2[:] += output_difference(base, one, h, plan).sum(axis=0)
+        total.b1[:] += hidden_difference(base, bias_shift, scale, plan).sum(axis=0)
+        z1_shift = make_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
+        total.W2[:] += output_difference(base, z1_shift, h, plan).sum(axis=1)  # (H, b, O)
+        total.b2[:] += output_difference(base, output_bias_shift, h, plan).sum(axis=0)
         loss += base.loss.sum()
-    hidden, output = scale / (2 * h * len(x)), 1 / (2 * len(x))
+    hidden, output = scale / h / len(x), 1 / len(x)
     return loss / len(x), Params(total.W1 * hidden, total.b1 * hidden, total.W2 * output, total.b2 * output)
 
 
@@ -219,7 +225,8 @@ def add_input_differences(
     for part in slices(len(inputs), pairs):
         i, b = inputs[part], samples[part]
         value = x[b, i][:, None]
-        differences = np.sign(value) * hidden_difference(base.take(b), factor * np.abs(value), scale, plan)  # (P, H)
+        shift = make_shift(factor * np.abs(value), scale, plan.shift_terms)
+        differences = np.sign(value) * hidden_difference(base.take(b), shift, scale, plan)  # (P, H)
         first = np.flatnonzero(np.diff(i, prepend=-1))  # pairs are sorted by input
         total[i[first]] += np.add.reduceat(differences, first, axis=0)
 
@@ -253,43 +260,67 @@ def collocated_gradient(
     """Compute the loss and the gradient of `collocated`, unchecked; where it does not collocate, `structured`'s."""
     if not plan.collocates:
         return structured_gradient(params, x, labels, h, memory, plan, max_abs_x)
-    total, loss = None, x.dtype.type(0)
+    total, loss, nodes = None, x.dtype.type(0), make_nodes(h, max_abs_x, plan, x.dtype)
     for rows in slices(len(x), int(memory // collocated_row_bytes(params, plan))):
-        scale = shift_scale(h, max_abs_x)
-        base = unperturbed_pass(params, x[rows], labels[rows], scale, plan.terms, multiply_powers)
-        part = collocated_sums(base, x[rows], h, largest_shift(h, max_abs_x), 2 * len(x), plan)
+        base = unperturbed_pass(params, x[rows], labels[rows], nodes.scale, plan.terms, multiply_powers)
+        part = collocated_sums(base, x[rows], h, nodes, len(x), plan)
         total = part if total is None else Params(*map(np.add, total, part))
         loss += base.loss.sum()
     assert total is not None  # no batch is empty
     return loss / len(x), total
 
 
-def collocated_sums(base: Base, x: np.ndarray, h: float, shift: float, divisor: float, plan: Plan) -> Params:
-    """Compute the share of the samples of `base` in the gradient; `shift` is the largest of the hidden layer."""
-    scale = min(1.0, shift)
-    hidden_nodes = (shift / scale * positive_nodes(plan.hidden_nodes)).astype(x.dtype)[:, None, None]
-    output_nodes = positive_nodes(plan.output_nodes).astype(x.dtype)[:, None, None]
-    hidden = hidden_difference(base, hidden_nodes, scale, plan)  # (m, B, H)
-    output = output_difference(base, output_nodes, h, plan)  # (m, B, O)
-    W1, b1 = interpolate(x, h / shift, hidden, scale / h / divisor, plan.mixed)
-    W2, b2 = interpolate(base.z1, 1.0, output, 1 / divisor, plan.output_mixed)
+class Nodes(NamedTuple):
+    """What collocation needs to know of the step and the inputs, made once for many gradients."""
+
+    scale: float  # the unit of the hidden shifts
+    input_factor: float  # h / S, which takes the inputs to [-1, 1]
+    hidden: Shift  # (m, 1, 1)
+    output: Shift
+    hidden_matrix: np.ndarray  # (m, m), from the values at the nodes to the coefficients of the gradient
+    output_matrix: np.ndarray
+
+
+@cache
+def make_nodes(h: float, max_abs_x: float, plan: Plan, dtype: np.dtype) -> Nodes:
+    """Prepare the nodes for the step `h` and inputs of up to `max_abs_x`."""
+    shift, scale = largest_shift(h, max_abs_x), shift_scale(h, max_abs_x)
+    hidden = (shift / scale * positive_nodes(plan.hidden_nodes)).astype(dtype)[:, None, None]
+    output = positive_nodes(plan.output_nodes).astype(dtype)[:, None, None]
+    return Nodes(
+        scale=scale,
+        input_factor=h / shift,
+        hidden=make_shift(hidden, scale, plan.shift_terms),
+        output=make_shift(output, h, plan.output_shift_terms),
+        hidden_matrix=scale / h * interpolation_matrix(plan.hidden_nodes),
+        output_matrix=interpolation_matrix(plan.output_nodes),
+    )
+
+
+def collocated_sums(base: Base, x: np.ndarray, h: float, nodes: Nodes, samples: int, plan: Plan) -> Params:
+    """Compute the share of the samples of `base` in the gradient of a batch of `samples`."""
+    hidden = hidden_difference(base, nodes.hidden, nodes.scale, plan)  # (m, B, H)
+    output = output_difference(base, nodes.output, h, plan)  # (m, B, O)
+    W1, b1 = interpolate(x, nodes.input_factor, hidden, nodes.hidden_matrix / samples, plan.mixed)
+    W2, b2 = interpolate(base.z1, 1.0, output, nodes.output_matrix / samples, plan.output_mixed)
     return Params(W1, b1, W2, b2)
 
 
 def interpolate(
-    inputs: np.ndarray, scale: float, values: np.ndarray, factor: float, mixed: bool
+    inputs: np.ndarray, factor: float, values: np.ndarray, matrix: np.ndarray, mixed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the interpolated differences over the samples, times `factor`.
+    """Sum the interpolated differences over the samples.
 
     Parameters
     ----------
     inputs : (B, I) array
         Inputs of the layer; a bias has the input 1.
-    scale : float
-        h / S, which takes the largest shift to 1.
+    factor : float
+        What takes the inputs to [-1, 1].
     values : (m, B, H) array
         The differences at the nodes.
-    factor : float
+    matrix : (m, m) array
+        From the values at the nodes to the coefficients of v, v^3, T_5(v), ...
     mixed : bool
         Whether float32 serves for all but the first product, where it holds what it must.
 
@@ -297,16 +328,15 @@ def interpolate(
     -------
     (I, H) array, (H,) array
     """
-    matrix = (factor * interpolation_matrix(len(values))).astype(values.dtype)
-    coefficients = [combine(row, values) for row in matrix]  # of (B, H)
-    bias = combine(odd_basis(values.dtype.type(scale), len(values)), [c.sum(axis=0) for c in coefficients])
-    inputs = inputs if scale == 1 else inputs * scale
+    coefficients = [combine(row, values) for row in matrix.astype(values.dtype)]  # of (B, H)
+    bias = combine(odd_basis(values.dtype.type(factor), len(values)), [c.sum(axis=0) for c in coefficients])
+    inputs = inputs if factor == 1 else inputs * factor
     weights = inputs.T @ coefficients[0]
     if len(values) > 1:
-        narrow = np.float32 if mixed and float32_holds(coefficients[0]) else values.dtype
-        basis = odd_basis(inputs.astype(narrow, copy=False), len(values))
+        dtype = np.float32 if mixed and float32_holds(coefficients[0]) else values.dtype
+        basis = odd_basis(inputs.astype(dtype, copy=False), len(values))
         for b, c in zip(basis[1:], coefficients[1:], strict=True):
-            weights += b.T @ c.astype(narrow, copy=False)
+            weights += b.T @ c.astype(dtype, copy=False)
     return weights, bias
 
 
