@@ -43,7 +43,7 @@ inputs may be taken in float32. As |c_2| <= S^3 / 24 max|D^(3)|, and D^(3)(s) is
 4.5 V^2 F; those of z1 by the shift no more than z1 (1 - z1) <= 1/4 each), the second coefficient is at most
 S^2 / 24 exp(S + 2 theta) (1 + 1.5 V + 0.28 V^2) of the slope's terms; for a logit h^2 / 24
 exp(2 h) 4.5. float32 is taken where its unit roundoff of that much is at most 4 u, which is what interpolation is
-allowed. What float32 can't hold for its range is up to whoever calculates: see `FLOAT32_LEAST`.
+allowed. reference/interpolation.py watches its range.
 """
 
 import contextlib
@@ -53,14 +53,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from reference.validation import Magnitudes, unit_roundoff
 
 Result = TypeVar("Result")
-Array = TypeVar("Array", bound=Any)
 
 MAX_NODES = 8
 """With more nodes than these, `collocated` hands over to `structured`."""
@@ -68,13 +67,6 @@ MAX_TERMS = 12
 """With more terms than these, the functions are evaluated themselves."""
 MAX_SPREAD = 1e100
 """A larger spread of W2 than this, at which no power sums apply, changes no plan."""
-FLOAT32_LEAST = 2.0**-60
-"""Where the first coefficient is 0 or at least as large as this, float32 holds the others' products, or loses nothing.
-
-With t = 2^-126, its least normal number, and rho <= 2^-27, the second coefficient relative to the first, c, a product
-c rho v^3 with an input v <= 1 is lost where it is below t. Relative to c v that is at most min(rho v^2, t / (c v)), and
-for the worst v rho^(1/3) (t / c)^(2/3): at most u = 2^-53 from c = t rho^(1/2) / u^(3/2) = 2^-60 on.
-"""
 
 
 class Plan(NamedTuple):
@@ -208,33 +200,6 @@ def chebyshev_transform(count: int) -> np.ndarray:
     odd = 2 * np.arange(1, count + 1) - 1
     quarters = odd[:, None] * odd % (8 * count + 4)  # the angle in units of pi / (4m + 2), within one turn
     return 4 / (2 * count + 1) * np.cos(quarters * math.pi / (4 * count + 2))
-
-
-def interpolation_matrix(count: int) -> np.ndarray:
-    """Return the matrix from an odd function's values at the nodes to its coefficients of v, v^3, T_5, T_7, ....
-
-    v^3 costs less than T_3 = 4 v^3 - 3 v.
-    """
-    matrix = chebyshev_transform(count)
-    if count > 1:
-        matrix[0] -= 3 * matrix[1]
-        matrix[1] *= 4
-    return matrix
-
-
-def odd_basis(v: Array, count: int) -> list[Array]:
-    """Compute the `count` functions v, v^3, T_5(v), T_7(v), ..., by T_{n+2} = 2 T_2 T_n - T_{n-2}."""
-    basis = [v]
-    if count > 1:
-        cube = v * v
-        cube *= v
-        basis.append(cube)
-    if count > 2:
-        before, last, twice_T2 = v, 4 * cube - 3 * v, 4 * v * v - 2
-        for _ in range(2, count):
-            before, last = last, twice_T2 * last - before
-            basis.append(last)
-    return basis
 
 
 def _round_up(spread: float) -> float:

@@ -48,12 +48,13 @@ class Base(NamedTuple):
     labels: np.ndarray  # (B,)
     loss: np.ndarray  # (B, 1), of each sample
     half_margin: np.ndarray  # (B, O), (a2 - a2[t]) / 2
-    half_V: np.ndarray  # (B, O, H), scale V / 2; with power sums (B, 0, H)
+    half_spread: np.ndarray  # (B, O, H), scale V / 2; with power sums (B, 0, H)
     power_sums: np.ndarray  # (n, B, H), P_n; none where the exponentials are taken
 
     def take(self, samples: np.ndarray) -> Self:
         """Return the pass for `samples`, in their order."""
-        return type(self)(*(field[samples] for field in self[:-1]), self.power_sums[:, samples])
+        fields = {name: field[samples] for name, field in self._asdict().items() if name != "power_sums"}
+        return self._replace(**fields, power_sums=self.power_sums[:, samples])
 
 
 SumPowers = Callable[[np.ndarray, np.ndarray, np.ndarray, float, int], np.ndarray]
@@ -81,7 +82,7 @@ def unperturbed_pass(
         labels=labels,
         loss=-np.log(y_t + DELTA),
         half_margin=half - half[rows, labels][:, None],
-        half_V=np.empty((len(x), 0, len(params.b1)), x.dtype) if terms else scale * halved_spread(params.W2, labels),
+        half_spread=scale * halved_spread(params.W2, labels) if terms == 0 else np.empty((len(x), 0, len(params.b1))),
         power_sums=power_sums(y, params.W2, labels, scale, terms),
     )
 
@@ -109,29 +110,31 @@ def multiply_powers(abs_delta: np.ndarray, W2: np.ndarray, labels: np.ndarray, s
 
     With delta_k = y_k for k != t and delta_t = -sum_{k != t} y_k, which sum to 0, and c = W2[j, :],
 
-        n! P_n = sum_r binomial(n, r) Q_r (-scale c_t)^(n - r),    Q_r = sum_k delta_k c_k (scale c_k)^(r - 1),
+        P_n = sum_r R_r (-scale c_t)^(n - r) / (n - r)!,    R_r = sum_k delta_k c_k (scale c_k)^(r - 1) / r!,
 
     by the binomial theorem. The rounding errors are relative to sum_k |delta_k| |c_k|, as those of the closed form are:
     where columns of W2 are alike, these sums cancel.
     """
     delta = abs_delta.copy()
     delta[np.arange(len(labels)), labels] *= -1
-    Q = np.empty((terms, len(labels), len(W2)), W2.dtype)
+    R = np.empty((terms, len(labels), len(W2)), W2.dtype)
     power, scaled = W2.T, scale * W2.T  # (O, H)
     for r in range(terms):
-        np.matmul(delta, power, out=Q[r])
-        power = power * scaled if r + 1 < terms else power
-    for n in range(terms, 1, -1):  # Q_n is needed for P_n and beyond only
-        Q[n - 1] = binomial_sum(Q[:n], -scaled[labels]) / math.factorial(n)
-    return Q
+        np.matmul(delta, power, out=R[r])
+        power = power * (scaled / (r + 2)) if r + 1 < terms else power
+    minus_c_t = -scaled[labels] if terms > 1 else scaled
+    for n in range(terms, 1, -1):  # R_n is needed for P_n and beyond only
+        R[n - 1] = binomial_sum(R[:n], minus_c_t)
+    return R
 
 
-def binomial_sum(Q: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Compute sum_r binomial(n, r) Q_r c^(n - r), r = 1, ..., n, by Horner's rule; n = len(Q)."""
-    total = len(Q) * Q[0]
-    for r in range(2, len(Q) + 1):
-        total *= c
-        total += math.comb(len(Q), r) * Q[r - 1]
+def binomial_sum(R: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Compute sum_r R_r c^(n - r) / (n - r)!, r = 1, ..., n, by Horner's rule; n = len(R)."""
+    total = R[0]
+    for r in range(1, len(R)):
+        total = total * c
+        total /= len(R) - r
+        total += R[r]
     return total
 
 
@@ -154,7 +157,7 @@ def hidden_difference(base: Base, shift: Shift, scale: float, plan: Plan) -> np.
     """
     moves = unit_moves(base, shift, scale, plan)
     if not plan.terms:
-        return difference_by_exponentials(base, *moves, scale)
+        return difference_by_exponentials(base, moves[0], moves[1], scale)
     above, below = polynomial(base.power_sums, moves)
     mean = above + below
     mean *= (1 + base.r) / 2
@@ -211,7 +214,7 @@ def difference_by_exponentials(base: Base, up: np.ndarray, down: np.ndarray, sca
 def cut_exponents(base: Base, move: np.ndarray, half_margin: np.ndarray) -> np.ndarray:
     """Compute 2 half_margin + dz V, (..., B, O, H), and cut it to a quarter of the dtype's range."""
     most = np.finfo(move.dtype).max / 8
-    half = np.clip(half_margin, -most, most)[:, :, None] + move[..., None, :] * base.half_V
+    half = np.clip(half_margin, -most, most)[:, :, None] + move[..., None, :] * base.half_spread
     return 2 * np.clip(half, -most, most)
 
 

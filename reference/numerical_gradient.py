@@ -4,28 +4,15 @@
 differences without subtracting losses (reference/loss_difference.py), from only what a perturbation reaches.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 
-from reference.collocation import (
-    FLOAT32_LEAST,
-    Plan,
-    interpolation_matrix,
-    largest_shift,
-    make_plan,
-    odd_basis,
-    positive_nodes,
-    shift_scale,
-    slices,
-    warn_of_structured,
-)
+from reference.collocation import Plan, make_plan, shift_scale, slices, warn_of_structured
 from reference.defaults import MEMORY, H
+from reference.interpolation import Nodes, interpolate, make_nodes
 from reference.loss_difference import (
     Base,
-    Shift,
     hidden_difference,
     make_shift,
     multiply_powers,
@@ -270,33 +257,6 @@ def collocated_gradient(
     return loss / len(x), total
 
 
-class Nodes(NamedTuple):
-    """What collocation needs to know of the step and the inputs, made once for many gradients."""
-
-    scale: float  # the unit of the hidden shifts
-    input_factor: float  # h / S, which takes the inputs to [-1, 1]
-    hidden: Shift  # (m, 1, 1)
-    output: Shift
-    hidden_matrix: np.ndarray  # (m, m), from the values at the nodes to the coefficients of the gradient
-    output_matrix: np.ndarray
-
-
-@cache
-def make_nodes(h: float, max_abs_x: float, plan: Plan, dtype: np.dtype) -> Nodes:
-    """Prepare the nodes for the step `h` and inputs of up to `max_abs_x`."""
-    shift, scale = largest_shift(h, max_abs_x), shift_scale(h, max_abs_x)
-    hidden = (shift / scale * positive_nodes(plan.hidden_nodes)).astype(dtype)[:, None, None]
-    output = positive_nodes(plan.output_nodes).astype(dtype)[:, None, None]
-    return Nodes(
-        scale=scale,
-        input_factor=h / shift,
-        hidden=make_shift(hidden, scale, plan.shift_terms),
-        output=make_shift(output, h, plan.output_shift_terms),
-        hidden_matrix=scale / h * interpolation_matrix(plan.hidden_nodes),
-        output_matrix=interpolation_matrix(plan.output_nodes),
-    )
-
-
 def collocated_sums(base: Base, x: np.ndarray, h: float, nodes: Nodes, samples: int, plan: Plan) -> Params:
     """Compute the share of the samples of `base` in the gradient of a batch of `samples`."""
     hidden = hidden_difference(base, nodes.hidden, nodes.scale, plan)  # (m, B, H)
@@ -304,54 +264,6 @@ def collocated_sums(base: Base, x: np.ndarray, h: float, nodes: Nodes, samples: 
     W1, b1 = interpolate(x, nodes.input_factor, hidden, nodes.hidden_matrix / samples, plan.mixed)
     W2, b2 = interpolate(base.z1, 1.0, output, nodes.output_matrix / samples, plan.output_mixed)
     return Params(W1, b1, W2, b2)
-
-
-def interpolate(
-    inputs: np.ndarray, factor: float, values: np.ndarray, matrix: np.ndarray, mixed: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the interpolated differences over the samples.
-
-    Parameters
-    ----------
-    inputs : (B, I) array
-        Inputs of the layer; a bias has the input 1.
-    factor : float
-        What takes the inputs to [-1, 1].
-    values : (m, B, H) array
-        The differences at the nodes.
-    matrix : (m, m) array
-        From the values at the nodes to the coefficients of v, v^3, T_5(v), ...
-    mixed : bool
-        Whether float32 serves for all but the first product, where it holds what it must.
-
-    Returns
-    -------
-    (I, H) array, (H,) array
-    """
-    coefficients = [combine(row, values) for row in matrix.astype(values.dtype)]  # of (B, H)
-    bias = combine(odd_basis(values.dtype.type(factor), len(values)), [c.sum(axis=0) for c in coefficients])
-    inputs = inputs if factor == 1 else inputs * factor
-    weights = inputs.T @ coefficients[0]
-    if len(values) > 1:
-        dtype = np.float32 if mixed and float32_holds(coefficients[0]) else values.dtype
-        basis = odd_basis(inputs.astype(dtype, copy=False), len(values))
-        for b, c in zip(basis[1:], coefficients[1:], strict=True):
-            weights += b.T @ c.astype(dtype, copy=False)
-    return weights, bias
-
-
-def combine(factors: Sequence[Any], arrays: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Compute the sum of the arrays, each times its factor: for few and small ones faster than np.tensordot."""
-    total = factors[0] * arrays[0]
-    for factor, array in zip(factors[1:], arrays[1:], strict=True):
-        total += factor * array
-    return total
-
-
-def float32_holds(first: np.ndarray) -> bool:
-    """Return whether float32 loses nothing that shows beside the first coefficients; see `FLOAT32_LEAST`."""
-    magnitude = np.abs(first)
-    return bool(magnitude.min() >= FLOAT32_LEAST or ((magnitude == 0) | (magnitude >= FLOAT32_LEAST)).all())
 
 
 def collocated_row_bytes(params: Params, plan: Plan) -> int:
