@@ -5,52 +5,55 @@ computed. All sizes below are in units of the unit roundoff u of the port's dtyp
 the very numbers that the port was given. What is left to chance is covered by a factor of 4 on every bound, the only
 one.
 
-**Sums.** A port may add n terms c in any order: one by one, in pairs, in blocks, with compensation. Each addition
-rounds by at most u times its result, so that no order is off by more than n u S, S = sum |c|. Most are off by far less:
-where roundings are as often up as down, n of them add up like sqrt(n), and r = sqrt(n)/2 roundings of S are charged
-(one by one, terms of the same size and sign have sqrt(n)/3 as their standard deviation: the partial sums grow evenly,
-and a rounding is spread evenly over half a unit in the last place to either side). That they are is checked: a running
-sum s is a multiple of its own unit in the last place, ulp(s), so that what is lost by adding c depends on c / ulp(s)
-and nothing else, and it is never more than c itself. Terms are as good as random if these quotients are, modulo 1.
-Where they are not, roundings add up:
+**Sums.** A port may add n terms c in any order: one by one, in pairs, in blocks, with compensation. An addition rounds
+by at most u times its result, and no order has larger partial sums than one by one, the largest term first: with S =
+sum |c| and D the mean of its partial sums, relative to S, no order is off by more than n D u S (D is 1/2 for equal
+terms, and 1 where one term outweighs all others). Most are off by far less. Where roundings are as often up as down, n
+of them add up like sqrt(n), and r = sqrt(n)/2 roundings of S are charged: for terms of one size, added one by one, the
+standard deviation is sqrt(n)/3, since partial sums grow evenly and a rounding is spread evenly over [-u s, u s].
 
-* Equal terms round alike: a group of m counts as m^2 independent ones, so that r = sqrt(sum_c a^2 m)/2, where m is the
-  number of terms equal to c and a = min(1, |c| / (u S)), the part of half an ulp that c can lose. Terms are equal if
-  rounding can't tell them apart: by less than u of the largest, or than what the reference itself is sure of.
-* Terms that differ by less than an ulp of their sum round alike too, by and large. N = |sum_c a exp(2 pi i c / ulp)|
-  is n if all do, and about sqrt(n) if none does; chance alone exceeds 4 sqrt(sum_c a^2) once in 10^7. Where N does, N/4
-  is added to r: a bias of N roundings, and no factor of 4 for chance. So for a sum that has come to S, where an ulp is
-  2 u S, and for blocks that have come to S/2, S/4, ..., whose roundings weigh as much less.
+That roundings are of either sign is checked. A running sum s is a multiple of its unit in the last place, so that what
+is lost by adding c depends on nothing but c / ulp(s), modulo 1, and is never more than c. If these numbers are spread
+over [0, 1) like random ones, so are the roundings. Where they are not, roundings add up:
 
-r is never more than n/4, which with the factor of 4 is the bound of all orders; up to 16 terms sqrt(n)/2 will do, since
-4 sqrt(n)/2 >= n/2 is all that equal terms can lose. The products x_i W_ij of a unit's input are taken to be no more
-alike than the weights W_ij, those of the gradient x_i g_j no more than the g_j: r of a layer is that of the weights
-behind each of its units, or the largest of its g_j.
+* Equal terms round alike: a group of m is like m^2 independent ones, so that r = sqrt(sum_c a^2 m)/2, where m is the
+  number of terms equal to c and a = min(1, |c| / (u S)) the share of half an ulp that c can lose. Terms are equal if
+  they differ by less than u of the largest, or by no more than the reference can tell.
+* Terms round alike by and large if they differ by less than an ulp of their sum. N = |sum_c a exp(2 pi i c / ulp)| is n
+  if all do and some sqrt(n) if none does; chance has it at more than 4 sqrt(sum_c a^2) about once in 10^7. Where it is,
+  D N/4 is added to r: a bias of D N roundings of S, with no factor of 4 for chance. N is the largest of all runs of
+  terms from the first on, since a port that adds in order meets one ulp in one run. At S an ulp is 2 u S; sums of
+  blocks that come to S/2^l, where it is as much smaller, weigh 2^-l as much.
+
+r need not be more than D n/4, which with the factor of 4 is the bound of all orders; up to 4 terms sqrt(n)/2 is that,
+and nothing is checked. The products x_i W_ij of a unit's input are taken to be no more alike than its weights W_ij, and
+those of the gradient, x_i g_j, no more than the g_j: r_W1 and r_W2 are those of each unit's weights and bias, r_g is
+the largest of a layer's g_j. r_y is that of a sample's probabilities, r_l of the losses.
 
     e_a1 = r_W1 (|x||W1| + |b1|)             e_z = z (1 - z) e_a1 + 2 z
     e_a2 = e_z |W2| + r_W2 (z |W2| + |b2|) + max_k |a2|
 
-* predictions: y_k is off by y_k (e_a2[k] + sum_l y_l e_a2[l] + 4 + r_y), from its logit, the others', the softmax itself
-  and its sum over the classes.
-* loss: E_b = sum_k q |y_k - [k = t]| e_a2[k] + |l_b| for a sample of loss l_b, and q (2 + r_y) more from the sum over
-  the classes and the addition of DELTA, which round alike for all samples where y_t is near 1. The other errors are
-  independent but for samples that are alike, the w_b whose largest logit lies as far above the mean of all logits as
-  that of b (as for all samples if W1 = 0, whatever their inputs). The sum of errors that are equal within groups of w is
-  the root of the sum of w E^2, and E_L = sqrt(mean_b(w_b E_b^2) / B) + mean_b(q (2 + r_y)) + r_l mean_b |l_b|.
+* predictions: y_k is off by y_k (e_a2[k] + sum_l y_l e_a2[l] + 4 + r_y), from its logit, the others', the softmax
+  itself and its sum over the classes.
+* loss: E_b = sum_k q |y_k - [k = t]| e_a2[k] + |l_b| for a sample of loss l_b. Samples' errors are independent, but for
+  those of the w_b samples that have the logits of b, as all have if W1 = 0; groups of w equal errors E have the root of
+  the sum of w E^2 as that of their sum. (Logits count as equal if the largest of them lies as far above their mean, as
+  far as the dtype can tell.) The sum over the classes and the addition of DELTA, q (2 + r_y), round alike wherever y_t
+  is near 1. So E_L = sqrt(mean_b(w_b E_b^2) / B) + mean_b(q (2 + r_y)) + max(1, r_l) mean_b |l_b|.
 * `loop` and `batched` subtract two such losses and divide by 2 h: an entry is off by at most E_L / h.
 * `structured`, `collocated` and the closed form subtract nothing: an entry is off relative to the terms that it sums.
   With m = sum_l y_l e_a2[l] + r_y, d_k = q y_k (for k = t the sum over the others) and its forward error f_k = d_k
   (e_a2[k] + m + (1 - q) (e_a2[t] + m)) (likewise), the terms of W2[j, k] are z_j d_k / B with forward error (z_j f_k +
   e_z[j] d_k) / B; those of W1[i, j] are x_i g_j / B, g_j = z w sum_k d_k |W2[j, k]|, with forward error x_i z w sum_k
-  |W2[j, k]| (f_k + e_a1[j] d_k) / B. Forward errors of samples are independent as those of the loss are; the
-  evaluation of one term takes 16 roundings (e, the quotient, the logarithm, the transform and, in `collocated`, four of
-  interpolation), of the same kind for all samples, and r_y of a sum over the classes; their sum takes r_g.
+  |W2[j, k]| (f_k + e_a1[j] d_k) / B. Forward errors of samples are as independent as those of the loss. The evaluation
+  of one term takes 16 roundings (e, the quotient, the logarithm, the transform and, in `collocated`, four of
+  interpolation), of the same kind for all samples, and r_y of a sum over the classes; the sum over the samples r_g.
 * accuracy: a sample whose two largest logits are closer than their errors may fall to either side.
 
 A shift of S = h max(1, max|x|) changes the terms by a factor of at most exp(S + 2 theta), theta = tanh(S/4) V + h
 (see reference/collocation.py); where that is more than the losses' own error allows, E_L / h is the bound for all
 strategies. It is taken at the worst net within h: with |p| + h for |p|, and l_b and q |y_k - [k = t]| at their
-largest once S > 0.1, where they are equal and r_l = B/4.
+largest once S > 0.1, where all losses are equal: r_l = max(B/8, sqrt(B)/2).
 
 What underflows is lost: up to the least normal number for y_t, and for each of the O terms of a sample's difference;
 for a unit's output that moves by less, as much times the weights behind it. The difference is then divided by h.
@@ -74,7 +77,7 @@ from reference.validation import unit_roundoff
 
 CHANCE = 4.0
 CERTAIN = 2.0**-44
-"""To how much of its largest term the reference is sure of a term: some hundred roundings of float64."""
+"""Of the largest term, what the reference can tell apart: its own terms are some hundreds of roundings off, at most."""
 
 
 class Problem(NamedTuple):
@@ -125,25 +128,26 @@ def _forward(problem: Problem, dtype: str, h: float = 0.0) -> _Forward:
 
 
 def _roundings(terms: np.ndarray, u: float) -> np.ndarray:
-    """Return r of the sum of `terms` along the first axis, for each column."""
+    """Return r of the sum of `terms` along the first axis, one for each column."""
     count, total = len(terms), np.abs(terms).sum(axis=0)
-    if count <= CHANCE**2:
+    if count <= CHANCE:  # sqrt(count) / 2 >= count / CHANCE, the bound of all orders
         return np.full(total.shape, math.sqrt(count) / 2)
-    halves = terms / np.where(total > 0, u * total, 1)  # of an ulp of the sum
+    nonzero = np.where(total > 0, total, 1)
+    halves = terms / (u * nonzero)  # in halves of an ulp of the sum
     lost = np.minimum(np.abs(halves), 1)
-    equal = np.sqrt((lost**2 * _equal(terms, u)).sum(axis=0)) / 2
-    reached = _mean_partial_sum(np.abs(terms)) / np.where(total > 0, total, 1)
-    return np.clip(equal + reached * _alike(halves) / 4, math.sqrt(count) / 2, count * reached / 4)
+    equal = np.sqrt((lost**2 * _count_equal(terms, u)).sum(axis=0)) / 2
+    mean = _mean_partial_sum(np.abs(terms)) / nonzero
+    return np.clip(equal + mean * _count_alike(halves) / CHANCE, math.sqrt(count) / 2, mean * count / CHANCE)
 
 
 def _mean_partial_sum(sizes: np.ndarray) -> np.ndarray:
-    """Return the mean of each column's partial sums, the largest first: no order of additions has larger ones."""
+    """Return the mean of each column's partial sums, the largest term first."""
     count = len(sizes)
     return np.arange(1, count + 1) @ np.sort(sizes, axis=0) / count
 
 
-def _equal(terms: np.ndarray, u: float) -> np.ndarray:
-    """Return for each term how many of its column are equal to it, itself among them."""
+def _count_equal(terms: np.ndarray, u: float) -> np.ndarray:
+    """Return m: for each term how many of its column are equal to it, itself among them."""
     largest = np.abs(terms).max(axis=0)
     cells = np.rint(terms / np.where(largest > 0, max(u, CERTAIN) * largest, 1))
     order = cells.argsort(axis=0)
@@ -154,22 +158,23 @@ def _equal(terms: np.ndarray, u: float) -> np.ndarray:
     return counts
 
 
-def _alike(halves: np.ndarray) -> np.ndarray:
-    """Return N for each column, 0 where chance explains it; terms are in halves of an ulp of their sum."""
+def _count_alike(halves: np.ndarray) -> np.ndarray:
+    """Return N of each column, 0 where it may be chance; the terms are in halves of an ulp of their sum."""
     alike = np.zeros(halves.shape[1])
-    for level in range(int(math.log2(math.sqrt(len(halves)) / CHANCE)) + 1):  # N of further ones is below chance
-        halves_here = 2**level * halves
-        lost = np.minimum(np.abs(halves_here), 1)
-        together = np.abs((lost * np.exp(1j * math.pi * halves_here)).sum(axis=0))
+    levels = int(math.log2(math.sqrt(len(halves)) / CHANCE)) + 1  # past them, n 2^-l is less than chance
+    for weight in 2.0 ** -np.arange(levels):
+        part = halves / weight  # in halves of an ulp of a block's sum
+        lost = np.minimum(np.abs(part), 1)
+        runs = np.abs((lost * np.exp(1j * math.pi * part)).cumsum(axis=0)).max(axis=0)
         by_chance = CHANCE * np.sqrt((lost**2).sum(axis=0))
-        alike = np.maximum(alike, np.where(together > by_chance, together / 2**level, 0))
+        alike = np.maximum(alike, np.where(runs > by_chance, weight * runs, 0))
     return alike
 
 
 def _alike_samples(net: _Forward, u: float) -> np.ndarray:
-    """Return w, (B, 1): how many samples have the logits of each, as far as rounding can tell."""
-    lead = net.a2.max(axis=1) - net.a2.mean(axis=1)
-    return _equal(lead[:, None], u)
+    """Return w, (B, 1): how many samples have the logits of each, itself among them."""
+    lead = net.a2.max(axis=1, keepdims=True) - net.a2.mean(axis=1, keepdims=True)
+    return _count_equal(lead, u)
 
 
 def predictions_bound(problem: Problem, dtype: str) -> np.ndarray:
@@ -186,7 +191,7 @@ def loss_bound(problem: Problem, dtype: str, h: float = 0.0, largest_shift: floa
     roundings = float(_roundings(loss, u)[0])
     if largest_shift > 0.1:
         weight, loss = np.ones_like(weight), np.full_like(loss, -math.log(DELTA))
-        roundings = max(roundings, samples / 4)
+        roundings = max(samples / 8, math.sqrt(samples) / 2)
     size = np.abs(loss)
     errors = (weight * net.e_a2).sum(axis=1, keepdims=True) + size
     forward = math.sqrt(float((_alike_samples(net, u) * errors**2).mean()) / samples)
