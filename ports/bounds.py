@@ -137,7 +137,8 @@ def _roundings(terms: np.ndarray, u: float) -> np.ndarray:
     lost = np.minimum(np.abs(halves), 1)
     equal = np.sqrt((lost**2 * _count_equal(terms, u)).sum(axis=0)) / 2
     mean = _mean_partial_sum(np.abs(terms)) / nonzero
-    return np.clip(equal + mean * _count_alike(halves) / CHANCE, math.sqrt(count) / 2, mean * count / CHANCE)
+    not_chance = np.minimum(equal + mean * _count_alike(halves) / CHANCE, mean * count / CHANCE)
+    return np.maximum(math.sqrt(count) / 2, not_chance)
 
 
 def _mean_partial_sum(sizes: np.ndarray) -> np.ndarray:
@@ -250,7 +251,8 @@ def _term_errors(problem: Problem, dtype: str) -> Params:
         independent = np.sqrt((inputs**2).T @ (alike * error**2) + (input_error**2).T @ (alike * term**2))
         plain = inputs.T @ error + input_error.T @ term
         # No root of a sum of B squares is below the plain sum / sqrt(B): where it is, the squares have underflowed.
-        independent = np.where(independent < 0.99 * plain / math.sqrt(len(x)), plain, independent)
+        most = math.sqrt(float(alike.max())) * plain
+        independent = np.where(independent < 0.99 * plain / math.sqrt(len(x)), most, independent)
         return (independent + inputs.T @ ((16 + net.r_y + r_sum) * term)) / len(x)
 
     return Params(
