@@ -46,8 +46,8 @@ def test_right_ports_lie_within_the_bound(subject: Subject, rate: float) -> None
     rows = followed(subject, learning_rate=rate)
     assert [row.quantity for row in rows] == ["W1", "b1", "W2", "b2", "losses", "accuracy"]
     assert all(row.agrees for row in rows), rows
-    if (subject.name, subject.dtype) != ("numpy", "float64"):
-        assert max(row.ratio for row in rows) > 1e-4  # the bound is no more than it must be
+    exact = subject.dtype == "float64" and all(row.gap == 0 for row in rows)  # it takes the reference's own steps
+    assert exact or max(row.ratio for row in rows) > 1e-4  # the bound is no more than it must be
 
 
 @pytest.mark.parametrize("strategy", ["loop", "batched", "structured"])
