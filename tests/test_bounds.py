@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from comparison.agreement.bounds import (
-    CERTAIN,
     Problem,
-    _roundings,
     accuracy_bound,
     curvature_bound,
     gradient_bound,
@@ -20,6 +18,7 @@ from comparison.agreement.bounds import (
     predictions_bound,
 )
 from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, random_problem
+from comparison.agreement.summation import RESOLUTION, roundings
 from problems import subjects
 from reference import datasets
 from reference.defaults import DTYPES
@@ -277,7 +276,7 @@ def test_a_problem_is_rounded_to_the_nearest(dtype: str) -> None:
 def written_out(terms: list[float], u: float) -> float:
     """Return r of one sum."""
     n, total, largest = len(terms), sum(map(abs, terms)), max(map(abs, terms))
-    cells = [round(c / (max(u, CERTAIN) * largest)) for c in terms]
+    cells = [round(c / (max(u, RESOLUTION) * largest)) for c in terms]
     equal = [cells.count(cell) for cell in cells]
     mean = sum(accumulate(sorted(map(abs, terms), reverse=True))) / n / total
 
@@ -333,15 +332,15 @@ DRAWN: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 
 @EACH_DTYPE
 @pytest.mark.parametrize("name", DRAWN)
-def test_roundings(name: str, dtype: str) -> None:
+def testroundings(name: str, dtype: str) -> None:
     rng = np.random.default_rng(0)
     columns = np.stack([DRAWN[name](rng) for _ in range(3)], axis=1)
     expected = [written_out(list(column), U[dtype]) for column in columns.T]
-    np.testing.assert_allclose(_roundings(columns, U[dtype]), expected, rtol=1e-6)
+    np.testing.assert_allclose(roundings(columns, U[dtype]), expected, rtol=1e-6)
 
 
 def of(terms: np.ndarray) -> float:
-    return float(_roundings(terms[:, None], U["float32"])[0])
+    return float(roundings(terms[:, None], U["float32"])[0])
 
 
 def test_the_more_alike_terms_are_the_more_roundings_they_take() -> None:
@@ -362,7 +361,7 @@ def test_ordinary_terms_are_taken_for_random() -> None:
         rng = np.random.default_rng(count)
         for terms in (rng.standard_normal((count, 100)), rng.random((count, 100)), rng.lognormal(size=(count, 100))):
             for u in U.values():
-                np.testing.assert_allclose(_roundings(terms, u), math.sqrt(count) / 2, rtol=0.02)
+                np.testing.assert_allclose(roundings(terms, u), math.sqrt(count) / 2, rtol=0.02)
 
 
 def test_samples_that_are_alike_have_one_error() -> None:

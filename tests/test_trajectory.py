@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from comparison.agreement import drift as trajectory
-from comparison.agreement.bounds import CHANCE, Problem, gradient_bound, loss_bound
+from comparison.agreement.bounds import SAFETY, Problem, gradient_bound, loss_bound
 from comparison.agreement.comparison import Subject
 from comparison.agreement.drift import Course, Drift, _drift, _moved, _signs, _turnable, course, drifts
 from ports import numpy_port
@@ -178,7 +178,7 @@ def test_a_course_is_that_of_the_numbers_that_its_dtype_holds() -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_after_one_step_a_net_is_off_by_what_a_step_can_be_off_by(dtype: str) -> None:
-    """By u |p| + rate E: the rounding of p and of the gradient, times CHANCE; its loss by that of the loss."""
+    """By u |p| + rate E: the rounding of p and of the gradient, times SAFETY; its loss by that of the loss."""
     start, u = initial(dtype), unit_roundoff(dtype)
     along = run_reference(start, DATA, dtype=dtype, seed=0, **OPTIONS | {"iterations": 1, "learning_rate": 0.5})
     rows = np.random.default_rng(0).integers(0, len(DATA.x_train), 50)
@@ -187,7 +187,7 @@ def test_after_one_step_a_net_is_off_by_what_a_step_can_be_off_by(dtype: str) ->
     for name, p, bound in zip(
         Params._fields, along.params, gradient_bound(first, dtype, "collocated", 1e-4), strict=True
     ):
-        assert along.bounds[name] == pytest.approx(np.linalg.norm(CHANCE * u * np.abs(p) + 0.5 * bound), rel=1e-3)
+        assert along.bounds[name] == pytest.approx(np.linalg.norm(SAFETY * u * np.abs(p) + 0.5 * bound), rel=1e-3)
     assert along.bounds["losses"] == pytest.approx(loss_bound(first, dtype), rel=1e-3)
 
 
@@ -262,7 +262,7 @@ def test_the_drift_is_the_mean_of_the_shadows_distances() -> None:
     [(0.24, 1.0, 0.0), (0.25, 1.0, 0.5), (0.26, 1.0, 0.5), (0.6, 1.0, 1.0), (3.0, 16.0, 0.0)],
 )
 def test_a_prediction_that_the_drift_can_turn_is_counted(by: float, magnify: float, share: float) -> None:
-    """Of two samples the second class leads by 1 and by 2, and the shadows move the first by `by`: CHANCE is 4."""
+    """Of two samples the second class leads by 1 and by 2, and the shadows move the first by `by`: SAFETY is 4."""
     net = Params(np.full((1, 1), 1e3), np.zeros(1), np.array([[0.0, 2.0, -5.0]]), np.full(3, 10.0))
     shadow = net._replace(b2=net.b2 + np.array([by, 0, 0]))
     assert _turnable([net, shadow, shadow], np.array([[0.0], [1.0]]), magnify) == share

@@ -5,30 +5,11 @@ computed. All sizes below are in units of the unit roundoff u of the port's dtyp
 the very numbers that the port was given. What is left to chance is covered by a factor of 4 on every bound, the only
 one.
 
-**Sums.** A port may add n terms c in any order: one by one, in pairs, in blocks, with compensation. An addition rounds
-by at most u times its result, and no order has larger partial sums than one by one, the largest term first: with S =
-sum |c| and D the mean of its partial sums, relative to S, no order is off by more than n D u S (D is 1/2 for equal
-terms, and 1 where one term outweighs all others). Most are off by far less. Where roundings are as often up as down, n
-of them add up like sqrt(n), and r = sqrt(n)/2 roundings of S are charged: for terms of one size, added one by one, the
-standard deviation is sqrt(n)/3, since partial sums grow evenly and a rounding is spread evenly over [-u s, u s].
-
-That roundings are of either sign is checked. A running sum s is a multiple of its unit in the last place, so that what
-is lost by adding c depends on nothing but c / ulp(s), modulo 1, and is never more than c. If these numbers are spread
-over [0, 1) like random ones, so are the roundings. Where they are not, roundings add up:
-
-* Equal terms round alike: a group of m is like m^2 independent ones, so that r = sqrt(sum_c a^2 m)/2, where m is the
-  number of terms equal to c and a = min(1, |c| / (u S)) the share of half an ulp that c can lose. Terms are equal if
-  they differ by less than u of the largest, or by no more than the reference can tell.
-* Terms round alike by and large if they differ by less than an ulp of their sum. N = |sum_c a exp(2 pi i c / ulp)| is n
-  if all do and some sqrt(n) if none does; chance has it at more than 4 sqrt(sum_c a^2) about once in 10^7. Where it is,
-  D N/4 is added to r: a bias of D N roundings of S, with no factor of 4 for chance. N is the largest of all runs of
-  terms from the first on, since a port that adds in order meets one ulp in one run. At S an ulp is 2 u S; sums of
-  blocks that come to S/2^l, where it is as much smaller, weigh 2^-l as much.
-
-r need not be more than D n/4, which with the factor of 4 is the bound of all orders; up to 4 terms sqrt(n)/2 is that,
-and nothing is checked. The products x_i W_ij of a unit's input are taken to be no more alike than its weights W_ij, and
-those of the gradient, x_i g_j, no more than the g_j: r_W1 and r_W2 are those of each unit's weights and bias, r_g is
-the largest of a layer's g_j. r_y is that of a sample's probabilities, r_l of the losses.
+**Sums.** A sum of n terms is off by r roundings of its absolute size: sqrt(n)/2 where roundings are as often up as
+down, and more where they are not (summation.py derives r). The products x_i W_ij of a unit's input are taken to be no
+more alike than its weights W_ij, and those of the gradient, x_i g_j, no more than the g_j: r_W1 and r_W2 are those of
+each unit's weights and bias, r_g is the largest of a layer's g_j. r_y is that of a sample's probabilities, r_l of the
+losses.
 
     e_a1 = r_W1 (|x||W1| + |b1|)             e_z = z (1 - z) e_a1 + 2 z
     e_a2 = e_z |W2| + r_W2 (z |W2| + |b2|) + max_k |a2|
@@ -71,13 +52,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from comparison.agreement.summation import SAFETY, count_equal, roundings
 from reference.functions import DELTA, sigmoid, softmax
 from reference.two_layer_net import Params
 from reference.validation import unit_roundoff
-
-CHANCE = 4.0
-CERTAIN = 2.0**-44
-"""Of the largest term, what the reference can tell apart: its own terms are some hundreds of roundings off, at most."""
 
 
 class Problem(NamedTuple):
@@ -88,7 +66,7 @@ class Problem(NamedTuple):
     t: np.ndarray  # (B,) class indices
 
     def rounded(self, dtype: str) -> "Problem":
-        """Return the nearest problem that `dtype` can hold, as float64: what a port of that dtype is given."""
+        """Round the problem to `dtype`, as float64: these are the numbers that a port of that dtype gets."""
         params = Params(*(p.astype(dtype).astype(np.float64) for p in self.params))
         return Problem(params, self.x.astype(dtype).astype(np.float64), self.t)
 
@@ -119,63 +97,18 @@ def _forward(problem: Problem, dtype: str, h: float = 0.0) -> _Forward:
     y = softmax(a2)
     right = t[:, None] == np.arange(len(b2))
     y_t = y[right][:, None]
-    e_a1 = _roundings(np.vstack([params.W1, params.b1]), u) * (np.abs(x) @ W1 + b1)
+    e_a1 = roundings(np.vstack([params.W1, params.b1]), u) * (np.abs(x) @ W1 + b1)
     e_z = zw * e_a1 + 2 * z
-    e_a2 = e_z @ W2 + _roundings(np.vstack([params.W2, params.b2]), u) * (z @ W2 + b2)
+    e_a2 = e_z @ W2 + roundings(np.vstack([params.W2, params.b2]), u) * (z @ W2 + b2)
     e_a2 += np.abs(a2).max(axis=1, keepdims=True)
-    r_y = _roundings(y.T, u)[:, None]
+    r_y = roundings(y.T, u)[:, None]
     return _Forward(z, zw, a2, y, y_t, y_t / (y_t + DELTA), right, e_a1, e_z, e_a2, r_y)
-
-
-def _roundings(terms: np.ndarray, u: float) -> np.ndarray:
-    """Return r of the sum of `terms` along the first axis, one for each column."""
-    count, total = len(terms), np.abs(terms).sum(axis=0)
-    if count <= CHANCE:  # sqrt(count) / 2 >= count / CHANCE, the bound of all orders
-        return np.full(total.shape, math.sqrt(count) / 2)
-    nonzero = np.where(total > 0, total, 1)
-    halves = terms / (u * nonzero)  # in halves of an ulp of the sum
-    lost = np.minimum(np.abs(halves), 1)
-    equal = np.sqrt((lost**2 * _count_equal(terms, u)).sum(axis=0)) / 2
-    mean = _mean_partial_sum(np.abs(terms)) / nonzero
-    not_chance = np.minimum(equal + mean * _count_alike(halves) / CHANCE, mean * count / CHANCE)
-    return np.maximum(math.sqrt(count) / 2, not_chance)
-
-
-def _mean_partial_sum(sizes: np.ndarray) -> np.ndarray:
-    """Return the mean of each column's partial sums, the largest term first."""
-    count = len(sizes)
-    return np.arange(1, count + 1) @ np.sort(sizes, axis=0) / count
-
-
-def _count_equal(terms: np.ndarray, u: float) -> np.ndarray:
-    """Return m: for each term how many of its column are equal to it, itself among them."""
-    largest = np.abs(terms).max(axis=0)
-    cells = np.rint(terms / np.where(largest > 0, max(u, CERTAIN) * largest, 1))
-    order = cells.argsort(axis=0)
-    ranked = np.take_along_axis(cells, order, axis=0).T
-    group = np.cumsum(np.diff(ranked, prepend=np.nan) != 0) - 1  # numbered through all columns
-    counts = np.empty(terms.shape)
-    np.put_along_axis(counts, order, np.bincount(group)[group].reshape(ranked.shape).T, axis=0)
-    return counts
-
-
-def _count_alike(halves: np.ndarray) -> np.ndarray:
-    """Return N of each column, 0 where it may be chance; the terms are in halves of an ulp of their sum."""
-    alike = np.zeros(halves.shape[1])
-    levels = int(math.log2(math.sqrt(len(halves)) / CHANCE)) + 1  # past them, n 2^-l is less than chance
-    for weight in 2.0 ** -np.arange(levels):
-        part = halves / weight  # in halves of an ulp of a block's sum
-        lost = np.minimum(np.abs(part), 1)
-        runs = np.abs((lost * np.exp(1j * math.pi * part)).cumsum(axis=0)).max(axis=0)
-        by_chance = CHANCE * np.sqrt((lost**2).sum(axis=0))
-        alike = np.maximum(alike, np.where(runs > by_chance, weight * runs, 0))
-    return alike
 
 
 def _alike_samples(net: _Forward, u: float) -> np.ndarray:
     """Return w, (B, 1): how many samples have the logits of each, itself among them."""
     lead = net.a2.max(axis=1, keepdims=True) - net.a2.mean(axis=1, keepdims=True)
-    return _count_equal(lead, u)
+    return count_equal(lead, u)
 
 
 def predictions_bound(problem: Problem, dtype: str) -> np.ndarray:
@@ -189,19 +122,19 @@ def loss_bound(problem: Problem, dtype: str, h: float = 0.0, largest_shift: floa
     """Return the bound 4 E_L on the loss of the net, or of any net within `h` of it."""
     net, u, samples = _forward(problem, dtype, h), unit_roundoff(dtype), len(problem.x)
     weight, loss = net.q * np.abs(net.y - net.right), -np.log(net.y_t + DELTA)
-    roundings = float(_roundings(loss, u)[0])
+    r_loss = float(roundings(loss, u)[0])
     if largest_shift > 0.1:
         weight, loss = np.ones_like(weight), np.full_like(loss, -math.log(DELTA))
-        roundings = max(samples / 8, math.sqrt(samples) / 2)
-    size = np.abs(loss)
-    errors = (weight * net.e_a2).sum(axis=1, keepdims=True) + size
+        r_loss = max(samples / 8, math.sqrt(samples) / 2)
+    magnitude = np.abs(loss)
+    errors = (weight * net.e_a2).sum(axis=1, keepdims=True) + magnitude
     forward = math.sqrt(float((_alike_samples(net, u) * errors**2).mean()) / samples)
-    e_loss = forward + float((net.q * (2 + net.r_y)).mean()) + max(1.0, roundings) * float(size.mean())
+    e_loss = forward + float((net.q * (2 + net.r_y)).mean()) + max(1.0, r_loss) * float(magnitude.mean())
     return float(_bound(np.asarray(e_loss), dtype))
 
 
 def accuracy_bound(problem: Problem, dtype: str) -> float:
-    """Return the share of samples whose prediction rounding can turn."""
+    """Return the share of samples whose prediction rounding can change."""
     net = _forward(problem, dtype)
     rows, first = np.arange(len(net.a2)), net.a2.argmax(axis=1)
     distance = net.a2[rows, first][:, None] - net.a2
@@ -243,7 +176,7 @@ def _term_errors(problem: Problem, dtype: str) -> Params:
     x, ones = np.abs(problem.x), np.ones((len(problem.x), 1))
     alike = _alike_samples(net, u)
     delta = np.where(net.right, -d, d)
-    r_hidden, r_output = (_roundings(g, u).max() for g in (net.zw * (delta @ problem.params.W2.T), delta))
+    r_hidden, r_output = (roundings(g, u).max() for g in (net.zw * (delta @ problem.params.W2.T), delta))
 
     def summed(
         inputs: np.ndarray, error: np.ndarray, term: np.ndarray, input_error: np.ndarray, r_sum: float
@@ -275,4 +208,4 @@ def _delta_and_error(net: _Forward) -> tuple[np.ndarray, np.ndarray]:
 
 def _bound(units: np.ndarray, dtype: str) -> np.ndarray:
     """Turn an error in units of u into a bound; what underflows is lost on top."""
-    return CHANCE * unit_roundoff(dtype) * units + float(np.finfo(dtype).tiny)
+    return SAFETY * unit_roundoff(dtype) * units + float(np.finfo(dtype).tiny)
