@@ -3,7 +3,6 @@
 import inspect
 import reprlib
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -155,8 +154,8 @@ class DistributedPort(Protocol):
         """Return the value of each process, in their order."""
 
 
-def check_port(module: ModuleType) -> Port:
-    """Return `module` if it is a port, and otherwise raise PortError with what it lacks."""
+def check_port(module: Any) -> Port:
+    """Check that `module` is a port, and return it; PortError with what it lacks otherwise."""
     name = getattr(module, "__name__", repr(module))
     for member, wanted in inspect.getmembers(Port, inspect.isfunction):
         if not member.startswith("_"):

@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import inspect
+import random
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,6 +12,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from ports.protocol import NotRunError, Port, PortError, check_port
 
@@ -40,8 +44,17 @@ def load(name: str) -> Port:
         ValueError.
     """
     module, import_port = _importer(name)
-    with _import_errors(name, module):
+    with _random_states_kept(), _import_errors(name, module):
         return check_port(import_port())
+
+
+def resolve(backend: str | Port) -> Port:
+    """Return the port of that name, or the port itself; PortError if it is neither."""
+    if isinstance(backend, str):
+        return load(backend)
+    if not any(callable(getattr(backend, name, None)) for name, _ in inspect.getmembers(Port, inspect.isfunction)):
+        raise PortError(f"`backend` must be the name of a backend or a port itself, got {backend!r}.")
+    return check_port(backend)
 
 
 def _importer(name: str) -> tuple[str, Callable[[], Any]]:
@@ -86,6 +99,9 @@ def _import_errors(port: str, module: str) -> Iterator[None]:
             raise _no_such_port(port) from error
         if missing and importlib.util.find_spec(missing.partition(".")[0]) is None:
             raise NotRunError(f"{missing} is not installed.") from error
+        if framework := _unusable_framework(port, error):
+            message = " ".join(str(error).split())
+            raise NotRunError(f"{framework} does not work here: {type(error).__name__}: {message}") from error
         raise PortError(f"The port {port!r} must be importable, got {_location(error)}.") from error
 
 
@@ -94,6 +110,39 @@ def _missing_module(error: BaseException | None) -> str | None:
     while isinstance(error, ModuleNotFoundError) and error.name is None:
         error = error.__cause__
     return error.name if isinstance(error, ModuleNotFoundError) else None
+
+
+def _unusable_framework(port: str, error: BaseException) -> str | None:
+    """Return the name of the package that an error comes from, if it is that package that does not work.
+
+    Of a port from outside only the import of a package counts: the port may have caused what else is raised there.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = max((n for n, frame in enumerate(frames) if _is_own(port, frame.filename)), default=-1)
+    beyond = frames[own + 1 :]
+    if not beyond or (port not in BUILT_IN and beyond[0].name != "<module>"):
+        return None
+    paths = [Path(frame.filename) for frame in beyond if not frame.filename.startswith("<")]
+    parts = next((path.parts for path in paths if "site-packages" in path.parts), ())
+    return parts[parts.index("site-packages") + 1] if parts else port if port in BUILT_IN else None
+
+
+def _is_own(port: str, file: str) -> bool:
+    """Whether a file is this package's, or the port's."""
+    folder = Path(__file__).parent if port in BUILT_IN else Path(port).absolute().parent
+    path = Path(file)
+    return path == Path(__file__) or (folder in path.parents and "site-packages" not in path.relative_to(folder).parts)
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Leave the global generators as they are: importing a framework may draw from them."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 def _no_such_port(name: str) -> PortError:

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ports.registry import load
+from ports.protocol import Port
+from ports.registry import resolve
 from reference import chapter
+from reference.chapter import batch_labels, checked_arrays
 from reference.defaults import H
 from reference.two_layer_net import Params
 
@@ -23,7 +25,8 @@ class TwoLayerNet(chapter.TwoLayerNet):
 
     Notes
     -----
-    `params` holds NumPy arrays on every backend, so that they can be updated in place.
+    `params` holds NumPy arrays on every backend, so that they can be updated in place. A net that is copied or pickled
+    loads its backend again, by its name.
     """
 
     def __init__(
@@ -34,39 +37,48 @@ class TwoLayerNet(chapter.TwoLayerNet):
         weight_init_std: float = 0.01,
         *,
         seed: int | None = None,
-        backend: str | ModuleType = "numpy",
+        backend: str | Port = "numpy",
         strategy: str = "collocated",
         h: float = H,
     ) -> None:
         sizes = input_size, hidden_size, output_size
         super().__init__(*sizes, weight_init_std, seed=seed, strategy=strategy, h=h)
-        self._port: Any = load(backend) if isinstance(backend, str) else backend
+        self._backend, self._port = backend, resolve(backend)
+
+    def __getstate__(self) -> dict[str, Any]:
+        backend = self._backend.__name__ if isinstance(self._backend, ModuleType) else self._backend
+        return {name: value for name, value in self.__dict__.items() if name != "_port"} | {"_backend": backend}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._port = resolve(self._backend)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Compute the class probabilities, (B, O)."""
-        return self._port.to_numpy(self._port.predict(*self._on_backend(x)))
+        """Compute the class probabilities, (B, O); (O,) of a single sample (I,)."""
+        y = self._port.to_numpy(self._port.predict(*self._on_backend(x)))
+        return y[0] if np.ndim(x) == 1 else y
 
     def loss(self, x: np.ndarray, t: np.ndarray) -> float:
         """Compute the mean cross entropy of the batch."""
-        return float(self._port.to_numpy(self._port.loss(*self._on_backend(x), t)))
+        return float(self._port.to_numpy(self._port.loss(*self._on_backend(x), batch_labels(x, t))))
 
     def accuracy(self, x: np.ndarray, t: np.ndarray) -> float:
         """Compute the share of samples that are predicted right."""
-        return float(self._port.to_numpy(self._port.accuracy(*self._on_backend(x), t)))
+        return float(self._port.to_numpy(self._port.accuracy(*self._on_backend(x), batch_labels(x, t))))
 
     def numerical_gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the central differences of the loss, as a dict like `params`."""
-        return self._as_dict(self._port.GRADIENTS[self.strategy](*self._on_backend(x), t, h=self.h))
+        return self._as_dict(self._port.GRADIENTS[self.strategy](*self._on_backend(x), batch_labels(x, t), h=self.h))
 
     def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the closed-form derivative of the loss, as a dict like `params`."""
-        return self._as_dict(self._port.gradient(*self._on_backend(x), t))
+        return self._as_dict(self._port.gradient(*self._on_backend(x), batch_labels(x, t)))
 
     def _on_backend(self, x: Any) -> tuple[Params, Any]:
-        """Return parameters and inputs as the backend's own, in float64; the book's inputs are float32."""
+        """Copy parameters and inputs to the backend in float64; the book's inputs are float32."""
         device = "cpu" if "cpu" in self._port.devices() else "auto"
-        arrays = (*(self.params[name] for name in Params._fields), x)
-        *params, x = (self._port.from_numpy(np.asarray(a), dtype="float64", device=device) for a in arrays)
+        arrays = checked_arrays(self.params, x)
+        *params, x = (self._port.from_numpy(array, dtype="float64", device=device) for array in arrays)
         return Params(*params), x
 
     def _as_dict(self, gradient: Params) -> dict[str, np.ndarray]:

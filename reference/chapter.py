@@ -8,7 +8,7 @@ from reference import two_layer_net
 from reference.defaults import H
 from reference.numerical_gradient import GRADIENTS
 from reference.two_layer_net import Params, init
-from reference.validation import check_numbers
+from reference.validation import as_array, check_numbers
 
 
 class TwoLayerNet:
@@ -56,27 +56,39 @@ class TwoLayerNet:
         self.strategy, self.h = strategy, h
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Compute the class probabilities, (B, O)."""
-        return two_layer_net.predict(*self._net(x))
+        """Compute the class probabilities, (B, O); (O,) of a single sample (I,)."""
+        y = two_layer_net.predict(*self._net(x))
+        return y[0] if np.ndim(x) == 1 else y
 
     def loss(self, x: np.ndarray, t: np.ndarray) -> float:
         """Compute the mean cross entropy of the batch."""
-        return float(two_layer_net.loss(*self._net(x), t))
+        return float(two_layer_net.loss(*self._net(x), batch_labels(x, t)))
 
     def accuracy(self, x: np.ndarray, t: np.ndarray) -> float:
         """Compute the share of samples that are predicted right."""
-        return float(two_layer_net.accuracy(*self._net(x), t))
+        return float(two_layer_net.accuracy(*self._net(x), batch_labels(x, t)))
 
     def numerical_gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the central differences of the loss, as a dict like `params`."""
-        return GRADIENTS[self.strategy](*self._net(x), t, h=self.h)._asdict()
+        return GRADIENTS[self.strategy](*self._net(x), batch_labels(x, t), h=self.h)._asdict()
 
     def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the closed-form derivative of the loss, as a dict like `params`."""
-        return two_layer_net.gradient(*self._net(x), t)._asdict()
+        return two_layer_net.gradient(*self._net(x), batch_labels(x, t))._asdict()
 
     def _net(self, x: Any) -> tuple[Params, np.ndarray]:
-        """Return parameters and inputs in float64; the book's inputs are float32."""
-        arrays = (*(self.params[name] for name in Params._fields), x)
-        *params, x = (np.array(check_numbers(array), dtype=np.float64) for array in arrays)
-        return Params(*params), x
+        """Copy parameters and inputs in float64; the book's inputs are float32."""
+        *params, x = checked_arrays(self.params, x)
+        return Params(*(np.array(p, np.float64) for p in params)), np.array(x, np.float64)
+
+
+def checked_arrays(params: dict[str, np.ndarray], x: Any) -> list[np.ndarray]:
+    """Check that parameters and inputs are numbers; a single sample (I,) becomes a batch of one."""
+    *members, x = (check_numbers(array) for array in (*(params[name] for name in Params._fields), x))
+    return [*members, x[None] if x.ndim == 1 else x]
+
+
+def batch_labels(x: Any, t: Any) -> Any:
+    """Return the labels of a batch; the label or the one-hot row of a single sample (I,) becomes a batch of one."""
+    single = np.ndim(x) == 1 and np.ndim(t) < 2 and np.shape(t) != (1,)
+    return as_array("t", t)[None] if single else t

@@ -1,16 +1,14 @@
-"""A run of training as a file that is either there as a whole or not at all.
+"""The state of a training run in a file.
 
 The format: MAGIC, the SHA-256 of all that follows (32 bytes), the header's length (8 bytes, little-endian), the header
 in JSON, then the numbers of W1, b1, W2, b2, the losses and the accuracies, little-endian, one after the other. There is
 no pickle, and a header is a claim: sizes are compared with the bytes that are there before any array is made.
 """
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.defaults import DTYPES
+from reference.files import ExclusiveFile
 from reference.training import Progress
 from reference.two_layer_net import Params
 from reference.validation import shown
@@ -51,8 +50,16 @@ class Checkpoint(NamedTuple):
     environment: dict[str, Any]
 
 
-def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; whatever happens on the way, the file that was there before stays until it is replaced."""
+def save(file: ExclusiveFile, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; whatever happens on the way, the file that was there before stays until it is replaced.
+
+    Raises
+    ------
+    BusyFileError
+        If another run has written the file.
+    OSError
+        If it can't be written.
+    """
     now = checkpoint.progress
     header = {
         "format": FORMAT,
@@ -68,7 +75,7 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     arrays = (*now.params, now.losses, now.accuracies)
     numbers = (np.ascontiguousarray(a, a.dtype.newbyteorder("<")).tobytes() for a in arrays)
     content = b"".join((len(text).to_bytes(8, "little"), text, *numbers))
-    write_whole(path, (MAGIC, hashlib.sha256(content).digest(), content))
+    file.write((MAGIC, hashlib.sha256(content).digest(), content))
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -103,60 +110,6 @@ def data_hash(data: Iterable[NDArray[Any]]) -> str:
         total.update(f"{array.dtype} {array.shape}".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
-
-
-def write_whole(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
-    """Write a file that is whole or absent, also after a crash: in the same folder, then put in its place."""
-    target = Path(os.path.realpath(path))
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are its owner's alone
-        os.replace(temporary, target)
-    except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):  # the temporary name means nothing to anyone
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    _sync_folder(target.parent)
-
-
-def sweep(path: str | os.PathLike[str]) -> None:
-    """Remove what killed writers of `path` have left behind."""
-    target = Path(os.path.realpath(path))
-    with os.scandir(target.parent) as entries:
-        stale = [entry.path for entry in entries if _is_temporary(target, entry.name)]
-    for name in stale:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-
-
-def _prefix(target: Path) -> str:
-    return f".{target.name}."
-
-
-def _is_temporary(target: Path, name: str) -> bool:
-    """Whether a file's name is one that `write_whole` gives: eight characters between prefix and suffix."""
-    return name.startswith(_prefix(target)) and name.endswith(".tmp") and len(name) == len(_prefix(target)) + 12
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)  # it can't be read otherwise
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder can't be opened, and needs not be
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _header(path: Any, content: bytes) -> dict[str, Any]:

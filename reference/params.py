@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from reference.checkpoints import write_whole
+from reference.files import write_atomically
 from reference.idx import DataError, read_npz
 from reference.two_layer_net import Params, max_abs
 from reference.validation import check_net
 
 
 def save_params(path: str | os.PathLike[str], params: Params) -> None:
-    """Write the parameters to a file that is whole or absent."""
+    """Write the parameters; the file is there as a whole or not at all."""
     packed = io.BytesIO()
     np.savez(packed, **params._asdict())
-    write_whole(path, [packed.getvalue()])
+    write_atomically(path, [packed.getvalue()])
 
 
 def load_params(path: str | os.PathLike[str]) -> Params:

@@ -29,7 +29,7 @@ def init(
     weight_init_std: float = 0.01,
     *,
     seed: int | None = None,
-    dtype: str = "float64",
+    dtype: Any = "float64",
 ) -> Params:
     """Draw the chapter's initial net: weights from N(0, weight_init_std^2), biases 0.
 
@@ -39,7 +39,7 @@ def init(
         validation.check_size(name, size)
     validation.check_weight_init_std(weight_init_std)
     validation.check_seed(seed)
-    validation.check_dtype(dtype)
+    dtype = validation.check_dtype(dtype)
     rng = np.random.default_rng(seed)
     drawn = Params(
         W1=weight_init_std * rng.standard_normal((input_size, hidden_size)),

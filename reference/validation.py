@@ -36,22 +36,29 @@ def unit_roundoff(dtype: str) -> float:
     return float(np.finfo(dtype).eps) / 2
 
 
-def check_dtype(dtype: str) -> str:
-    """Check that `dtype` is float64 or float32, and return it."""
-    if dtype not in DTYPES:
+def check_dtype(dtype: Any) -> str:
+    """Check that `dtype` is float64 or float32, as a name or as a dtype of a framework, and return its name."""
+    name = dtype
+    if not isinstance(dtype, str) and dtype is not None:  # np.dtype(None) is float64
+        try:
+            name = np.dtype(dtype).name
+        except TypeError:
+            name = str(dtype).rpartition(".")[2]  # torch.float32
+    if name not in DTYPES:
         raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
-    return dtype
+    return name
 
 
 def check_numbers(array: Any) -> np.ndarray:
     """Convert the argument of `from_numpy` to a NumPy array of real numbers."""
-    array = _as_array("array", array)
+    array = as_array("array", array)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"`array` must hold real numbers, got {array.dtype}.")
     return array
 
 
-def _as_array(name: str, values: Any) -> np.ndarray:
+def as_array(name: str, values: Any) -> np.ndarray:
+    """Convert `values` to a NumPy array, unless something would be lost on the way."""
     if isinstance(values, np.ma.MaskedArray):  # whose mask would be dropped
         raise ValueError(f"`{name}` must have no mask, got a numpy.ma.MaskedArray.")
     try:
@@ -154,7 +161,7 @@ def check_labels(t: Any, samples: int, classes: int) -> np.ndarray:
     -------
     (B,) int64 array
     """
-    t = _as_array("t", t)
+    t = as_array("t", t)
     if t.shape not in ((samples,), (samples, classes)):
         raise ValueError(f"`t` must have shape ({samples},) or ({samples}, {classes}), got {t.shape}.")
     if t.dtype.kind not in "biuf" or not np.isfinite(t).all():
@@ -248,7 +255,7 @@ def check_entries(params: Any, entries: Any) -> Entries:
 
 
 def _entries_of(name: str, at: Any, p: Any) -> np.ndarray:
-    at, size = _as_array("entries", at), math.prod(p.shape)
+    at, size = as_array("entries", at), math.prod(p.shape)
     if at.size and (at.dtype.kind not in "iu" or at.min() < 0 or at.max() >= size):
         raise ValueError(
             f"`entries` must be whole numbers from 0 to {size - 1} for `{name}`, got {shown(at.tolist())}."
@@ -266,7 +273,7 @@ def check_strategy(strategy: Any, gradients: Iterable[str]) -> str:
 
 def check_batches(batches: Any, samples: int) -> np.ndarray:
     """Check the (K, B) sample indices of K mini-batches, and return them as int64."""
-    batches = _as_array("batches", batches)
+    batches = as_array("batches", batches)
     if batches.ndim != 2 or batches.dtype.kind not in "iu" or 0 in batches.shape:
         raise ValueError(
             f"`batches` must be a non-empty (K, B) array of whole numbers, got {batches.dtype} {batches.shape}."

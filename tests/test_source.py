@@ -1,10 +1,10 @@
-"""What the source must not contain, by its syntax tree: autograd anywhere, and imports that run the wrong way."""
+"""What the source must not contain, by its syntax tree: autograd, a circle of imports, an import upwards."""
 
 import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,18 @@ import ports
 ROOT = Path(ports.__file__).parents[1]
 REFERENCE = sorted((ROOT / "reference").rglob("*.py"))
 PORTS = sorted((ROOT / "ports").rglob("*.py"))
+COMPARISON = sorted((ROOT / "comparison").rglob("*.py"))
 EXAMPLES = sorted((ROOT / "tests/examples").rglob("*.py"))
+FLOORS = (
+    "reference",
+    "ports",
+    "comparison/agreement",
+    "comparison/timing",
+    "comparison/report",
+    "comparison/commands",
+    "compare.py",
+)
+"""From the bottom to the top: a file imports from its own floor and from those below."""
 FRAMEWORKS = {"jax", "torch", "tensorflow", "cupy", "numba", "autograd", "mlx"}
 
 AUTOGRAD = {
@@ -24,6 +35,10 @@ AUTOGRAD = {
     *("make_dual", "dual_level", "forward_ad", "GradientTape", "elementwise_grad"),
 }
 """No name of ours may be one of these either: an alias is found where it is imported."""
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def named(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -45,9 +60,9 @@ def autograd_in(source: str) -> list[tuple[int, str]]:
     return [(line, name) for line, name in named(ast.parse(source)) if name in AUTOGRAD]
 
 
-@pytest.mark.parametrize("path", [*REFERENCE, *PORTS, *EXAMPLES], ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", [*REFERENCE, *PORTS, *COMPARISON, *EXAMPLES], ids=shown)
 def test_there_is_no_autograd(path: Path) -> None:
-    finite_differences = {"jacobian"} if path.name == "peers.py" else set()  # scipy.differentiate.jacobian
+    finite_differences = {"jacobian"} if path.name == "other_libraries.py" else set()  # scipy.differentiate.jacobian
     found = autograd_in(path.read_text(encoding="utf-8"))
     assert [(line, name) for line, name in found if name not in finite_differences] == []
 
@@ -120,15 +135,15 @@ def test_what_is_no_autograd_is_let_pass(source: str) -> None:
 
 def imports_in(source: str) -> set[str]:
     """Return the modules that the code imports, also within functions; `from a import b` gives a.b."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Import(names=names):
-                found |= {alias.name for alias in names}
+                imported |= {alias.name for alias in names}
             case ast.ImportFrom(module=module, names=names, level=level):
                 assert level == 0, "imports are absolute"
-                found |= {f"{module}.{alias.name}" for alias in names}
-    return found
+                imported |= {f"{module}.{alias.name}" for alias in names}
+    return imported
 
 
 def roots(path: Path) -> set[str]:
@@ -136,31 +151,113 @@ def roots(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imports_in(path.read_text(encoding="utf-8"))} - sys.stdlib_module_names
 
 
+def graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return which of these files each of them imports."""
+    return {
+        file: {other for name in imports_in(source) if (other := file_of(name, sources)) and other != file}
+        for file, source in sources.items()
+    }
+
+
+def file_of(name: str, files: Iterable[str]) -> str | None:
+    """Return the file that `from a.b import c` reads, a.b.c or else a.b: a module, or the front of a package."""
+    for parts in (name.split("."), name.split(".")[:-1]):
+        path = "/".join(parts)
+        for file in (f"{path}.py", f"{path}/__init__.py"):
+            if file in files:
+                return file
+    return None
+
+
+def floor(file: str) -> int:
+    """Return the floor of a file; the front of `comparison` is on its lowest."""
+    return next((n for n, place in enumerate(FLOORS) if file == place or file.startswith(place + "/")), 2)
+
+
+def upward(sources: dict[str, str]) -> list[tuple[str, str]]:
+    return [(a, b) for a, imported in graph(sources).items() for b in imported if floor(b) > floor(a)]
+
+
+def circles(sources: dict[str, str]) -> list[str]:
+    """Return the files that import themselves over others."""
+    imported = graph(sources)
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = list(imported[start])
+        while waiting:
+            if (file := waiting.pop()) not in seen:
+                seen.add(file)
+                waiting += imported[file]
+        return seen
+
+    return [file for file in sources if file in reached(file)]
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, str]:
+    files = [*REFERENCE, *PORTS, *COMPARISON, ROOT / "compare.py"]
+    return {shown(path): path.read_text(encoding="utf-8") for path in files}
+
+
 def test_imports_are_found_wherever_they_are() -> None:
     source = "import a.b as c\nfrom d import e\ndef f():\n    from g.h import i, j\n    if f: import k, l.m"
     assert imports_in(source) == {"a.b", "d.e", "g.h.i", "g.h.j", "k", "l.m"}
 
 
-@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.name)
-def test_the_reference_imports_numpy_alone(path: Path) -> None:
+def test_no_import_goes_up(sources: dict[str, str]) -> None:
+    assert upward(sources) == []
+
+
+def test_no_files_import_each_other_in_a_circle(sources: dict[str, str]) -> None:
+    assert circles(sources) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "statement"),
+    [
+        ("reference/functions.py", "def f():\n    import ports"),
+        ("reference/functions.py", "from ports import registry"),
+        ("ports/registry.py", "from comparison.agreement import bounds"),
+        ("comparison/agreement/cases.py", "from comparison.timing.rounds import ratios"),
+        ("comparison/timing/rounds.py", "def f():\n    from comparison.report import figures"),
+        ("comparison/report/page.py", "import comparison.commands.output"),
+        ("comparison/commands/agree.py", "import compare"),
+    ],
+)
+def test_a_planted_import_upwards_is_found(sources: dict[str, str], file: str, statement: str) -> None:
+    assert {a for a, _ in upward(sources | {file: f"{sources[file]}\n{statement}"})} == {file}
+
+
+@pytest.mark.parametrize(
+    ("file", "statement"),
+    [
+        ("reference/functions.py", "def f():\n    from reference import two_layer_net"),
+        ("ports/protocol.py", "import ports"),
+        ("comparison/agreement/bounds.py", "from comparison.agreement.comparison import Subject"),
+    ],
+)
+def test_a_planted_circle_is_found(sources: dict[str, str], file: str, statement: str) -> None:
+    assert file in circles(sources | {file: f"{sources[file]}\n{statement}"})
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=shown)
+def test_the_reference_imports_only_numpy(path: Path) -> None:
     assert roots(path) <= {"numpy", "reference"} | ({"pooch", "rich"} if path.name == "datasets.py" else set())
 
 
-@pytest.mark.parametrize("path", PORTS, ids=lambda path: path.name)
-def test_a_port_imports_its_own_framework_alone(path: Path) -> None:
-    own = path.name.partition("_")[0]  # of torch_port.py and torch_ranks.py
+@pytest.mark.parametrize("path", PORTS, ids=shown)
+def test_a_port_imports_only_its_own_framework(path: Path) -> None:
+    own = shown(path).removeprefix("ports/").partition("_")[0]  # of torch_port/ranks.py
     assert roots(path) & FRAMEWORKS <= {own}
-    assert not roots(path) & {"compare", "commands", "tests", "problems"}
+    assert not roots(path) & {"tests", "problems"}
 
 
-@pytest.mark.parametrize("path", [p for p in PORTS if p.name.endswith("_port.py")], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PORTS, ids=shown)
 def test_a_port_imports_none_of_its_siblings(path: Path) -> None:
-    ours = {name for name in imports_in(path.read_text(encoding="utf-8")) if name.split(".")[0] == "ports"}
-    family = f"ports.{path.name.partition('_')[0]}_"
-    assert {name for name in ours if not name.startswith(family)} <= {
-        "ports.protocol.NotRunError",
-        "ports.protocol.Port",
-    }
+    imported = (name.split(".") for name in imports_in(path.read_text(encoding="utf-8")) if name.startswith("ports."))
+    siblings = {module for _, module, *_ in imported if module.endswith("_port")}
+    assert siblings <= {shown(path).split("/")[1].removesuffix(".py")}
 
 
 @pytest.mark.parametrize("code", ["import ports, comparison.agreement.comparison", "import compare"])

@@ -18,9 +18,9 @@ def write(path: str, text: str) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
-    from reference.checkpoints import write_whole
+    from reference.files import write_atomically
 
-    write_whole(path, [text.encode("utf-8")])
+    write_atomically(path, [text.encode("utf-8")])
 
 
 def write_json(path: str, result: dict[str, Any]) -> None:

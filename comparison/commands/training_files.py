@@ -54,7 +54,7 @@ def path_of(path: str | None, subject: Subject, several: bool) -> str | None:
 
 def write_files(args: argparse.Namespace, ends: Mapping[Subject, Progress], epoch: int) -> None:
     """Write what was asked for of runs at their ends, with epochs of so many iterations."""
-    from reference.checkpoints import write_whole
+    from reference.files import write_atomically
     from reference.params import save_params
 
     for subject, end in ends.items() if args.save else ():
@@ -62,10 +62,10 @@ def write_files(args: argparse.Namespace, ends: Mapping[Subject, Progress], epoc
     histories = {(subject.name, subject.dtype): end for subject, end in ends.items()}
     if args.history:
         text = history_text(histories, Path(args.history).suffix)
-        write_whole(args.history, [text.encode()])
+        write_atomically(args.history, [text.encode()])
     if args.plot and ends:
         from comparison.report.figures import training_figure
 
         image = io.BytesIO()
         training_figure(histories, epoch).savefig(image, format=Path(args.plot).suffix[1:], dpi=150)
-        write_whole(args.plot, [image.getvalue()])
+        write_atomically(args.plot, [image.getvalue()])

@@ -122,9 +122,7 @@ def _loss(params, x, right):
     return -xp.mean(xp.log(xp.sum(_forward(params, x)[2] * right, axis=-1) + DELTA), axis=-1)
 
 
-def _layers(
-    params, x, right
-):  # the inputs of each, and D (reference/loss_difference.py) of its units
+def _layers(params, x, right):  # the inputs of each, and D (reference/loss_difference.py) of its units
     a1, z1, y = _forward(params, x)
     y_t, others = xp.sum(y * right, axis=1, keepdims=True), (y * (1 - right))[:, :, None]
     V1 = params.W2.T - (right @ params.W2.T)[:, None, :]  # (B, O, H)

@@ -1,7 +1,8 @@
 """Mutate modules by mutmut, one after the other, and hold each against its own tests: `python tests/mutation/run.py`.
 
-Prints the score of each module. Exits with 1 where a mutant survived that equivalent.md does not list. Of a port of
-thousands of mutants, each of which JAX compiles anew, only those are tried whose number ends in `--digit`.
+Prints the score of each module, the share of its mutants that its tests find, and those that survive. Exits with 1
+where a score is below the one recorded in scores.json; `--record` writes the new ones there. Of a port's thousands of
+mutants, each of which JAX compiles anew, only those are tried whose number ends in `--digit`.
 """
 
 import argparse
@@ -13,11 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-EQUIVALENT = Path(__file__).with_name("equivalent.md")
+SCORES = Path(__file__).with_name("scores.json")
 OF_EACH_PORT = ["test_ports", "test_bad_input", "test_agreement", "test_memory"]
 MODULES = {  # and the tests that each is held against
     "reference/functions.py": ["test_functions"],
@@ -26,35 +26,38 @@ MODULES = {  # and the tests that each is held against
     "reference/numerical_gradient.py": ["test_gradient", "test_memory", "test_validation"],
     "reference/two_layer_net.py": ["test_two_layer_net"],
     "reference/segments.py": ["test_segments"],
-    "reference/training.py": ["test_training", "test_train"],
+    "reference/descent.py": ["test_training"],
+    "reference/training.py": ["test_train"],
     "reference/validation.py": ["test_validation", "test_bad_input", "test_array_kinds", "test_two_layer_net"],
     "reference/idx.py": ["test_idx"],
     "reference/checkpoints.py": ["test_checkpoints"],
     "reference/params.py": ["test_checkpoints"],
     "reference/datasets.py": ["test_datasets"],
+    "ports/protocol.py": ["test_protocol"],
+    "ports/registry.py": ["test_ports"],
+    "ports/distributed.py": ["test_distributed"],
     "comparison/agreement/bounds.py": ["test_bounds"],
     "comparison/agreement/comparison.py": ["test_agreement"],
     "comparison/agreement/cases.py": ["test_trials"],
-    "ports/protocol.py": ["test_protocol"],
+    "comparison/agreement/drift.py": ["test_trajectory"],
     "comparison/timing/rounds.py": ["test_speed"],
     "comparison/timing/recommendation.py": ["test_advice"],
-    "comparison/agreement/drift.py": ["test_trajectory"],
     "comparison/timing/scaling.py": ["test_scaling"],
-    "ports/patience.py": ["test_patience"],
-    "comparison/report/step_study.py": ["test_studies"],
     "comparison/timing/workloads.py": ["test_contenders"],
-    "ports/__init__.py": ["test_ports"],
-    "ports/torch_port.py": ["mutation/agree", "test_torch_port", *OF_EACH_PORT],
-    "ports/jax_port.py": ["mutation/agree", "test_jax_port", *OF_EACH_PORT],
+    "comparison/report/step_study.py": ["test_studies"],
+} | {
+    f"ports/{backend}_port/{file}.py": ["mutation/agree", f"test_{backend}_port", *OF_EACH_PORT]
+    for backend in ("torch", "jax")
+    for file in ("runtime", "two_layer_net", "loss_difference", "numerical_gradient", "descent")
 }
-BACKENDS = {"ports/torch_port.py": "torch", "ports/jax_port.py": "jax"}
+BACKENDS = {module: module.split("/")[1].removesuffix("_port") for module in MODULES if "_port/" in module}
 MEMORY = 4 * 2**30
 """Bytes that a process may take, since a mutant may never end and fill them."""
 SETTINGS = """
 [tool.mutmut]
-source_paths = ["reference", "ports"]
+source_paths = ["reference", "ports", "comparison"]
 only_mutate = {module}
-also_copy = ["commands", "compare.py"]
+also_copy = ["compare.py"]
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-k", "{select}"]
 process_isolation = "forkserver"  # JAX's and PyTorch's threads do not outlive a fork
@@ -65,20 +68,27 @@ timeout_constant = 3.0
 def main() -> int:
     """Mutate the modules that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", metavar="PATH", help="a module or a folder; all unless told")
+    parser.add_argument("modules", nargs="*", metavar="PATH", help="a module or a folder (default: all)")
     parser.add_argument("--workers", type=int, default=1, help="processes at a time")
     parser.add_argument("--digit", default="0", choices=list("0123456789"), help="the tenth of a port's mutants to try")
+    parser.add_argument("--record", action="store_true", help="record the scores")
     arguments = parser.parse_args()
     modules = [module for module in MODULES if module.startswith(tuple(arguments.modules or [""]))]
     if not modules:
         parser.error(f"PATH must be one of {', '.join(MODULES)}, got {', '.join(arguments.modules)}.")
-    listed = set(equivalents(EQUIVALENT.read_text()))
-    unlisted = [mutate(module, arguments.digit, arguments.workers, listed) for module in modules]
-    return 1 if any(unlisted) else 0
+    recorded = json.loads(SCORES.read_text())
+    scores = {module: mutate(module, arguments.digit, arguments.workers) for module in modules}
+    if arguments.record:
+        SCORES.write_text(json.dumps(recorded | scores, indent=1, sort_keys=True) + "\n")
+        return 0
+    worse = [module for module, score in scores.items() if score < recorded.get(module, 0)]
+    for module in worse:
+        print(f"{module}: {scores[module]} is below the recorded score of {recorded[module]}")
+    return 1 if worse else 0
 
 
-def mutate(module: str, digit: str, workers: int, listed: set[tuple[str, ...]]) -> int:
-    """Print the score of a module and its survivors, and return how many of these are not listed."""
+def mutate(module: str, digit: str, workers: int) -> float:
+    """Print the score of a module and its survivors, and return the score to four digits."""
     some = [f"*__mutmut_*{digit}"] if module in BACKENDS else []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
@@ -87,15 +97,13 @@ def mutate(module: str, digit: str, workers: int, listed: set[tuple[str, ...]]) 
         results = re.findall(r"^ +(\S+): (.*)$", mutmut(copy, "results", "--all", "true"), re.MULTILINE)
         tried = [(name, status) for name, status in results if status != "not checked"]
         survivors = [(name, mutmut(copy, "show", name)) for name, status in tried if status in ("survived", "no tests")]
-    new = [
-        c for name, diff in survivors if not {c := changed(name, diff), (c[0], "*")} & listed and not is_guard(*c[1:])
-    ]
-    equivalent = len(survivors) - len(new)
-    found = len(tried) - len(survivors)
-    print(f"{module}: {found} of {len(tried) - equivalent} mutants found; {equivalent} more are equivalent", flush=True)
-    for function, *lines in new:
+    survivors = [(name, diff) for name, diff in survivors if not is_guard(*changed(name, diff)[1:])]
+    score = round(1 - len(survivors) / max(1, len(tried)), 4)
+    print(f"{module}: {score} of {len(tried)} mutants found", flush=True)
+    for name, diff in survivors:
+        function, *lines = changed(name, diff)
         print(function, *lines, sep="\n    ", flush=True)
-    return len(new)
+    return score
 
 
 def prepare(copy: Path, module: str) -> None:
@@ -116,7 +124,7 @@ def prepare(copy: Path, module: str) -> None:
 def mutmut(copy: Path, *arguments: str) -> str:
     """Run a command of mutmut and return what it prints."""
     environment = os.environ | {"HYPOTHESIS_PROFILE": "mutation", "OMP_NUM_THREADS": "1"}
-    environment["FDNET_REQUIRE"] = ",".join(BACKENDS.values())  # a mutant that makes a port "not run" is no survivor
+    environment["FDNET_REQUIRE"] = ",".join({*BACKENDS.values()})  # a mutant that makes a port "not run" is no survivor
     program = [str(Path(sys.executable).with_name("mutmut")), *arguments]
     done = subprocess.run(program, cwd=copy, env=environment, preexec_fn=limit, capture_output=True, text=True)
     if done.returncode:
@@ -140,16 +148,6 @@ def changed(name: str, diff: str) -> tuple[str, ...]:
     function = name.rpartition("__mutmut_")[0].replace(".xǁ", ".").replace(".x_", ".").replace("ǁ", ".")
     lines = re.findall(r"^([-+]) *(.*)$", diff.partition("\n@@")[2], re.MULTILINE)
     return function, *(f"{sign} {line}" for sign, line in lines)
-
-
-def equivalents(text: str) -> Iterator[tuple[str, ...]]:
-    """Yield the mutants that a page lists: below a heading that is their function, each a block of differing lines.
-
-    A block of `*` stands for all that survive in the function.
-    """
-    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        for block in re.findall(r"^```diff\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
-            yield section.partition("\n")[0], *block.splitlines()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,247 @@
+"""Write a file so that it is either there as a whole or not at all, also after a crash.
+
+A regular file is written beside its place, under a temporary name, and then put in its place. Its writer holds a lock
+on the temporary for as long as it lives, by which `remove_stale` tells what a killed writer left behind. Anything else
+that exists (a device, a FIFO, /dev/stdout) is opened and written. Where the system has no `fcntl`, nothing is locked.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+StrPath = str | os.PathLike[str]
+_PREFIX, _SUFFIX = ".fdnet-", ".tmp"
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+class BusyFileError(ValueError):
+    """A file that another process is writing."""
+
+
+def write_atomically(path: StrPath, pieces: Iterable[bytes]) -> None:
+    """Write a file; whatever happens on the way, a file that was there before stays until it is replaced.
+
+    A file that is replaced keeps its mode and, where permitted, its owner.
+
+    Raises
+    ------
+    OSError
+        If it can't be written; the error names `path`.
+    """
+    with _naming(path):
+        if _is_special(path):
+            _write_through(path, pieces)
+            return
+        target = Path(os.path.realpath(path))
+        with _written_beside(target, pieces) as (temporary, _):
+            os.replace(temporary, target)
+        _sync_folder(target.parent)
+
+
+def check_writable(path: StrPath) -> None:
+    """Raise OSError where `write_atomically` could not write, by doing all of it but the last step."""
+    with _naming(path):
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if not _is_special(path):
+            target = Path(os.path.realpath(path))
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(target)  # raises for a name that is too long
+            with _written_beside(target, []):
+                pass
+
+
+class ExclusiveFile:
+    """A file that only this process writes, from its first write on or, if the file is there, from `__enter__` on.
+
+    The lock dies with the process. It is held on the file itself: each write locks the new file before it replaces the
+    old one.
+
+    Parameters
+    ----------
+    path : path-like
+        A regular file, or none yet.
+    """
+
+    def __init__(self, path: StrPath) -> None:
+        self.path = path
+        self._target = Path(os.path.realpath(path))
+        self._handle: int | None = None
+
+    def __enter__(self) -> Self:
+        """Lock the file if it is there; BusyFileError if another process has locked it."""
+        with _naming(self.path), contextlib.suppress(FileNotFoundError):
+            self._handle = os.open(self._target, os.O_RDONLY | _BINARY)
+            if _lock(self._handle) is False or not self._is_in_place():  # or replaced since it was opened
+                self.close()
+                raise self._busy()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def write(self, pieces: Iterable[bytes]) -> None:
+        """Replace the file as a whole, or create it.
+
+        Raises
+        ------
+        BusyFileError
+            If another process has created or replaced it.
+        OSError
+            If it can't be written; the error names the path.
+        """
+        with _naming(self.path), _written_beside(self._target, pieces) as (temporary, handle):
+            if self._handle is None:
+                self._create(temporary)
+            elif self._is_in_place():
+                os.replace(temporary, self._target)
+            else:
+                raise self._busy()
+            self.close()
+            self._handle = os.dup(handle)
+        _sync_folder(self._target.parent)
+
+    def _create(self, temporary: Path) -> None:
+        """Put the file in its place unless one is there; a file system without links can't tell."""
+        try:
+            os.link(temporary, self._target)
+        except FileExistsError:
+            raise self._busy() from None
+        except OSError:
+            os.replace(temporary, self._target)
+
+    def _is_in_place(self) -> bool:
+        """Whether the file that is locked is the one at the path."""
+        assert self._handle is not None
+        try:
+            return os.path.samestat(os.fstat(self._handle), os.stat(self._target))
+        except FileNotFoundError:
+            return True  # removed: nothing is lost by writing it again
+
+    def _busy(self) -> BusyFileError:
+        return BusyFileError(f"{self.path} must not be in use by another run, but one is writing it.")
+
+
+def remove_stale(folder: StrPath) -> None:
+    """Remove the temporaries that killed writers left in a folder; those of living writers are locked."""
+    with os.scandir(folder) as entries:
+        names = [e.path for e in entries if e.name.startswith(_PREFIX) and e.name.endswith(_SUFFIX)]
+    for name in names:
+        with contextlib.suppress(OSError):  # another process may have removed it
+            handle = os.open(name, os.O_RDONLY | _BINARY)
+            try:
+                if _lock(handle):
+                    os.unlink(name)
+            finally:
+                os.close(handle)
+
+
+@contextmanager
+def _written_beside(target: Path, pieces: Iterable[bytes]) -> Iterator[tuple[Path, int]]:
+    """Write a temporary file in the target's folder, and remove it at the end unless it has been moved."""
+    temporary, handle = _create_temporary(target.parent)
+    try:
+        _keep_mode(handle, target)
+        with os.fdopen(handle, "wb", closefd=False) as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(handle)
+        yield temporary, handle
+    finally:
+        os.close(handle)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _create_temporary(folder: Path) -> tuple[Path, int]:
+    """Create a temporary file, and lock it before a clean-up can take it for one that was left behind."""
+    while True:
+        path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o666)
+        _lock(handle)
+        if os.fstat(handle).st_nlink > 0:
+            return path, handle
+        os.close(handle)
+
+
+def _keep_mode(handle: int, target: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        before = os.stat(target)
+        if hasattr(os, "fchmod"):
+            os.fchmod(handle, stat.S_IMODE(before.st_mode))
+            with contextlib.suppress(PermissionError):
+                os.fchown(handle, before.st_uid, before.st_gid)
+
+
+def _lock(handle: int) -> bool | None:
+    """Lock a file, and return whether no other process had; None where files can't be locked."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return None
+    return True
+
+
+def _is_special(path: StrPath) -> bool:
+    """Whether something is there that must not be replaced by a file; /dev/stdout may lead to one."""
+    if os.path.abspath(path).startswith(("/dev/", "/proc/")):
+        return os.path.exists(path) and not os.path.isdir(path)
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def _write_through(path: StrPath, pieces: Iterable[bytes]) -> None:
+    """Write to a device, a FIFO or a descriptor, after what this process has printed there."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    match = re.fullmatch(r"/dev/(?:(stdout)|(stderr)|fd/(\d+))", os.path.abspath(path))
+    if match:  # opened anew, a file would be written from its beginning
+        stdout, _, number = match.groups()
+        handle = os.dup(int(number) if number else 1 if stdout else 2)
+    else:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | _BINARY)
+    with os.fdopen(handle, "wb") as file:
+        file.writelines(pieces)
+
+
+@contextmanager
+def _naming(path: StrPath) -> Iterator[None]:
+    """Let an error name the file that the user named: a temporary name means nothing to anyone."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder can't be opened, and need not be
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
