@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, check_forward, check_gradient
-from reference.defaults import STRATEGIES
 from problems import SHAPES, STEPS, problems, subjects
+from reference.defaults import STRATEGIES
 
 NETS = 10_000
 FEW_SHAPES = (SHAPES[1], SHAPES[5])  # each is compiled anew for each plan

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from reference import checkpoints
 from reference.checkpoints import MAGIC, Checkpoint
+from reference.files import ExclusiveFile
 from reference.idx import FILES, PIECE, read_folder, read_idx, read_keras, read_npz
 from reference.params import load_params, save_params
 from reference.training import begin
@@ -66,7 +67,8 @@ def read_as_folder(path: Path) -> Any:
 def checkpoint_bytes(folder: str) -> bytes:
     """Return a sound checkpoint."""
     run = begin(init(2, 3, 2, seed=0))._replace(iteration=2, losses=np.ones(2), accuracies=np.zeros((1, 3)))
-    checkpoints.save(f"{folder}/run", Checkpoint(run, {"backend": "numpy"}, {"python": "3"}))
+    with ExclusiveFile(f"{folder}/run") as file:
+        checkpoints.save(file, Checkpoint(run, {"backend": "numpy"}, {"python": "3"}))
     return Path(folder, "run").read_bytes()
 
 

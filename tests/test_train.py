@@ -15,6 +15,7 @@ from problems import subjects
 from reference import checkpoints, datasets, segments, two_layer_net
 from reference.datasets import Dataset, load_mnist
 from reference.defaults import MEMORY
+from reference.files import ExclusiveFile
 from reference.numerical_gradient import collocated
 from reference.training import DivergedError, Progress, begin, epoch_length, train
 from reference.two_layer_net import Params, init
@@ -65,7 +66,8 @@ def test_a_resumed_run_ends_with_the_same_bits(subject: Subject, tmp_path: Path)
     assert np.abs(params.W2).max() * 8 < np.abs(steps[-1].params.W2).max()  # the plan has changed on the way
     assert steps[-1].params.W1.dtype == subject.dtype
     for n in (0, 2, 4):
-        checkpoints.save(tmp_path / "run", checkpoints.Checkpoint(steps[n], {}, {}))
+        with ExclusiveFile(tmp_path / "run") as file:
+            checkpoints.save(file, checkpoints.Checkpoint(steps[n], {}, {}))
         loaded = checkpoints.load(tmp_path / "run").progress
         assert_same_bits(loaded, steps[n])
         assert_same_bits(run(subject.port, loaded, data, iterations=70)[-1], steps[-1])
