@@ -64,7 +64,7 @@ def test_power_sums_are_good_to_12_roundings(dtype, net, a, s):
         # A difference of two weights counts as their sum: the sums over k are taken of the weights themselves.
         own = unit.weights[unit.label]
         sums = [abs(w) + abs(own) if k != unit.label else mp.mpf(0) for k, w in enumerate(unit.weights)]
-        size = replace(unit, weights=sums).size(exact_s)
+        size = replace(unit, weights=sums).scale(exact_s)
         assert_close(got, unit.difference(exact_s), dtype, size, 12)
 
 
@@ -77,7 +77,7 @@ def test_exponentials_are_good_to_10_roundings_of_their_exponents(dtype, net, a,
     exponents = np.abs(a2 - a2[label]).max() + np.tanh(s / 4) * np.ptp(weights) + (abs(a) if s > 1 else 0)
     with mp.workdps(oracle.DIGITS):
         unit, exact_s = exact_unit(a, *net), mp.mpf(float(s))
-        assert_close(got, unit.difference(exact_s), dtype, unit.size(exact_s), 10 * (1 + float(exponents)))
+        assert_close(got, unit.difference(exact_s), dtype, unit.scale(exact_s), 10 * (1 + float(exponents)))
 
 
 @DTYPES

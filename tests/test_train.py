@@ -82,6 +82,18 @@ def test_a_longer_run_resumed_at_the_end_of_a_segment_ends_with_the_same_bits(su
     assert_same_bits(run(subject.port, segment, data, iterations=56)[-1], whole[-1])
 
 
+@pytest.mark.parametrize("strategy", ["collocated", "structured"])
+@subjects("float64")
+def test_a_port_that_wraps_another_and_replaces_a_strategy_trains(subject: Subject, strategy: str) -> None:
+    """By the wrapped port's own strategy of that name, since `train_steps` is the wrapped port's."""
+    members = {name: getattr(subject.port, name) for name in dir(subject.port) if not name.startswith("_")}
+    wrapper = SimpleNamespace(**members)
+    wrapper.GRADIENTS = {**subject.port.GRADIENTS, strategy: lambda *net, **options: pytest.fail("it was called")}
+    data, params = digits()
+    got, expected = (run(port, params, data, strategy=strategy, iterations=14)[-1] for port in (wrapper, subject.port))
+    assert_same_bits(got, expected)
+
+
 def test_the_end_of_a_shorter_run_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     data, params = digits()
     monkeypatch.setattr(segments, "WORK", 4.0 * 100 * sum(p.size for p in params))  # segments of 4 iterations

@@ -25,7 +25,7 @@ from comparison.agreement.comparison import Agreement, Subject, random_problem
 from problems import loaded
 from reference import datasets
 from reference.defaults import STRATEGIES
-from wrong_ports import around, by_module, changed, edited
+from wrong_ports import apply_edits, around, by_module, edited
 
 ROOT = Path(ports.__file__).parents[1]
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -76,12 +76,12 @@ def _forget_programs() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("backend", FAULTS)
-def test_every_fault_finds_its_place(backend: str) -> None:
-    """All of them, though only a sample is tried: the catalogue must follow the code."""
+def test_every_edit_applies_once(backend: str) -> None:
+    """Of all faults, though only a sample is tried: the catalogue must follow the code."""
     for edits in FAULTS[backend].values():
         for module, own in by_module(backend, edits).items():
             source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-            assert changed(source, own, module) != source
+            assert apply_edits(source, own, module) != source
 
 
 @pytest.mark.parametrize("backend", MIRRORED)
@@ -92,7 +92,7 @@ def test_there_are_faults_of_every_kind(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", FAULTS if NIGHTLY else ("numpy",))
-def test_a_right_port_that_is_imported_anew_agrees(backend: str) -> None:
+def test_a_right_port_that_is_imported_again_agrees(backend: str) -> None:
     loaded(backend)
     port = edited(backend, ())
     assert port is not ports.load(backend)
@@ -118,7 +118,8 @@ def test_agreement_catches_a_fault_around_a_port(name: str) -> None:
 def property_tests(backend: str, fault: str) -> subprocess.CompletedProcess[str]:
     """Run the property tests of a backend with a fault in it, up to the first failure."""
     files = ("tests/test_agreement.py", "tests/test_ports.py")
-    command = [sys.executable, "-m", "pytest", "-p", "plant", "--fault", backend, fault, "-x", "-k", backend, *files]
+    options = ("-p", "fault_plugin", "--fault", backend, fault, "-x", "-k", backend)
+    command = [sys.executable, "-m", "pytest", *options, *files]
     environment = {name: value for name, value in os.environ.items() if name != "HYPOTHESIS_PROFILE"}
     environment |= {"CI": "1", "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
