@@ -461,7 +461,7 @@ def test_gradient_at_shifts_of_more_than_1(subject: Subject, problem: Problem) -
 @subjects()
 @pytest.mark.parametrize("strategy", ["structured", "collocated"])
 def test_gradient_where_the_differences_themselves_underflow(subject: Subject, strategy: str) -> None:
-    """Of a sample that the net is sure of hardly anything is left, and h = 1e-20 takes what is left out of float32."""
+    """The difference of a sample that the net is sure of is tiny; h = 1e-20 takes it out of the range of float32."""
     problem = digits()
     problem.params.W2[:] *= 100
     for row in check_gradient(subject, problem, strategy, 1e-20):

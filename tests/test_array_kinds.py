@@ -90,7 +90,7 @@ for function in bad.FUNCTIONS:
     assert set(lines) == {"`x` must be on the device of W1 (cpu:0), got cpu:1."}
 
 
-# --- what is unusual, and right
+# --- unusual arrays that are right
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
@@ -152,9 +152,9 @@ LAYOUTS = [
 def test_arrays_may_lie_in_memory_as_they_like(backend: str, change: Callable[[Any], Any], dtype: str) -> None:
     pytest.importorskip(backend, reason=f"{backend} not run: it is not installed")
     port = ports.load(backend)
-    laid_out = SimpleNamespace(**vars(port))
-    laid_out.from_numpy = lambda *array, **options: change(port.from_numpy(*array, **options))
-    subject, problem = Subject(backend, laid_out, dtype, "cpu"), Problem(*good_call()[:3])
+    port_with_change = SimpleNamespace(**vars(port))
+    port_with_change.from_numpy = lambda *array, **options: change(port.from_numpy(*array, **options))
+    subject, problem = Subject(backend, port_with_change, dtype, "cpu"), Problem(*good_call()[:3])
     for row in check_forward(subject, problem):
         assert row.agrees, row
     for strategy in (*STRATEGIES, None):

@@ -239,7 +239,7 @@ def test_hostile_bytes_are_refused(saved: Path, tail: bytes, whole: bool, change
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "sentence"),
+    ("settings", "wanted", "sentence"),
     [
         ({"hidden": 50}, {"hidden": 10}, "run must be of a run with `hidden` 10, got one with 50."),
         ({"rate": 1}, {"rate": 1.0}, "run must be of a run with `rate` 1.0, got one with 1."),
@@ -247,10 +247,10 @@ def test_hostile_bytes_are_refused(saved: Path, tail: bytes, whole: bool, change
         ({"seed": 0}, {}, "run must be of a run with `seed` None, got one with 0."),
     ],
 )
-def test_another_run_is_refused(found: dict[str, Any], wanted: dict[str, Any], sentence: str) -> None:
+def test_another_run_is_refused(settings: dict[str, Any], wanted: dict[str, Any], sentence: str) -> None:
     checkpoints.check_same("run", wanted, wanted)
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.check_same("run", found, wanted)
+        checkpoints.check_same("run", settings, wanted)
     assert str(caught.value) == sentence
 
 

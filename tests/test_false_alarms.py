@@ -12,7 +12,7 @@ from problems import SHAPES, STEPS, problems, subjects
 from reference.defaults import STRATEGIES
 
 NETS = 10_000
-FEW_SHAPES = (SHAPES[1], SHAPES[5])  # each is compiled anew for each plan
+FEW_SHAPES = (SHAPES[1], SHAPES[5])  # JAX compiles for each, and for each plan
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") != "nightly", reason="takes an hour or two: run by night"),

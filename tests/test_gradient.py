@@ -82,11 +82,11 @@ def test_collocated_is_structured_at_the_chapters_step(dtype, problem):
 
 
 @DTYPES
-@pytest.mark.parametrize("pixels", [1, -1, 255])
+@pytest.mark.parametrize("scale", [1, -1, 255])
 @given(problem=problems(), h=st.sampled_from((1e-6, *STEPS, *LARGE_STEPS)))
-def test_collocated_is_structured_at_any_step_and_input(dtype, pixels, problem, h):
+def test_collocated_is_structured_at_any_step_and_input(dtype, scale, problem, h):
     params, x, t = problem
-    x = np.round(x * pixels) if pixels == 255 else pixels * np.abs(x)
+    x = np.round(x * scale) if scale == 255 else scale * np.abs(x)
     plan = make_plan(h, float(np.abs(x).max()), float(np.abs(params.W2).max()), dtype)
     nodes = max(plan.hidden_nodes, plan.output_nodes)
     # An error of c_n counts (2n - 1)-fold at small inputs, where T_{2n-1}(v) is (2n - 1) v: m^2 all together.
@@ -159,7 +159,7 @@ def test_half_the_step_quarters_the_distance_to_the_derivative(strategy):
 
 
 @EACH_STRATEGY
-def test_large_pixels_take_large_shifts(strategy):
+def test_large_inputs_take_large_shifts(strategy):
     params, x, t = draw_problem((3, 4, 3, 2))
     problem = Problem(params._replace(W1=params.W1 / 255), np.round(255 * x), t)
     expected = oracle.central_differences(*problem, 0.01)

@@ -110,5 +110,5 @@ def test_work_stays_within_memory(
         return max(peaks)
 
     room = mib * 2**20 + (peak(CLOSED_FORM) if training else 0)  # training copies the net and the mini-batch
-    assert peak(strategy, h=h, memory=2**40) > 2 * mib * 2**20  # and leaves behind what is no work
+    assert peak(strategy, h=h, memory=2**40) > 2 * mib * 2**20  # and a first call leaves caches behind
     assert peak(strategy, h=h, memory=mib * 2**20) <= room

@@ -256,7 +256,7 @@ def test_an_interrupt_is_passed_on(port_file: Path) -> None:
 
 ARRAYS = {
     "matrix": np.arange(12.0).reshape(3, 4) / 7,
-    "large": np.random.default_rng(0).standard_normal((300, 70)),  # what is small may be copied for other reasons
+    "large": np.random.default_rng(0).standard_normal((300, 70)),  # a small array may be copied for other reasons
     "float32": np.arange(5, dtype=np.float32) / 3,
     "integers": np.arange(6).reshape(2, 3),
     "transposed": np.arange(12.0).reshape(3, 4).T,

@@ -371,7 +371,7 @@ def test_training_checks_all_its_arguments():
         train_steps(NET, X, T + 2, [[1]], strategy=CLOSED_FORM, learning_rate=0.1)
 
 
-# --- what is no array, and what is shown of it
+# --- arguments that are no arrays, and how they are shown
 
 
 @pytest.mark.parametrize(
