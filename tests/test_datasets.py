@@ -78,7 +78,7 @@ def test_digits_name_their_authors_and_licence():
 # --- random
 
 
-def test_random_is_drawn_from_its_seed_alone():
+def test_random_depends_only_on_its_seed():
     np.random.seed(1)
     before = np.random.get_state()[1].copy()
     first = load("random", seed=3)
@@ -262,7 +262,7 @@ def test_no_mirror_is_one_sentence_with_a_way_out(cache, monkeypatch):
     assert caught.value.__cause__ is last
 
 
-def test_the_cache_is_poochs_own_unless_told(tmp_path, monkeypatch):
+def test_the_default_cache_is_poochs(tmp_path, monkeypatch):
     monkeypatch.delenv("FDNET_CACHE", raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "os" / project)
     mirrors = Mirrors()
@@ -372,7 +372,7 @@ def test_no_progress_is_shown_for_what_is_cached(served, monkeypatch):
     assert not any(file in sys.stderr.getvalue() for file in FILES)
 
 
-def test_without_pooch_a_local_folder_is_offered(monkeypatch):
+def test_without_pooch_the_message_names_a_local_folder(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(DataError) as caught:
         load("mnist")

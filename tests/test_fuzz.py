@@ -1,4 +1,4 @@
-"""Whatever a file holds, it is read or refused in a sentence: no crash, no hang, no pickle, no room but what it fills.
+"""Whatever a file holds, it is read or refused in one sentence: no crash, hang or pickle, no more memory than it fills.
 
 A reader is a row of READERS. Each is given 60 files, and 10,000 under HYPOTHESIS_PROFILE=nightly.
 """
@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from reference import checkpoints
 from reference.checkpoints import MAGIC, Checkpoint
+from reference.files import ExclusiveFile
 from reference.idx import FILES, PIECE, read_folder, read_idx, read_keras, read_npz
 from reference.params import load_params, save_params
 from reference.training import begin
@@ -34,12 +35,12 @@ from reference.two_layer_net import init
 from test_idx import ARRAYS, NPZ, WANTED, T, Trap, X, idx, lay, npy, npz, packed_by, with_member
 
 EXAMPLES = settings(max_examples=10_000 if settings.default.max_examples >= 500 else 60)
-ROOM = 4 * PIECE  # for what is read at once, and a few errors and names
+ROOM = 4 * PIECE  # for one piece, and a few errors and names
 UNPACKED = 2 * 1032  # of DEFLATE's 258 bytes from 2 bits; a buffer that grows is copied
 
 
 class Reader(NamedTuple):
-    """What reads a file, and what is made of sound files to try it."""
+    """A function that reads a file, and the sound files that are damaged to test it."""
 
     read: Callable[[Path], Any]
     sound: tuple[bytes, ...]
@@ -66,7 +67,8 @@ def read_as_folder(path: Path) -> Any:
 def checkpoint_bytes(folder: str) -> bytes:
     """Return a sound checkpoint."""
     run = begin(init(2, 3, 2, seed=0))._replace(iteration=2, losses=np.ones(2), accuracies=np.zeros((1, 3)))
-    checkpoints.save(f"{folder}/run", Checkpoint(run, {"backend": "numpy"}, {"python": "3"}))
+    with ExclusiveFile(f"{folder}/run") as file:
+        checkpoints.save(file, Checkpoint(run, {"backend": "numpy"}, {"python": "3"}))
     return Path(folder, "run").read_bytes()
 
 
@@ -97,15 +99,15 @@ READERS = {
 EACH_READER = pytest.mark.parametrize("name", READERS)
 
 
-def arrays_in(found: Any) -> list[np.ndarray]:
-    if isinstance(found, np.ndarray):
-        return [found]
-    parts = found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else ()
+def arrays_in(result: Any) -> list[np.ndarray]:
+    if isinstance(result, np.ndarray):
+        return [result]
+    parts = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else ()
     return [array for part in parts for array in arrays_in(part)]
 
 
 def is_read_or_refused(read: Callable[[Path], Any], path: Path) -> str | None:
-    """Return the sentence that a file is refused with, or None; and check all that is promised of either."""
+    """Read a file; return the sentence that it is refused with, or None, and check what is promised of both cases."""
     tracemalloc.start()
     try:
         arrays, sentence = arrays_in(read(path)), None
@@ -187,7 +189,7 @@ def test_sound_files_are_read(name: str, tmp_path: Path) -> None:
         assert is_read_or_refused(reader.read, tmp_path / "sound") is None
 
 
-# --- files made to do harm, read where there is no room for it
+# --- hostile files, read with little memory
 
 
 def boundless_gzip(unpacked: int) -> bytes:
@@ -242,7 +244,7 @@ HOSTILE = {
     "10,000 names": of_names(*(f"{n}.npy" for n in range(10_000))),
     "a name of 60,000 characters": of_names("x" * 60_000),
     "a zip in a zip": with_member(npz()),
-    "encrypted arrays": re.sub(rb"(?s)(PK\x01\x02....)..", lambda found: found[1] + b"\1\0", npz()),
+    "encrypted arrays": re.sub(rb"(?s)(PK\x01\x02....)..", lambda match: match[1] + b"\1\0", npz()),
     "a directory past the end": npz()[:-10] + struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0) + b"\0\0",
 }
 SANDBOX = """
@@ -272,7 +274,7 @@ for name, reader in fuzz.READERS.items():
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory can be limited on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory can only be limited on Linux")
 def test_files_made_to_do_harm_do_none(tmp_path: Path) -> None:
     """200 MiB are left to the reader, it may write nowhere but where the test itself does, and nothing is unpickled."""
     for n, content in enumerate(HOSTILE.values()):

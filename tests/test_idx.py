@@ -51,7 +51,7 @@ def assert_is_the_set(images: Any) -> None:
     assert images.peak == 255
 
 
-# --- what is read
+# --- sound files
 
 
 @pytest.mark.parametrize("inner", ["", "raw", "MNIST/raw", "FashionMNIST/raw"])
@@ -67,7 +67,7 @@ def test_every_layout_and_spelling_is_read(tmp_path, inner, dotted, packed):
     assert_is_the_set(read_folder(tmp_path))
 
 
-def test_gzip_is_told_by_content_not_by_name(tmp_path):
+def test_gzip_is_recognized_by_content_not_by_name(tmp_path):
     plain = lay(tmp_path) / FILES[0]
     plain.rename(plain.with_name(plain.name + ".gz"))
     labels = tmp_path / FILES[1]
@@ -111,7 +111,7 @@ def test_parameters_are_read_as_they_are(tmp_path, dtype):
         np.testing.assert_array_equal(array, arrays[name])
 
 
-# --- what is wrong with an IDX file
+# --- wrong IDX files
 
 IMAGES = idx(X[:5])
 HUGE = struct.pack(">4I", 0x0803, 60000, 28, 28)
@@ -239,7 +239,7 @@ def test_a_claim_allocates_nothing(tmp_path, pack):
         tracemalloc.stop()
 
 
-# --- what is wrong with an npz file
+# --- wrong npz files
 
 
 class Trap:
