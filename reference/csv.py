@@ -30,8 +30,8 @@ def read_csv(path: Path) -> Images:
     ----------
     path
         Holds a label and the pixels of an image in each line, below a line of names (the first of which is `label`) or
-        with none. Where it is named `train.csv`, or has "train" in its name, the test set is the file beside it that has
-        "test" in that place. Where there is none, or one without labels (Kaggle's), the test set is every seventh image.
+        with none. If its name has "train" in it, the test set is the file beside it that has "test" in that place. If
+        there is none, or one without labels (Kaggle's), the test set is every seventh image.
 
     Returns
     -------
@@ -66,9 +66,7 @@ def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         line = _read_line(stream, path, 1)
         first, pixels = _first_field(line), line.count(b",")
         if first != "label" and not first.isdecimal():
-            raise DataError(
-                f"{path} must begin with a label, or with a line of names from label on, got {shown(first)}."
-            )
+            raise DataError(f"{path} must begin with a label, or with the name label, got {shown(first)}.")
         if pixels < 1:
             raise DataError(f"{path} must have a label and pixels in each line, got 1 column.")
         dtype = np.dtype([("label", np.uint16), ("pixels", np.uint8, (pixels,))])
@@ -82,7 +80,7 @@ def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
 
 
 def _first_field(line: bytes) -> str:
-    return line.removeprefix(b"\xef\xbb\xbf").partition(b",")[0].strip(b' "\r\n').decode("latin-1").lower()
+    return line.partition(b",")[0].strip(b' "\r\n').decode("latin-1").lower()
 
 
 def _lines(stream: Stream, first: bytes, dtype: np.dtype[Any], path: Path) -> Iterator[str]:
@@ -113,4 +111,4 @@ def _read_line(stream: Stream, path: Path, number: int) -> bytes:
     line = stream.readline(PIECE)
     if len(line) == PIECE:
         raise DataError(f"{path} must have lines of less than {PIECE} bytes, got more in line {number}.")
-    return line
+    return line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # which marks UTF-8

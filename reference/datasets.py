@@ -105,7 +105,7 @@ def load_mnist(
     normalize
         Whether pixels are float32 in [0, 1]; otherwise as in the file, for MNIST uint8 in 0..255.
     flatten
-        Whether an image is a row of 784 pixels; otherwise it is (1, 28, 28), or as in the file where it has more channels.
+        Whether an image is a row of 784 pixels; otherwise it is (1, 28, 28), or as in the file if it has more channels.
     one_hot_label
         Whether labels are rows (N, 10), of the pixels' dtype; int64 indices (N,) otherwise.
     source
@@ -161,8 +161,8 @@ def _read_file(path: Path) -> Images:
         head = stream.read(8).removeprefix(b"\xef\xbb\xbf")  # which marks UTF-8
     if head[:1] == b"\x80" or {".pkl", ".pickle"} & set(path.suffixes):
         raise DataError(
-            f"{path} must be no pickle, which runs any code that is in it, got one; if you trust it, convert the book's by "
-            "`numpy.savez('mnist.npz', **pickle.load(open('mnist.pkl', 'rb')))` and take mnist.npz."
+            f"{path} must be no pickle, which runs any code that is in it, got one; if you trust it, convert the "
+            "book's by `numpy.savez('mnist.npz', **pickle.load(open('mnist.pkl', 'rb')))` and take mnist.npz."
         )
     if head[:2] == b"PK" or path.suffix == ".npz":
         return read_npz_set(path)

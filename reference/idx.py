@@ -23,7 +23,7 @@ FAMILIES = (FILES, *EMNIST.values(), QMNIST)
 
 ROOTS = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST")  # of torchvision
 _PLACES = ("", "raw", "gzip", *(f"{root}/raw" for root in ROOTS))  # gzip is the folder in EMNIST's own archive
-_TYPES = {"ubyte": (0x08, np.dtype("u1")), "int": (0x0C, np.dtype(">i4"))}
+_TYPES: dict[str, tuple[int, np.dtype[Any]]] = {"ubyte": (0x08, np.dtype("u1")), "int": (0x0C, np.dtype(">i4"))}
 
 
 class IdxSet(NamedTuple):

@@ -28,8 +28,8 @@ _Rule = Callable[[_Shape, np.dtype[Any], str], None]
 def read_npz_set(path: Path) -> Images:
     """Read a data set from an npz file like Keras' `mnist.npz` or one of MedMNIST's.
 
-    Its arrays are named by one of `NAMINGS`; others (MedMNIST's `val_images`) are ignored. What they may hold is said by
-    `images_of`.
+    Its arrays are named by one of `NAMINGS`; others (MedMNIST's `val_images`) are ignored. `images_of` says what they
+    may hold.
     """
     with _open(path) as archive:
         held = {name.removesuffix(".npy") for name in archive.namelist()}

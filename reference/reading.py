@@ -36,7 +36,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def open_unpacked(path: Path) -> io.BufferedIOBase:
-    """Open a file, unpacked where it is gzipped: its content decides, since a browser may unpack it and keep its name."""
+    """Open a file, unpacked if it is gzipped by its content: a browser may unpack a .gz and keep the name."""
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
     return gzip.open(path) if packed else path.open("rb")

@@ -174,7 +174,8 @@ def problem(args: argparse.Namespace, data: Dataset) -> Problem:
     from reference.validation import check_net, check_step, check_step_moves
 
     check_step(args.step)
-    made = random_problem(data.x_train, data.t_train, hidden=args.hidden, samples=args.batch, seed=args.seed)
+    sizes = {"hidden": args.hidden, "outputs": data.classes, "samples": args.batch}
+    made = random_problem(data.x_train, data.t_train, **sizes, seed=args.seed)
     if {"loop", "batched"} & set(args.strategy):
         check_step_moves(args.step, check_net(made.params, made.x, type(made.x), largest), "float64")
     return made

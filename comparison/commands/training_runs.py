@@ -46,14 +46,13 @@ class Run(NamedTuple):
 def prepared(args: argparse.Namespace, subject: Subject, data: Dataset, *, several: bool) -> Run:
     """Return a run at its beginning or where it is to go on, with every rule checked."""
     from reference import checkpoints
-    from reference.idx import CLASSES
     from reference.training import begin, check_run
     from reference.two_layer_net import init
 
     ranks.check_same("data", data)
     if args.hidden < 1:
         raise ValueError(f"`hidden` must be at least 1, got {args.hidden}.")
-    net = init(data.x_train.shape[1], args.hidden, CLASSES, seed=args.seed, dtype=subject.dtype)
+    net = init(data.x_train.shape[1], args.hidden, data.classes, seed=args.seed, dtype=subject.dtype)
     path = path_of(args.checkpoint, subject, several)
     keeper = Keeper(path, args.every, _kept_settings(args, subject), _kept_environment(args, subject))
     start = begin(net, args.seed)
