@@ -1,6 +1,7 @@
 """CSV files as Kaggle has them: an image a line, its label first, then its pixels in 0..255."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,10 @@ def _lines(stream: Stream, first: bytes, dtype: np.dtype[Any], path: Path) -> It
     while line.strip():
         if 1 + line.count(b",") != columns:
             raise DataError(f"{path} must have {columns} columns in line {number}, got {1 + line.count(b',')}.")
-        if rest := line.translate(None, b"0123456789, \r\n"):
-            raise DataError(f"{path} must hold whole numbers in line {number}, got {shown(rest.decode('latin-1'))}.")
+        if wrong := re.search(rb"[^0-9, \r\n]", line):
+            field = line[: wrong.start()].rpartition(b",")[2] + line[wrong.start() :].partition(b",")[0]
+            got = shown(field.strip().decode("latin-1"))
+            raise DataError(f"{path} must hold whole numbers in line {number}, got {got}.")
         samples += 1
         if samples > MAX_SAMPLES or samples * dtype.itemsize > LIMIT:
             raise DataError(f"{path} must hold at most {MAX_SAMPLES} images and {LIMIT} bytes of pixels, got more.")

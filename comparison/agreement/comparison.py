@@ -227,8 +227,8 @@ def random_problem(
 ) -> Problem:
     """Draw a net, and a mini-batch from (x, t), that leave no part of a port idle.
 
-    The chapter's initial net would: its biases are 0 and its hidden units all near 1/2. Without `outputs` it has one for
-    each class up to the largest label.
+    The chapter's initial net would: its biases are 0 and its hidden units all near 1/2. By default there is an
+    output for each class up to the largest label.
     """
     if not 1 <= samples <= len(x):
         raise ValueError(f"`batch` must be from 1 to {len(x)}, the number of samples, got {samples}.")
