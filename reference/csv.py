@@ -55,10 +55,10 @@ def read_csv(path: Path) -> Images:
 
 
 def _is_labelled(path: Path, columns: int) -> bool:
-    """Whether a file of test images has the labels too."""
+    """Whether a file of test images has the labels too; without them it has a column less."""
     with readable(path), open_unpacked(path) as stream:
         line = _read_line(stream, path, 1)
-    return _first_field(line) == "label" or (_first_field(line).isdecimal() and 1 + line.count(b",") == columns)
+    return _first_field(line) == "label" or 2 + line.count(b",") != columns
 
 
 def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
@@ -67,7 +67,9 @@ def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         line = _read_line(stream, path, 1)
         first, pixels = _first_field(line), line.count(b",")
         if first != "label" and not first.isdecimal():
-            raise DataError(f"{path} must begin with a label, or with the name label, got {shown(first)}.")
+            raise DataError(
+                f"{path} must be a CSV file that begins with a label or the name label, got {shown(first)}."
+            )
         if pixels < 1:
             raise DataError(f"{path} must have a label and pixels in each line, got 1 column.")
         dtype = np.dtype([("label", np.uint16), ("pixels", np.uint8, (pixels,))])

@@ -87,3 +87,51 @@ class Trap:
 
     def __reduce__(self):
         return exec, ("raise SystemExit('unpickled')",)
+
+
+# --- 62 classes, in files of every kind
+
+LETTERS = np.random.default_rng(0).integers(0, 256, (310, 28, 28), np.uint8)
+KINDS = np.arange(310) % 62
+SPLIT = LETTERS[:248], KINDS[:248], LETTERS[248:], KINDS[248:]
+BYCLASS = tuple(
+    f"emnist-byclass-{name}" for name in (FILES[0], FILES[1], *(n.replace("t10k", "test") for n in FILES[2:]))
+)
+
+
+def as_emnist(folder):
+    lay(folder, {name: idx(a.astype(np.uint8)) for name, a in zip(BYCLASS, SPLIT, strict=True)}, BYCLASS)
+    lay(folder)  # beside another
+    return folder / BYCLASS[0]
+
+
+def as_medmnist(folder):
+    labels = {"train_labels": KINDS[:248, None], "test_labels": KINDS[248:, None]}
+    return saved(folder, train_images=LETTERS[:248], test_images=LETTERS[248:], **labels)
+
+
+def as_keras(folder):
+    one_hot = np.eye(62)[KINDS]
+    x = (LETTERS[..., None] / 255).astype(np.float32)
+    return saved(folder, x_train=x[:248], x_test=x[248:], y_train=one_hot[:248], y_test=one_hot[248:])
+
+
+def as_csv(folder):
+    for name, x, t in (("train.csv", LETTERS[:248], KINDS[:248]), ("test.csv", LETTERS[248:], KINDS[248:])):
+        (folder / name).write_bytes(csv(x, t))
+    return folder / "train.csv"
+
+
+def as_csv_folder(folder):
+    return as_csv(folder).parent
+
+
+def as_csv_of_another_name(folder):
+    path = as_csv(folder)
+    (folder / "test.csv").rename(folder / "letters_test.txt")
+    return path.rename(folder / "letters_train.txt")
+
+
+def saved(folder, **arrays):
+    np.savez(folder / "letters.npz", **arrays)
+    return folder / "letters.npz"

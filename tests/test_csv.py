@@ -126,12 +126,15 @@ def test_tables_are_found_in_a_folder(tmp_path):
 SOUND = csv(MANY, LABELS)
 LINES = SOUND.splitlines(keepends=True)
 BAD_TABLES = {
-    "empty": (b"", "must begin with a label, or with the name label, got ''"),
+    "empty": (b"", "must be a CSV file that begins with a label or the name label, got ''"),
     "no images": (LINES[0], "must hold images, got none"),
     "no images but a line": (LINES[0] + b"\n", "must hold images, got none"),
-    "Kaggle's test.csv": (csv(MANY, None), "must begin with a label, or with the name label, got 'pixel0'"),
-    "a page": (b"<!doctype html>\n<html></html>", "or with the name label, got '<!doctype html>'"),
-    "a long name": (b"x" * 300 + b",1\n", r"or with the name label, got 'x{56}\.\.\."),
+    "Kaggle's test.csv": (
+        csv(MANY, None),
+        "must be a CSV file that begins with a label or the name label, got 'pixel0'",
+    ),
+    "a page": (b"<!doctype html>\n<html></html>", "or the name label, got '<!doctype html>'"),
+    "a long name": (b"x" * 300 + b",1\n", r"or the name label, got 'x{56}\.\.\."),
     "labels only": (b"label\n1\n2\n", "must have a label and pixels in each line, got 1 column"),
     "numbers only": (b"1\n2\n", "must have a label and pixels in each line, got 1 column"),
     "a short line": (SOUND.replace(LINES[3], b"1,2\n"), "must have 10 columns in line 4, got 2"),
@@ -144,7 +147,7 @@ BAD_TABLES = {
     "negative": (SOUND.replace(LINES[3], b"-1,5,3,4,5,6,7,8,9,10\n"), "must hold whole numbers in line 4, got '-1'"),
     "a NUL": (SOUND.replace(LINES[3], b"1,\0,3,4,5,6,7,8,9,10\n"), r"whole numbers in line 4, got '\\x00'"),
     "not ASCII": (SOUND.replace(LINES[3], b"1,\xb2,3,4,5,6,7,8,9,10\n"), "whole numbers in line 4, got '\xb2'"),
-    "semicolons": (SOUND.replace(b",", b";"), "with the name label, got 'label;pixel0;"),
+    "semicolons": (SOUND.replace(b",", b";"), "or the name label, got 'label;pixel0;"),
     "no value": (
         SOUND.replace(LINES[3], b"1,,3,4,5,6,7,8,9,10\n"),
         "pixels in 0..255, got ValueError: could not convert",
@@ -179,6 +182,10 @@ def test_a_bad_file_is_one_sentence(tmp_path, case, name):
 
 def test_a_bad_test_set_is_named(tmp_path):
     path = write(tmp_path / "train.csv", SOUND)
+    for content, got in ((b"", "''"), (b"nonsense", "'nonsense'"), (csv(MANY[:, :7], None), "'pixel0'")):
+        test = write(tmp_path / "test.csv", content)
+        with pytest.raises(DataError, match=f"^{test} must be a CSV file that begins with .*, got {got}"):
+            read_csv(path)
     test = write(tmp_path / "test.csv", SOUND.replace(LINES[3], b"1,2\n"))
     with pytest.raises(DataError, match=f"^{test} must have 10 columns in line 4, got 2"):
         read_csv(path)

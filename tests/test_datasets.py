@@ -1,8 +1,6 @@
 """Every source yields the same kind of data set, or one sentence that says why not."""
 
-import gzip
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,28 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import data_files
+from data_files import KINDS, T, as_medmnist, idx, lay, pack, saved
 from reference import datasets
 from reference.datasets import NAMES, DataError, load, load_mnist
+from reference.idx import FILES
 
-FILES = [
-    f"{part}-ubyte.gz" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-]
-X = np.arange(8 * 4 * 3, dtype=np.uint8).reshape(8, 4, 3)
+X = data_files.X.copy()
 X[0, 0, 0] = 255
-T = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.uint8)
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
-
-
-CONTENTS = {file: gzip.compress(idx(a)) for file, a in zip(FILES, (X[:5], T[:5], X[5:], T[5:]), strict=True)}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for file, content in CONTENTS.items():
-        (tmp_path / file).write_bytes(content)
+    pack(lay(tmp_path, {FILES[0]: idx(X[:5])}))
     return tmp_path
 
 
@@ -92,11 +81,59 @@ def test_random_is_well_formed_and_the_same_in_float32():
     assert (double.x_train.shape, double.x_test.shape) == ((1000, 64), (200, 64))
     np.testing.assert_array_equal(double.x_train.astype("float32"), single.x_train)
     assert min(np.bincount(double.t_train, minlength=10)) > 50
+    assert double.classes == 10
 
 
-def test_random_can_be_learnt():
-    data = load("random")
-    centres = np.stack([data.x_train[data.t_train == k].mean(axis=0) for k in range(10)])  # (10, 64)
+@pytest.mark.parametrize(
+    ("inputs", "classes", "samples"),
+    [(784, 62, 1200), (1, 2, 1200), (64, 10, 1200), (3, 100, 1200), (5, 101, 1212), (2, 1000, 12_000)],
+)
+def test_random_has_the_inputs_and_classes_that_are_asked_for(inputs, classes, samples):
+    data = load("random", inputs=inputs, classes=classes)
+    assert data.classes == classes
+    assert (data.x_train.shape, data.x_test.shape) == ((samples // 6 * 5, inputs), (samples // 6, inputs))
+    assert set(data.t_train) | set(data.t_test) == set(range(classes))
+    assert max(np.bincount(np.concatenate([data.t_train, data.t_test]))) <= -(-samples // classes)
+
+
+def test_random_is_by_default_of_64_inputs_and_10_classes():
+    for given in ({"inputs": 64}, {"classes": 10}, {"inputs": np.int64(64), "classes": np.int64(10)}):
+        for a, b in zip(load("random"), load("random", **given), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "high", "other"),
+    [
+        ("inputs", 0, 111_848, {}),
+        ("inputs", 111_849, 111_848, {}),
+        ("inputs", 1119, 1118, {"classes": 10_000}),
+        ("inputs", 2.0, 111_848, {}),
+        ("inputs", True, 111_848, {}),
+        ("classes", 1, 10_000, {}),
+        ("classes", 10_001, 10_000, {}),
+        ("classes", "3", 10_000, {}),
+    ],
+)
+def test_random_of_no_size_is_refused(name, number, high, other):
+    low = 2 if name == "classes" else 1
+    with pytest.raises(DataError) as caught:
+        load("random", **{name: number}, **other)
+    assert str(caught.value) == f"`{name}` must be a whole number from {low} to {high}, got {number!r}."
+
+
+@pytest.mark.parametrize("name", ["inputs", "classes"])
+@pytest.mark.parametrize("source", ["digits", "mnist", "nope"])
+def test_only_random_can_be_of_another_size(name, source):
+    rule = f"^`{name}` must be left out with every data set but random, got 0.$"
+    with pytest.raises(DataError, match=rule):
+        load(source, **{name: 0})
+
+
+@pytest.mark.parametrize("classes", [10, 62])
+def test_random_can_be_learnt(classes):
+    data = load("random", classes=classes)
+    centres = np.stack([data.x_train[data.t_train == k].mean(axis=0) for k in range(classes)])  # (classes, 64)
     nearest = np.linalg.norm(data.x_test[:, None] - centres, axis=2).argmin(axis=1)
     assert np.mean(nearest == data.t_test) > 0.98
 
@@ -109,8 +146,8 @@ def test_an_unknown_source_is_one_sentence(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
         load(source)
-    rule = f"`source` must be {', '.join(NAMES)} or the path of a folder or npz file, got {str(source)!r}."
-    assert str(caught.value) == rule
+    known = f"{', '.join(NAMES)} or the path of a folder or of an npz, CSV or IDX file"
+    assert str(caught.value) == f"`source` must be {known}, got {str(source)!r}."
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8", "double", "nonsense", ""])
@@ -183,6 +220,20 @@ def test_load_mnist_gives_one_hot_labels(folder, normalize):
     np.testing.assert_array_equal(t.sum(axis=1), np.ones(5))
     np.testing.assert_array_equal(t.argmax(axis=1), T[:5])
     np.testing.assert_array_equal(t_test.argmax(axis=1), T[5:])
+
+
+def test_load_mnist_has_a_row_of_one_hot_labels_for_each_class(tmp_path):
+    (_, t), (_, t_test) = load_mnist(one_hot_label=True, source=as_medmnist(tmp_path))
+    assert (t.shape, t_test.shape) == ((248, 62), (62, 62))
+    np.testing.assert_array_equal(t.argmax(axis=1), KINDS[:248])
+
+
+def test_load_mnist_leaves_colours_where_they_are(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
+    path = saved(tmp_path, x_train=x, y_train=T[:5], x_test=x[:3], y_test=T[5:])
+    (images, _), _ = load_mnist(normalize=False, flatten=False, source=path)
+    np.testing.assert_array_equal(images, x)
+    np.testing.assert_array_equal(load(path).x_train, x.reshape(5, 72) / 255)
 
 
 def test_load_mnist_takes_digits_by_their_own_scale():
