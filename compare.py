@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The command line: hold every backend to the NumPy reference, and say which of them to take."""
+"""The command line: compare every backend with the NumPy reference, and advise which of them to take."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from comparison.commands import (
     advise,
     agree,
     predict,
+    processes,
     report,
     speed,
     train,
 )
-from comparison.commands import processes as ranks
 
 COMMANDS = (advise, agree, speed, train, predict, report)
 
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with the sentence and the code for bad input."""
-        ranks.tell(f"{self.prog}: {message.rstrip('.')}.")
+        processes.print_error(f"{self.prog}: {message.rstrip('.')}.")
         self.exit(BAD_INPUT)
 
 
@@ -44,35 +44,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv.insert(0, "advise")
-    args = _parser().parse_args(argv)
+    arguments = _make_parser().parse_args(argv)
     try:
-        ranks.meet(args)
-        return int(args.run(args))
+        options = processes.join(arguments.command, arguments.make_options(arguments))
+        return int(arguments.run(options))
     except ValueError as error:
-        ranks.tell(f"compare.py: {error}")
-        return ranks.leave(BAD_INPUT)
+        return _fail(BAD_INPUT, str(error))
     except ConnectionAbortedError as error:  # between ranks
-        ranks.tell(f"compare.py: {error}")
-        return ranks.leave(CRASHED)
+        return _fail(CRASHED, str(error))
     except OSError as error:
         file = f": {error.filename!r}" if error.filename is not None else ""  # a broken pipe has no name
-        ranks.tell(f"compare.py: {error.strerror or error}{file}.")
-        return ranks.leave(BAD_INPUT)
+        return _fail(BAD_INPUT, f"{error.strerror or error}{file}.")
     except MemoryError as error:
-        ranks.tell(f"compare.py: this needs more memory than there is: {error}.")
-        return ranks.leave(BAD_INPUT)
+        return _fail(BAD_INPUT, f"this needs more memory than there is: {error}.")
     except KeyboardInterrupt as interrupt:
-        ranks.tell(f"compare.py: {str(interrupt) or 'interrupted.'}")
-        return ranks.leave(INTERRUPTED)
-    except Exception:  # a fault of the code: whoever is to mend it must know where, and no disagreement ends like this
-        ranks.end()
+        return _fail(INTERRUPTED, str(interrupt) or "interrupted.")
+    except Exception:  # a fault of the code: whoever fixes it must know where, and no disagreement ends like this
+        processes.ignore_stop_requests()
         traceback.print_exc()
-        return ranks.leave(CRASHED)
+        return processes.leave(CRASHED)
 
 
-def _parser() -> Parser:
+def _fail(code: int, sentence: str) -> int:
+    processes.print_error(f"compare.py: {sentence}")
+    return processes.leave(code)
+
+
+def _make_parser() -> Parser:
     parser = Parser(prog="compare.py", description=__doc__.splitlines()[0], epilog=EXIT_CODES)
-    commands = parser.add_subparsers(title="commands (advise unless told)", required=True, metavar="COMMAND")
+    title = "commands (advise is the default)"
+    commands = parser.add_subparsers(title=title, dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
     return parser

@@ -102,7 +102,7 @@ def _import_errors(port: str, module: str) -> Iterator[None]:
         if framework := _unusable_framework(port, error):
             message = " ".join(str(error).split())
             raise NotRunError(f"{framework} does not work here: {type(error).__name__}: {message}") from error
-        raise PortError(f"The port {port!r} must be importable, got {_location(error)}.") from error
+        raise PortError(f"The port {port!r} must be importable, got {describe_error(error)}.") from error
 
 
 def _missing_module(error: BaseException | None) -> str | None:
@@ -149,7 +149,7 @@ def _no_such_port(name: str) -> PortError:
     return PortError(f"A backend must be one of {', '.join(names())}, a module or a .py file, got {name!r}.")
 
 
-def _location(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Describe an error and where it was raised, as part of a sentence."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     file, line, message = frame.filename, frame.lineno, str(error)

@@ -1,6 +1,6 @@
-"""Run by test_ranks.py: hold PyTorch's port over some numbers of ranks to the reference, on nets that Hypothesis draws.
+"""Run by test_ranks.py: compare PyTorch's port over some numbers of ranks with the reference, on nets of Hypothesis.
 
-A process is forked for each rank, so that PyTorch is imported but once. Each number of ranks prints a line of JSON.
+A process is forked for each rank, so that PyTorch is imported only once. Each number of ranks prints a line of JSON.
 """
 
 import hashlib
@@ -16,38 +16,46 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from comparison.agreement.cases import check_training
-from comparison.agreement.comparison import Agreement, Problem, Subject, check_forward, check_gradient, informative
-from ports import torch_port, torch_ranks
-from ports.protocol import STRATEGIES, check_port
-from ports.torch_ranks import Ranks
+from comparison.agreement.comparison import (
+    Agreement,
+    Problem,
+    Subject,
+    check_forward,
+    check_gradient,
+    is_comparable,
+)
+from ports import torch_port
+from ports.protocol import DistributedPort, check_port
+from ports.torch_port.collectives import RankGroup
 from problems import STEPS, problems
+from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES
 from reference.two_layer_net import Params, init
-from reference.validation import DTYPES
 
 MEMORIES = (2**28, 3000)
 """The second cuts the work of a rank into chunks."""
 
 
-def all_about(subject: Subject, problem: Problem, h: float, memory: int) -> Iterator[Agreement]:
+def check_all(subject: Subject, problem: Problem, h: float, memory: int) -> Iterator[Agreement]:
     yield from check_forward(subject, problem)
     yield from check_gradient(subject, problem, None, h)
     yield from check_training(subject, problem, None, h)
     for strategy in STRATEGIES:
-        if informative(problem, strategy, subject.dtype, h):
+        if is_comparable(problem, strategy, subject.dtype, h):
             yield from check_gradient(subject, problem, strategy, h, memory=memory)
             yield from check_training(subject, problem, strategy, h)
 
 
-def found(examples: int) -> dict[str, Any]:
-    """Return what this rank finds; its digest is of the bits of all results."""
-    port: Any = check_port(torch_port.spread("all"))
-    digest, worst, wrong = hashlib.sha256(), dict.fromkeys(("forward", "closed form", *STRATEGIES), 0.0), []
+def check_rank(examples: int) -> dict[str, Any]:
+    """Compare this rank's results with the reference; `same bits` is whether all ranks have the same."""
+    port: Any = check_port(torch_port.distribute("all"))
+    assert isinstance(port, DistributedPort)
+    digest, worst, wrong = hashlib.sha256(), dict.fromkeys(("forward", CLOSED_FORM, *STRATEGIES), 0.0), []
 
-    def recorded(array: Any) -> Any:
+    def to_numpy(array: Any) -> Any:
         digest.update(torch_port.to_numpy(array).tobytes())
         return torch_port.to_numpy(array)
 
-    port.to_numpy = recorded
+    port.to_numpy = to_numpy
 
     @settings(
         max_examples=examples,
@@ -59,11 +67,11 @@ def found(examples: int) -> dict[str, Any]:
     )
     @given(problems(), st.sampled_from(DTYPES), st.sampled_from(STEPS), st.sampled_from(MEMORIES))
     def compare(problem: Problem, dtype: str, h: float, memory: int) -> None:
-        for row in all_about(Subject("torch", port, dtype, "cpu"), problem, h, memory):
-            of = row.strategy or "forward"
-            worst[of] = max(worst[of], row.ratio)
+        for row in check_all(Subject("torch", port, dtype, "cpu"), problem, h, memory):
+            strategy = row.strategy or "forward"
+            worst[strategy] = max(worst[strategy], row.ratio)
             if not row.agrees:
-                wrong.append(f"{of} {row.quantity}: {row.got}, expected {row.expected}")
+                wrong.append(f"{strategy} {row.quantity}: {row.got}, expected {row.expected}")
 
     sent = port.sent(compare)
     silent = port.subset(port.ranks, silent=True)
@@ -75,7 +83,7 @@ def found(examples: int) -> dict[str, Any]:
 
 
 def fork(work: Callable[[], object], ranks: int) -> list[int]:
-    """Run `work` on so many ranks and return how they have ended."""
+    """Run `work` in a process for each rank, and return their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(ranks)}
@@ -96,11 +104,11 @@ def fork(work: Callable[[], object], ranks: int) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def _shorter(self: Ranks, length: int) -> slice:
+def _shorter(self: RankGroup, length: int) -> slice:
     return slice(length * self.rank // self.ranks, (length * (self.rank + 1) - 1) // self.ranks)
 
 
-def _overlapping(self: Ranks, length: int) -> slice:
+def _overlapping(self: RankGroup, length: int) -> slice:
     return slice(max(0, length * self.rank // self.ranks - 1), length * (self.rank + 1) // self.ranks)
 
 
@@ -111,17 +119,17 @@ FAULTS: dict[str, tuple[str, Any]] = {
     "parts overlap": ("_part", _overlapping),
     "another sum on each rank": (
         "_sum",
-        lambda self, arrays, sum_=Ranks._sum: [s * (1 + self.rank * 2**-52) for s in sum_(self, arrays)],
+        lambda self, arrays, sum_=RankGroup._sum: [s * (1 + self.rank * 2**-52) for s in sum_(self, arrays)],
     ),
 }
 
 
 def main(examples: str, fault: str, *counts: str) -> None:
-    name, changed = FAULTS[fault]
-    if changed:
-        setattr(torch_ranks.Ranks, name, changed)
+    name, wrong = FAULTS[fault]
+    if wrong:
+        setattr(RankGroup, name, wrong)
     for count in counts:
-        codes = fork(lambda: found(int(examples)), int(count))
+        codes = fork(lambda: check_rank(int(examples)), int(count))
         assert codes == [0] * int(count), codes
 
 

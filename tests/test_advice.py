@@ -1,16 +1,8 @@
 import numpy as np
 import pytest
 
-from comparison.timing.recommendation import (
-    GAIN,
-    Timing,
-    advise,
-    crossovers,
-    machine,
-    overtaking,
-    timings,
-    total_seconds,
-)
+from comparison.timing.crossovers import crossovers
+from comparison.timing.recommendation import GAIN, Timing, advise, machine, overtaking_steps, timings
 from comparison.timing.rounds import Interval, Reading, Rounds, best_of, ratios
 from comparison.timing.workloads import Contender
 
@@ -100,23 +92,23 @@ def test_the_break_even_counts_the_first_call() -> None:
         (10_000, "jax"),
         (1_000_000, "jax"),
     ]
-    steps = overtaking(fast, quick)
+    steps = overtaking_steps(fast, quick)
     assert steps is not None
-    assert total_seconds(fast, steps) == pytest.approx(total_seconds(quick, steps))
+    assert fast.total_seconds(steps) == pytest.approx(quick.total_seconds(steps))
     assert f"its longer first call is made up for after {steps:,.0f} steps." in advice.sentence
-    assert overtaking(quick, fast) is None
+    assert overtaking_steps(quick, fast) is None
 
 
 def test_the_first_of_the_steps_is_the_first_call() -> None:
-    assert [total_seconds(timing("jax", 2.0, BEST, first=3.0), steps) for steps in (1, 2, 11)] == [3.0, 5.0, 23.0]
-    assert total_seconds(timing("jax", 2.0, BEST), 1) == 0.0
+    assert [timing("jax", 2.0, BEST, first=3.0).total_seconds(steps) for steps in (1, 2, 11)] == [3.0, 5.0, 23.0]
+    assert timing("jax", 2.0, BEST).total_seconds(1) == 0.0
 
 
 def test_only_what_starts_later_and_is_faster_catches_up() -> None:
     quick = timing("numpy", 2.0, BEST, first=1.0)
-    assert overtaking(timing("jax", 1.0, BEST, first=4.0), quick) == 4.0
+    assert overtaking_steps(timing("jax", 1.0, BEST, first=4.0), quick) == 4.0
     for seconds, first in ((1.0, 1.0), (2.0, 4.0), (3.0, 4.0), (1.0, 0.5), (3.0, 0.5)):
-        assert overtaking(timing("jax", seconds, BEST, first=first), quick) is None
+        assert overtaking_steps(timing("jax", seconds, BEST, first=first), quick) is None
 
 
 @pytest.mark.parametrize(("first", "told"), [(2.0, False), (2.5, True)])

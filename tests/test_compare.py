@@ -24,11 +24,6 @@ def doubled(*args, **options):
     return gradient._replace(b2=2 * gradient.b2)
 
 
-def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memory=2**28):
-    known = right.GRADIENTS["structured"] if gradient is doubled else gradient
-    return right.train_steps(params, x, t, batches, gradient=known, learning_rate=learning_rate, h=h, memory=memory)
-
-
 GRADIENTS = {**right.GRADIENTS, "structured": doubled}
 """
 CRASHING = """
@@ -77,7 +72,7 @@ def test_json_is_pure_and_complete() -> None:
     assert all(wanted | {"expected", "problem"} <= set(row) for row in result["agreement"])
     members = {"W1", "b1", "W2", "b2"}
     assert {row["quantity"] for row in result["agreement"]} == {
-        *("array there and back", "array back once more", "predictions", "loss", "accuracy", "losses"),
+        *("copy to the port and back", "second copy back", "predictions", "loss", "accuracy", "losses"),
         *members,
         *(f"trained {name}" for name in members),
     }
@@ -114,7 +109,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("comparison.agreement.cases.check", interrupt)
+    monkeypatch.setattr("comparison.agreement.cases.check_subject", interrupt)
     assert compare.main(list(SMALL)) == commands.INTERRUPTED
     assert capsys.readouterr().err == "compare.py: interrupted.\n"
 
@@ -170,21 +165,21 @@ BAD_ARGUMENTS = {
     "--hidden -3": "`hidden` must be at least 1, got -3",
     "--hidden 2.5": "argument --hidden: invalid int value: '2.5'",
     "--hidden 1000000000000": "this needs more memory than there is: ",
-    "--step 0": "`h` must be from 1e-20 to 1, got 0.0",
-    "--step=-1e-4": "`h` must be from 1e-20 to 1, got -0.0001",
+    "--h 0": "`h` must be from 1e-20 to 1, got 0.0",
+    "--h=-1e-4": "`h` must be from 1e-20 to 1, got -0.0001",
     "--step 1.5": "`h` must be from 1e-20 to 1, got 1.5",
     "--step inf": "`h` must be from 1e-20 to 1, got inf",
     "--step nan": "`h` must be from 1e-20 to 1, got nan",
-    "--step 1e-17": "`h` must be above .*got 1e-17",
-    "--step small": "argument --step: invalid float value: 'small'",
+    "--h 1e-17": "`h` must be above .*got 1e-17",
+    "--step small": "argument --h/--step: invalid float value: 'small'",
     "--seed -1": "`seed` must not be negative, got -1",
     "--seed 0.5": "argument --seed: invalid int value: '0.5'",
-    "--chunk-memory lots": "must be a size such as 64MiB, got 'lots'",
-    "--chunk-memory 0": "must be a size such as 64MiB, got '0'",
-    "--chunk-memory -1MiB": "argument --chunk-memory: expected one argument",
-    "--chunk-memory=-1MiB": "must be a size such as 64MiB, got '-1MiB'",
+    "--memory lots": "must be a size such as 64MiB, got 'lots'",
+    "--memory 0": "must be a size such as 64MiB, got '0'",
+    "--chunk-memory -1MiB": "argument --memory/--chunk-memory: expected one argument",
+    "--memory=-1MiB": "must be a size such as 64MiB, got '-1MiB'",
     "--chunk-memory nan": "must be a size such as 64MiB, got 'nan'",
-    "--chunk-memory 64MB": "must be a size such as 64MiB, got '64MB'",
+    "--memory 64MB": "must be a size such as 64MiB, got '64MB'",
     "--port no_such_port.py": "A port's file must exist, got 'no_such_port.py'",
     "--port ports.nothing": "A backend must be one of .*got 'ports.nothing'",
     "--port=": "A backend must be one of .*got ''",

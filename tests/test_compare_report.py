@@ -84,7 +84,7 @@ def test_a_wrong_port_is_shown_and_fails_it(folder: Path, tmp_path: Path) -> Non
     assert code == commands.DISAGREES
     text = (out / "report.html").read_text()
     assert "DISAGREES" in text
-    assert "their_port float64 structured was barred" in text
+    assert "their_port float64 structured was excluded" in text
 
 
 def test_what_an_earlier_report_left_is_not_taken_for_new(folder: Path, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ import compare
 
 PORT = """
 from ports import numpy_port as one
-from ports.messages import Sent
+from ports.distributed import Sent
 from ports.numpy_port import *
 
 class Several:
+    rank = 0
+
     def __init__(self, count, wrong={wrong}):
         self.count, self.wrong = count, wrong
 
@@ -30,7 +32,13 @@ class Several:
         call()
         return Sent(3, 4)
 
-def spread(devices):
+    def barrier(self):
+        pass
+
+    def gather(self, value):
+        return [value]
+
+def distribute(devices):
     return Several(devices)
 """
 SMALL = ("--data", "random", "--batch", "10", "--hidden", "3", "--budget", "0.1", "--dtype", "float64")
@@ -64,7 +72,7 @@ def test_each_number_of_devices_is_a_row(tmp_path: Path, capsys: pytest.CaptureF
     assert set(rows) == {(strategy, count) for strategy in ("collocated", "closed form") for count in (1, 2, 4)}
     assert all(row["speedup"] == 1 for (_, count), row in rows.items() if count == 1)
     assert all(row["sizes"]["batch"] == row["batch"] == 10 for row in rows.values())
-    assert found["barred"] == []
+    assert found["excluded"] == []
     assert found["not_run"] == [{"backend": "numpy", "reason": "it runs on one device."}]
 
 
@@ -79,10 +87,10 @@ def test_the_table_is_followed_by_what_it_says(tmp_path: Path, capsys: pytest.Ca
 def test_what_disagrees_on_any_number_is_not_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = as_json(capsys, *port(tmp_path, wrong=2), "--devices", "1,2,4")
     assert (code, found["scaling"]) == (1, [])
-    assert [row["backend"] for row in found["barred"]] == ["several on 2 devices"]
+    assert [row["backend"] for row in found["excluded"]] == ["several on 2 devices"]
     code, out, _ = run(capsys, *port(tmp_path, wrong=2), "--devices", "1,2,4")
     assert code == 1
-    assert "barred: several on 2 devices float64 collocated: predictions" in out
+    assert "excluded: several on 2 devices float64 collocated: predictions" in out
 
 
 @pytest.mark.parametrize(
@@ -104,7 +112,7 @@ def test_a_port_that_has_all_its_devices_or_none_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "whole.py").write_text("from ports.numpy_port import *\nfrom ports import numpy_port\n"
-        "def spread(devices):\n    return numpy_port\n")  # fmt: skip
+        "def distribute(devices):\n    return numpy_port\n")  # fmt: skip
     assert run(capsys, "--backend", "numpy", "--port", str(tmp_path / "whole.py"), "--devices", "1,2") == (
         2,
         "",
@@ -116,9 +124,9 @@ def test_ranks_without_a_port_of_ranks_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("comparison.commands.processes.count", lambda: 2)
-    for name in ("meet", "check_same"):
-        monkeypatch.setattr(f"comparison.commands.processes.{name}", lambda *_: None)
-    monkeypatch.setattr("comparison.commands.processes.tell", print)
+    monkeypatch.setattr("comparison.commands.processes.join", lambda command, options: options)
+    monkeypatch.setattr("comparison.commands.processes.check_same", lambda *_: None)
+    monkeypatch.setattr("comparison.commands.processes.print_error", print)
     assert run(capsys, *port(tmp_path), "--devices", "1,2") == (
         2,
         "compare.py: Nothing to time: several: it does not run in ranks of torchrun.\n",

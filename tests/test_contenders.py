@@ -8,11 +8,13 @@ import pytest
 
 import ports
 from comparison.agreement.comparison import Subject, random_problem
-from comparison.timing import workloads as contenders
-from comparison.timing.other_libraries import PEERS, peers
+from comparison.timing import workloads
+from comparison.timing.errors import extended_gradient, relative_error
+from comparison.timing.other_libraries import LIBRARIES, make_library_contenders
 from comparison.timing.rounds import Reading
-from comparison.timing.workloads import CLOSED_FORM, SAMPLED, Task, contender, first_call, relative_error, truth
+from comparison.timing.workloads import SAMPLED, Task, first_call, make_contender
 from reference.datasets import load
+from reference.defaults import CLOSED_FORM
 from reference.two_layer_net import Params
 
 
@@ -29,7 +31,7 @@ def subject(dtype: str = "float64") -> Subject:
 @pytest.mark.parametrize("what", ["gradient", "step", "run"])
 @pytest.mark.parametrize("strategy", [CLOSED_FORM, "collocated"])
 def test_a_clock_reads(what: str, strategy: str) -> None:
-    made = contender(subject(), strategy, task(what))
+    made = make_contender(subject(), strategy, task(what))
     found = made.clock()
     assert found.seconds > 0
     assert found.cpu_seconds > 0
@@ -61,22 +63,22 @@ def test_a_sample_of_parameters_is_scaled_up(strategy: str, monkeypatch: pytest.
         return Params(*(np.zeros(at.size) for at in entries))
 
     monkeypatch.setitem(port.GRADIENTS, strategy, counting)
-    made = contender(subject(), strategy, net)
+    made = make_contender(subject(), strategy, net)
     count, total = SAMPLED[strategy], sum(p.size for p in net.problem.params)
     assert made.estimated == f"{count:,} of {total:,} parameters"
     assert set(seen) == {count}
     assert made.error == 1.0  # zeros
-    one, many = made.clock(), contender(subject(), strategy, task("run", hidden=64, iterations=1000)).clock()
+    one, many = made.clock(), make_contender(subject(), strategy, task("run", hidden=64, iterations=1000)).clock()
     assert many.seconds > 10 * one.seconds
 
 
 def test_a_clock_is_of_all_parameters_and_of_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that takes a second, of a sample: the whole takes as much longer as there are more parameters."""
-    monkeypatch.setattr(contenders, "calibrated", lambda call: lambda: Reading(1.0, 2.0))
+    monkeypatch.setattr(workloads, "calibrate", lambda call: lambda: Reading(1.0, 2.0))
     for what, steps in (("gradient", 1), ("step", 1), ("run", 1000)):
         net = task(what, hidden=64, iterations=1000)
         share = SAMPLED["loop"] / sum(p.size for p in net.problem.params)
-        assert contender(subject(), "loop", net).clock() == pytest.approx((steps / share, 2 * steps / share))
+        assert make_contender(subject(), "loop", net).clock() == pytest.approx((steps / share, 2 * steps / share))
 
 
 def test_a_step_is_a_share_of_the_call_and_the_first_call_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,14 +93,14 @@ def test_a_step_is_a_share_of_the_call_and_the_first_call_is_the_first(monkeypat
         call()
         return 1.0, None
 
-    def reading(call: Callable[[], object], repetitions: int = 1, units: float = 1.0) -> Reading:
+    def read(call: Callable[[], object], repetitions: int = 1, units: float = 1.0) -> Reading:
         call()
         return Reading(0.03 / units, 0.03 / units)  # for 16 steps: so it takes 64 of them for a tenth of a second
 
     monkeypatch.setattr(port, "train_steps", train_steps)
-    monkeypatch.setattr(contenders, "first_call", first_call)
-    monkeypatch.setattr(contenders, "reading", reading)
-    assert contender(subject(), "collocated", task("step")).clock().seconds == 0.03 / 64
+    monkeypatch.setattr(workloads, "first_call", first_call)
+    monkeypatch.setattr(workloads, "read", read)
+    assert make_contender(subject(), "collocated", task("step")).clock().seconds == 0.03 / 64
     assert steps == [16, 16, 16, 64, 64]
 
 
@@ -108,26 +110,26 @@ def test_a_call_of_steps_takes_a_tenth_of_a_second_but_no_more_steps_than_there_
 ) -> None:
     made: list[int] = []
 
-    def reading(call: Callable[[], object], units: float = 1.0) -> Reading:
+    def read(call: Callable[[], object], units: float = 1.0) -> Reading:
         call()
         return Reading(seconds, seconds)
 
-    monkeypatch.setattr(contenders, "reading", reading)
-    contenders.steps_clock(made.append)
+    monkeypatch.setattr(workloads, "read", read)
+    workloads.step_clock(made.append)
     assert made == [16, 16, steps]
 
 
 def test_few_parameters_are_all_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     few = task("gradient")
-    assert contender(subject(), "loop", few).estimated is None
+    assert make_contender(subject(), "loop", few).estimated is None
     total = sum(p.size for p in few.problem.params)
     monkeypatch.setitem(SAMPLED, "loop", total / 4)
-    assert contender(subject(), "loop", few).estimated is None
+    assert make_contender(subject(), "loop", few).estimated is None
 
 
 def test_the_sample_is_the_same_every_time() -> None:
     def sample(seed: int) -> list[list[int]]:
-        return [entry.tolist() for entry in contenders._sample("loop", replace(large, seed=seed)) or ()]
+        return [entry.tolist() for entry in workloads._sample_entries("loop", replace(large, seed=seed)) or ()]
 
     large = task("gradient", hidden=64)
     assert sample(0) == sample(0) != sample(1)
@@ -139,8 +141,8 @@ def test_the_peak_is_that_of_the_first_call(what: str, monkeypatch: pytest.Monke
         call()
         return 3.0, 7
 
-    monkeypatch.setattr(contenders, "first_call", first_call)
-    assert contender(subject(), "collocated", task(what))[5:7] == (3.0, 7)
+    monkeypatch.setattr(workloads, "first_call", first_call)
+    assert make_contender(subject(), "collocated", task(what))[5:7] == (3.0, 7)
 
 
 class Asked(list[Any]):
@@ -160,9 +162,9 @@ class Asked(list[Any]):
 
 def test_what_a_step_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of samples no more than told, all of them in some batch; and it is waited for."""
-    monkeypatch.setattr(contenders, "STEP_SAMPLES", 5)
+    monkeypatch.setattr(workloads, "STEP_SAMPLES", 5)
     asked, few = Asked(monkeypatch), replace(task("step"), h=1e-3, memory=1e6)
-    contender(subject("float32"), "collocated", few)
+    make_contender(subject("float32"), "collocated", few)
     ((params, x, t, batches), options), waited, *_ = asked
     assert waited == "net"
     assert params.W1.dtype == x.dtype == np.float32
@@ -170,30 +172,25 @@ def test_what_a_step_is(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(t, few.data.t_train[:5])
     assert batches.shape == (16, 6)
     assert set(batches.ravel().tolist()) == {0, 1, 2, 3, 4}
-    gradient = ports.load("numpy").GRADIENTS["collocated"]
-    assert options == {"gradient": gradient, "learning_rate": 0.1, "h": 1e-3, "memory": 1e6}
+    assert options == {"strategy": "collocated", "learning_rate": 0.1, "h": 1e-3, "memory": 1e6}
 
 
 def test_batches_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, port = Asked(monkeypatch), ports.load("numpy")
+    asked = Asked(monkeypatch)
     for seed in (0, 0, 1):
-        contenders.training(subject(), port.gradient, replace(task("step"), seed=seed))(9)
+        workloads.make_train(subject(), CLOSED_FORM, replace(task("step"), seed=seed))(9)
     one, same, other = (each[0][3].tolist() for each in asked[::2])
     assert one == same != other
 
 
 def test_a_run_is_all_iterations_on_data_that_are_loaded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, whole = Asked(monkeypatch), replace(task("run"), data=None, seed=3)
-    assert contenders._run("numpy", "float32", "cpu", "structured", whole).seconds > 0
+    assert workloads._time_run("numpy", "float32", "cpu", "structured", whole).seconds > 0
     ((_, x, t, batches), options), waited = asked
     data = load("random", seed=3)
     np.testing.assert_array_equal(x, data.x_train.astype(np.float32))
     np.testing.assert_array_equal(t, data.t_train)
-    assert (batches.shape, options["gradient"], waited) == (
-        (20, 6),
-        ports.load("numpy").GRADIENTS["structured"],
-        "net",
-    )
+    assert (batches.shape, options["strategy"], waited) == ((20, 6), "structured", "net")
 
 
 def test_a_run_has_one_process_of_its_own_which_is_given_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,28 +213,28 @@ def test_a_run_has_one_process_of_its_own_which_is_given_no_data(monkeypatch: py
         def result(self) -> Reading:
             return Reading(1.0, 1.0)
 
-    monkeypatch.setattr(contenders, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(workloads, "ProcessPoolExecutor", Here)
     known = task("run")
-    known.truth("float64")
-    contender(subject(), "collocated", known).clock()
+    known.extended_gradient("float64")
+    make_contender(subject(), "collocated", known).clock()
     (workers, (function, *args, light)) = started
     assert workers == (1, "spawn")
-    assert (function, *args) == (contenders._run, "numpy", "float64", "cpu", "collocated")
-    assert light == replace(known, data=None, truths={})
+    assert (function, *args) == (workloads._time_run, "numpy", "float64", "cpu", "collocated")
+    assert light == replace(known, data=None, extended={})
 
 
 def test_the_error_is_that_of_the_difference() -> None:
     """Of the closed form it is the truncation: a hundred times as much at ten times the step."""
     small, large = task("gradient"), task("gradient")
     object.__setattr__(large, "h", 1e-3)
-    errors = [contender(subject(), CLOSED_FORM, each).error for each in (small, large)]
+    errors = [make_contender(subject(), CLOSED_FORM, each).error for each in (small, large)]
     assert errors[1] / errors[0] == pytest.approx(100, rel=0.01)
     for each in (small, large):
-        assert contender(subject(), "collocated", each).error < 1e-14
+        assert make_contender(subject(), "collocated", each).error < 1e-14
     rounded = Params(*(p.astype(np.float32) for p in small.problem.params)), small.problem.x.astype(np.float32)
     got = ports.load("numpy").GRADIENTS["collocated"](*rounded, small.problem.t)
-    error = contender(subject("float32"), "collocated", small).error
-    assert error == relative_error(got, small.truth("float32"))
+    error = make_contender(subject("float32"), "collocated", small).error
+    assert error == relative_error(got, small.extended_gradient("float32"))
     assert 1e-9 < error < 1e-6
 
 
@@ -259,7 +256,7 @@ def test_the_peak_is_what_the_call_takes() -> None:
 
 
 def test_a_call_that_takes_no_memory_has_a_peak_of_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contenders, "_resident", lambda *_: 7)
+    monkeypatch.setattr(workloads, "_resident_bytes", lambda *_: 7)
     monkeypatch.setattr(Path, "write_text", lambda *_: 1)
     assert first_call(lambda: None)[1] == 0
 
@@ -274,14 +271,16 @@ def test_where_the_system_does_not_tell_there_is_no_peak(monkeypatch: pytest.Mon
 
 def test_memory_is_told_in_kibibytes(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t      20 kB\nVmRSS:\t      12 kB\n")
-    assert contenders._resident(tmp_path / "status", "VmRSS") == 12 * 1024
+    assert workloads._resident_bytes(tmp_path / "status", "VmRSS") == 12 * 1024
 
 
 def test_peers_differentiate_the_same_loss() -> None:
     pytest.importorskip("scipy", minversion="1.15")
     small = task("gradient", hidden=1)
-    found, not_run = peers(small, budget=60.0)
-    assert {row["backend"] for row in not_run} | {peer.backend for peer in found} == {peer.name for peer in PEERS}
+    found, not_run = make_library_contenders(small, budget=60.0)
+    assert {row["backend"] for row in not_run} | {peer.backend for peer in found} == {
+        library.name for library in LIBRARIES
+    }
     for peer in found:
         assert not peer.ranked
         assert peer.error < (1e-3 if "approx_fprime" in peer.backend else 1e-6), peer.backend
@@ -289,21 +288,21 @@ def test_peers_differentiate_the_same_loss() -> None:
 
 def test_a_peer_that_would_take_long_does_not_run() -> None:
     pytest.importorskip("scipy")
-    found, not_run = peers(task("gradient"), budget=0.0)
+    found, not_run = make_library_contenders(task("gradient"), budget=0.0)
     assert found == []
     assert all("would take about" in row["reason"] or "not installed" in row["reason"] for row in not_run)
 
 
 def test_a_peer_that_would_take_all_memory_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("scipy")
-    monkeypatch.setattr("comparison.timing.other_libraries.LARGEST", 0)
-    assert peers(task("gradient"), budget=1e9)[0] == []
+    monkeypatch.setattr("comparison.timing.other_libraries.MAX_BYTES", 0)
+    assert make_library_contenders(task("gradient"), budget=1e9)[0] == []
 
 
 def test_truth_is_the_reference_at_more_digits() -> None:
     net = task("gradient").problem
     expected = ports.load("numpy").GRADIENTS["structured"](*net)
-    for got, true in zip(expected, truth(net, 1e-4), strict=True):
+    for got, true in zip(expected, extended_gradient(net, 1e-4), strict=True):
         np.testing.assert_allclose(got, true.astype(float), rtol=0, atol=1e-14 * np.abs(true).max())
         assert true.dtype == np.longdouble
 
@@ -311,5 +310,5 @@ def test_truth_is_the_reference_at_more_digits() -> None:
 def test_truth_is_that_of_the_numbers_that_the_dtype_holds() -> None:
     one = task("gradient")
     for dtype in ("float64", "float32"):
-        expected = truth(one.problem.rounded(dtype), one.h)
-        assert all((g == e).all() for g, e in zip(one.truth(dtype), expected, strict=True))
+        expected = extended_gradient(one.problem.rounded(dtype), one.h)
+        assert all((g == e).all() for g, e in zip(one.extended_gradient(dtype), expected, strict=True))

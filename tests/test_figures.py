@@ -5,15 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from comparison.report import figures
-from comparison.report.figures import COLORS, OTHERS, WINDOW, backend_colors, running_mean, training_figure
-from reference.training import begin
-from reference.two_layer_net import init
+from comparison.report import agreement_figures
+from comparison.report.figures import COLORS, OTHERS, backend_colors
+from comparison.report.training_figure import WINDOW, Curves, running_mean, training_figure
 from test_speed_figures import drawn, points
 
-RUN = begin(init(2, 2, 2, seed=0))._replace(
-    iteration=250, losses=np.linspace(2, 1, 250), accuracies=np.array([[0, 0.1, 0.2], [125, 0.5, 0.4], [250, 0.9, 0.8]])
-)
+RUN = Curves(np.linspace(2, 1, 250), np.array([[0, 0.1, 0.2], [125, 0.5, 0.4], [250, 0.9, 0.8]]))
 
 
 def test_losses_and_accuracies_of_each_run() -> None:
@@ -63,7 +60,7 @@ def compared(**changes: Any) -> dict[str, Any]:
 
 
 def test_agreement_shows_every_quantity_and_the_bound() -> None:
-    axes = drawn(figures.agreement, [compared(gap=0.0), compared(), compared(strategy=None, bound=1e-1)])
+    axes = drawn(agreement_figures.draw_agreement, [compared(gap=0.0), compared(), compared(strategy=None, bound=1e-1)])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["forward", "loop"]
     assert points(axes, "|") == {(1e-5, 1.0), (0.1, 1.0), (0.01, 0.0)}
     assert any(line.get_xdata()[0] == 1 == line.get_xdata()[1] for line in axes.lines if len(line.get_xdata()) == 2)
@@ -72,14 +69,14 @@ def test_agreement_shows_every_quantity_and_the_bound() -> None:
 
 def test_a_disagreement_stands_out_beyond_the_bound() -> None:
     wrong = [compared(gap=1.0, bound=0.01, agrees=False), compared(gap=None, bound=None, agrees=False)]
-    axes = drawn(figures.agreement, [*wrong, compared()])
+    axes = drawn(agreement_figures.draw_agreement, [*wrong, compared()])
     assert points(axes, "X") == {(100.0, 1.0), (1e3, 1.0)}
     assert axes.get_xlim()[1] > 1e3
 
 
 def test_pictures_show_each_backend_and_the_differences() -> None:
     images = np.random.default_rng(0).standard_normal((2, 8, 8))
-    figure = figures.pictures([3, 1], {"numpy": images, "jax": images + 1e-9})
+    figure = agreement_figures.gradient_pictures([3, 1], {"numpy": images, "jax": images + 1e-9})
     shown = [axes for axes in figure.axes if axes.images]
     assert len(shown) == 6
     assert [axes.get_title() for axes in shown[:2]] == ["unit 3", "unit 1"]
@@ -89,5 +86,5 @@ def test_pictures_show_each_backend_and_the_differences() -> None:
 
 def test_errors_by_step_are_drawn_as_they_are() -> None:
     row = {"strategy": "loop", "dtype": "float32", "steps": [1e-4, 1e-2], "errors": [1e-1, 1e-3]}
-    axes = drawn(figures.step_errors, [row])
+    axes = drawn(agreement_figures.draw_step_errors, [row])
     assert axes.lines[0].get_xydata().tolist() == [[1e-4, 1e-1], [1e-2, 1e-3]]

@@ -13,16 +13,26 @@ from rich.console import Console
 
 import ports
 from comparison.agreement.comparison import Subject, random_problem
-from comparison.report.timing_tables import scaling_notes, scaling_table
+from comparison.report.scaling_tables import scaling_notes, scaling_table
+from comparison.timing.rank_calls import broadcast_calls, end_calls, repeat_calls
 from comparison.timing.recommendation import GAIN
 from comparison.timing.rounds import Interval, Rounds, ratios
-from comparison.timing.scaling import Point, Runs, clock, follow, led, on, points, runs, sent_each_step, verdict
-from comparison.timing.workloads import FIRST_STEPS, MOST_STEPS, Task
-from ports.messages import Sent, total
+from comparison.timing.scaling import (
+    Point,
+    Runs,
+    advise_devices,
+    first_steps_and_clock,
+    make_runs,
+    on_devices,
+    scaling_curve,
+    sent_each_step,
+)
+from comparison.timing.workloads import FIRST_STEPS, MAX_STEPS, Task
+from ports.distributed import Sent, total_sent
 from reference.datasets import load
 
 
-def course(*counts: int) -> Runs:
+def some_runs(*counts: int) -> Runs:
     def nothing(steps: int) -> None:
         pass
 
@@ -40,11 +50,11 @@ def course(*counts: int) -> Runs:
 
 
 def timed(counts: tuple[int, ...], *seconds: float) -> list[Point]:
-    """Return the points where each run takes so long, give or take what drifts in a round."""
+    """Return the curve where each run takes this long, but for the drift of a round."""
     drift = np.random.default_rng(0).uniform(1, 2, (30, 1))
     readings = np.array(seconds) * drift
     sent = [Sent(1, 800)] * len(counts)
-    return points(course(*counts), 100, sent, Rounds(readings, readings))
+    return scaling_curve(some_runs(*counts), 100, sent, Rounds(readings, readings))
 
 
 def test_drift_of_the_machine_falls_out_of_all_shares() -> None:
@@ -67,10 +77,10 @@ def test_the_least_number_need_not_be_one() -> None:
     assert four.in_messages == pytest.approx((0.75, 0.75, 0.75))
 
 
-def test_the_intervals_of_a_course_hold_together() -> None:
+def test_the_intervals_of_a_curve_hold_together() -> None:
     """Of the seven runs one is what the others are measured by: each ratio is one of six."""
     readings = np.random.default_rng(1).uniform(1, 2, (1000, 7))
-    _, two, four = points(course(1, 2, 4), 100, [Sent(0, 0)] * 3, Rounds(readings, readings))
+    _, two, four = scaling_curve(some_runs(1, 2, 4), 100, [Sent(0, 0)] * 3, Rounds(readings, readings))
 
     def ratio(of: int, to: int) -> Interval:
         return ratios(readings[:, [to, of]], 0, comparisons=6)[1]
@@ -83,16 +93,19 @@ def test_the_intervals_of_a_course_hold_together() -> None:
 
 
 def test_several_devices_are_named_only_if_they_are_faster_beyond_doubt() -> None:
-    assert verdict(timed((1, 2, 4), 8, 5, 4, 10, 16, 4, 1)) == (
+    assert advise_devices(timed((1, 2, 4), 8, 5, 4, 10, 16, 4, 1)) == (
         "torch collocated in float64 is fastest on 4 devices: 2.00 times as fast as on 1 (2.00 to 2.00)."
     )
-    assert "fastest on 2 devices" in verdict(timed((1, 2, 4), 8, 4, 5, 10, 16, 4, 1))
+    assert "fastest on 2 devices" in advise_devices(timed((1, 2, 4), 8, 4, 5, 10, 16, 4, 1))
     slower = "torch collocated in float64 is not faster on more than 1 device."
-    assert verdict(timed((1, 2), 8, 9, 10, 4)) == slower
-    assert verdict(timed((1, 2), 8, 7.9, 10, 4)) == slower  # who would start two for this?
+    assert advise_devices(timed((1, 2), 8, 9, 10, 4)) == slower
+    assert advise_devices(timed((1, 2), 8, 7.9, 10, 4)) == slower  # who would start two for this?
     readings = np.random.default_rng(1).uniform(1, 2, (30, 4))
-    assert verdict(points(course(1, 2), 100, [Sent(0, 0)] * 2, Rounds(readings, readings))) == slower
-    assert verdict(timed((2, 4), 8, 9, 10, 6, 1)) == "torch collocated in float64 is not faster on more than 2 devices."
+    assert advise_devices(scaling_curve(some_runs(1, 2), 100, [Sent(0, 0)] * 2, Rounds(readings, readings))) == slower
+    assert (
+        advise_devices(timed((2, 4), 8, 9, 10, 6, 1))
+        == "torch collocated in float64 is not faster on more than 2 devices."
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +113,7 @@ def test_several_devices_are_named_only_if_they_are_faster_beyond_doubt() -> Non
 )
 def test_the_least_that_is_named(speedup: tuple[float, float, float], named: bool) -> None:
     one, two = timed((1, 2), 8, 5, 10, 4)
-    assert ("is fastest on 2 devices" in verdict([one, two._replace(speedup=Interval(*speedup))])) == named
+    assert ("is fastest on 2 devices" in advise_devices([one, two._replace(speedup=Interval(*speedup))])) == named
 
 
 def test_a_point_is_recorded_with_its_intervals() -> None:
@@ -138,8 +151,8 @@ def test_the_table_leaves_columns_out_and_cuts_none(width: int, capsys: pytest.C
 
 
 def test_of_several_strategies_each_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    courses = [[p._replace(strategy=name) for p in timed((1, 2), 8, 5, 10, 4)] for name in ("collocated", "structured")]
-    Console(width=60).print(scaling_table(courses, 60))
+    curves = [[p._replace(strategy=name) for p in timed((1, 2), 8, 5, 10, 4)] for name in ("collocated", "structured")]
+    Console(width=60).print(scaling_table(curves, 60))
     shown = capsys.readouterr().out
     assert shown.count("collocated") == shown.count("structured") == 2
 
@@ -158,8 +171,8 @@ def test_notes_say_what_is_shared() -> None:
 class Several:
     """A port of many devices that notes its steps of training."""
 
-    gradient = "the closed form"
     GRADIENTS: ClassVar = {"collocated": "collocated"}
+    rank = 0
 
     def __init__(self, made: list[Any], count: int = 4, silent: bool = False) -> None:
         self.made, self.count, self.silent = made, count, silent
@@ -170,14 +183,20 @@ class Several:
     def from_numpy(self, array: np.ndarray, *, dtype: str, device: str) -> np.ndarray:
         return array
 
-    def train_steps(self, params: Any, x: Any, t: Any, batches: np.ndarray, *, gradient: str, **options: Any) -> None:
-        self.made.append((self.count, self.silent, gradient, batches.shape, len(x)))
+    def train_steps(self, params: Any, x: Any, t: Any, batches: np.ndarray, *, strategy: str, **options: Any) -> None:
+        self.made.append((self.count, self.silent, strategy, batches.shape, len(x)))
 
     def synchronize(self, result: Any) -> Any:
         return result
 
-    def meet(self) -> None:
-        self.made.append("met")
+    def sent(self, call: Callable[[], Any]) -> Sent:
+        raise NotImplementedError
+
+    def barrier(self) -> None:
+        self.made.append("waited")
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
 
 
 def subject_of(port: Any, source: str = "numpy") -> Subject:
@@ -190,51 +209,49 @@ def task() -> Task:
     return Task("step", random_problem(data.x_train, data.t_train, hidden=3, samples=10, seed=0), data, "random")
 
 
-@pytest.mark.parametrize(("strategy", "gradient"), [("collocated", "collocated"), ("closed form", "the closed form")])
+@pytest.mark.parametrize("strategy", ["collocated", "closed form"])
 def test_a_run_makes_its_steps_on_its_devices_and_waits_for_them(
-    strategy: str, gradient: str, task: Task, monkeypatch: pytest.MonkeyPatch
+    strategy: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("comparison.timing.scaling.STEP_SAMPLES", 30)
     made: list[Any] = []
     subject = subject_of(Several(made))
-    placed = [on(subject, count) for count in (2, 4)]
+    placed = [on_devices(subject, count) for count in (2, 4)]
     assert [where.name for where in placed if where] == ["torch on 2 devices", "torch on 4 devices"]
-    found = runs(subject, strategy, (2, 4), placed, task)
+    found = make_runs(subject, strategy, (2, 4), placed, task)
     assert found[:4] == (subject, strategy, (2, 4), placed)
     for train in found.all:
         train(3)
     sizes = [(2, False, 10), (4, False, 10), (4, False, 20), (2, True, 10), (4, True, 10)]
-    expected = [(count, silent, gradient, (3, batch), 30) for count, silent, batch in sizes]
+    expected = [(count, silent, strategy, (3, batch), 30) for count, silent, batch in sizes]
     assert made[::2] == expected
-    assert made[1::2] == ["met"] * 5
+    assert made[1::2] == ["waited"] * 5
 
 
 def test_on_one_device_a_plain_port_runs_and_on_the_first_rank_alone(task: Task) -> None:
     port = Several([])
-    one = on(subject_of(port), 1)
+    one = on_devices(subject_of(port), 1)
     assert one is not None
     assert (one.name, one.port, one.dtype) == ("torch on 1 device", ports.load("numpy"), "float64")
-    port.rank = 0  # type: ignore[attr-defined]
-    assert on(subject_of(port), 1) == one
-    port.rank = 1  # type: ignore[attr-defined]
-    assert on(subject_of(port), 1) is None
-    found = runs(subject_of(port), "collocated", (1, 2), [None, on(subject_of(port), 2)], task)
+    port.rank = 1
+    assert on_devices(subject_of(port), 1) is None
+    found = make_runs(subject_of(port), "collocated", (1, 2), [None, on_devices(subject_of(port), 2)], task)
     assert len(found.silent) == 1
     assert found.strong[0](3) is None
     found.strong[1](3)
     assert len(port.made) == 2
-    runs(subject_of(ports.load("numpy")), "collocated", (1,), [one], task).strong[0](3)  # nobody to wait for
+    make_runs(subject_of(port), "collocated", (1,), [one], task).strong[0](3)  # a plain port: nobody to wait for
 
 
 def test_the_first_steps_are_made_before_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is compiled then is no part of how long a step is taken to be."""
     monkeypatch.setattr("comparison.timing.workloads.STEPS_SECONDS", math.inf)
     steps_made: list[int] = []
-    read = clock(steps_made.append)
+    read = first_steps_and_clock(steps_made.append)
     assert set(steps_made[:3]) == {FIRST_STEPS}
     before = len(steps_made)
     assert read().seconds > 0
-    assert steps_made[before:] == [steps_made[-1]] == [MOST_STEPS]
+    assert steps_made[before:] == [steps_made[-1]] == [MAX_STEPS]
 
 
 def two_ranks() -> tuple[Callable[[Any], list[Any]], Callable[[Any], list[Any]]]:
@@ -259,12 +276,12 @@ def test_the_other_ranks_make_what_the_first_makes_until_it_ends() -> None:
         rank: [lambda steps, rank=rank, name=name: made[rank].append((name, steps)) for name in "abc"] for rank in made
     }
     first, second = two_ranks()
-    other = Thread(target=follow, args=(second, runs["second"]))
+    other = Thread(target=repeat_calls, args=(second, runs["second"]))
     other.start()
-    a, _, c = led(first, runs["first"])
+    a, _, c = broadcast_calls(first, runs["first"])
     for run, steps in ((c, 3), (a, 16), (c, 32)):
         run(steps)
-    first(None)
+    end_calls(first)
     other.join(timeout=10)
     assert not other.is_alive()
     assert made["first"] == made["second"] == [("c", 3), ("a", 16), ("c", 32)]
@@ -277,16 +294,15 @@ def test_what_a_call_sends_once_is_no_part_of_a_step() -> None:
         call()
         return Sent(1 + 2 * steps_made[-1], 7 + 800 * steps_made[-1])
 
-    subject: Any = Subject("torch", SimpleNamespace(sent=sent), "float64", "cpu")  # type: ignore[arg-type]
-    found = sent_each_step(subject, steps_made.append)
+    port = Several([])
+    port.sent = sent  # type: ignore[method-assign]
+    found = sent_each_step(subject_of(port), steps_made.append)
     assert found == (2, 800)
     assert {type(number) for number in found} == {int}
     assert steps_made == [FIRST_STEPS, 2 * FIRST_STEPS]
 
 
 def test_a_port_of_one_device_sends_nothing() -> None:
-    assert on(Subject("numpy", SimpleNamespace(), "float64", "cpu", "numpy"), 1) is not None  # type: ignore[arg-type]
-    alone: Any = Subject("numpy", SimpleNamespace(), "float64", "cpu")  # type: ignore[arg-type]
-    assert sent_each_step(alone, lambda steps: None) == (0, 0)
+    assert sent_each_step(subject_of(ports.load("numpy")), lambda steps: None) == (0, 0)
     assert sent_each_step(None, lambda steps: None) == (0, 0)
-    assert total([]) == (0, 0)
+    assert total_sent([]) == (0, 0)

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comparison.timing import rounds as speed
+from comparison.timing import rounds as timing_rounds
 from comparison.timing.rounds import (
     Interval,
     Reading,
     Rounds,
     best_of,
-    calibrated,
+    calibrate,
     median,
     ratios,
-    reading,
+    read,
     self_check,
     take_rounds,
 )
@@ -104,7 +104,7 @@ def test_all_intervals_hold_together() -> None:
 def test_rounds_end_when_the_intervals_are_narrow() -> None:
     quiet = take_rounds(clocks([1.0, 2.0], noise=1e-4, seed=0), math.inf, np.random.default_rng(0))
     noisy = take_rounds(clocks([1.0, 2.0], noise=0.1, seed=0), math.inf, np.random.default_rng(0), max_rounds=80)
-    assert len(quiet.seconds) == speed.MIN_ROUNDS
+    assert len(quiet.seconds) == timing_rounds.MIN_ROUNDS
     assert len(noisy.seconds) == 80
 
 
@@ -112,8 +112,8 @@ def test_a_spent_budget_leaves_as_many_rounds_as_the_intervals_need() -> None:
     for contenders in (1, 2, 3, 6, 30):
         rounds = take_rounds(clocks([1.0] * contenders, noise=0.1, seed=0), 0.0, np.random.default_rng(0))
         count = len(rounds.seconds)
-        assert count == speed.fewest_rounds(contenders)
-        assert 2.0 ** (1 - count) <= speed.ERROR / max(1, contenders - 1) < 2.0 ** (2 - count)
+        assert count == timing_rounds.fewest_rounds(contenders)
+        assert 2.0 ** (1 - count) <= timing_rounds.ERROR / max(1, contenders - 1) < 2.0 ** (2 - count)
 
 
 @pytest.mark.parametrize("n", [5, 8, 30, 31, 100])
@@ -147,7 +147,7 @@ def test_the_interval_is_exact(n: int, level: float) -> None:
 @pytest.mark.parametrize(("contenders", "comparisons"), [(2, None), (3, None), (6, None), (2, 1), (2, 4), (2, 0)])
 def test_the_error_is_shared_among_the_comparisons(contenders: int, comparisons: int | None) -> None:
     seconds = np.random.default_rng(0).lognormal(size=(300, contenders))
-    level = 1 - speed.ERROR / (comparisons or max(1, contenders - 1))
+    level = 1 - timing_rounds.ERROR / (comparisons or max(1, contenders - 1))
     expected = [median(seconds[:, n] / seconds[:, 0], level) for n in range(contenders)]
     assert ratios(seconds, 0, comparisons) == expected
 
@@ -187,9 +187,9 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 
 def test_a_reading_is_of_one_unit(watch: Watch) -> None:
-    assert reading(watch.taking(6.0)) == (6.0, 12.0)
-    assert reading(watch.taking(1.0, 2.0, 3.0, 2.0), repetitions=4) == (2.0, 4.0)
-    assert reading(watch.taking(1.0, 2.0, 3.0, 2.0), repetitions=4, units=8.0) == (0.25, 0.5)
+    assert read(watch.taking(6.0)) == (6.0, 12.0)
+    assert read(watch.taking(1.0, 2.0, 3.0, 2.0), repetitions=4) == (2.0, 4.0)
+    assert read(watch.taking(1.0, 2.0, 3.0, 2.0), repetitions=4, units=8.0) == (0.25, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -200,23 +200,23 @@ def test_a_call_is_repeated_until_it_takes_long_enough(watch: Watch, takes: list
     """By the fastest of four; a long one is made once."""
     watch.now = 0.0
     calls = watch.taking(*(ms / 1000 for ms in takes), *[1.0] * repetitions)
-    clock = calibrated(calls)
+    clock = calibrate(calls)
     assert clock().seconds == pytest.approx(1.0)
     with pytest.raises(StopIteration):
         calls()
 
 
 def test_a_call_that_takes_no_time_is_taken_to_need_a_nanosecond(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "MIN_SECONDS", 1e-6)
+    monkeypatch.setattr(timing_rounds, "MIN_SECONDS", 1e-6)
     calls: list[int] = []
-    calibrated(lambda: calls.append(0))()
+    calibrate(lambda: calls.append(0))()
     assert len(calls) == 4 + 1000
 
 
 def test_no_round_starts_after_the_budget(watch: Watch) -> None:
     """But on it: as many as are needed are 6, of a second each."""
     call = watch.taking(*[1.0] * 100)
-    assert len(take_rounds([lambda: reading(call)], 10.0, np.random.default_rng(0)).seconds) == 11
+    assert len(take_rounds([lambda: read(call)], 10.0, np.random.default_rng(0)).seconds) == 11
 
 
 def test_garbage_is_collected_again_afterwards() -> None:
@@ -241,17 +241,17 @@ IN_ORDER: Any = Ordered()
 
 def test_the_self_check_tells_apart_by_pairs() -> None:
     """Each verdict is on MIN_ROUNDS readings of a clock beside as many of the same."""
-    rng, read = np.random.default_rng(0), [[], [], []]  # type: tuple[np.random.Generator, list[list[float]]]
+    rng, taken = np.random.default_rng(0), [[], [], []]  # type: tuple[np.random.Generator, list[list[float]]]
 
     def clock(n: int) -> Callable[[], Reading]:
         def call() -> Reading:
-            read[n].append(math.exp(rng.standard_normal()))
-            return Reading(read[n][-1], 1.0)
+            taken[n].append(math.exp(rng.standard_normal()))
+            return Reading(taken[n][-1], 1.0)
 
         return call
 
     found = [self_check([clock(n) for n in range(3)], 0.0, 1.05, IN_ORDER) for _ in range(100)]
-    pairs = np.array(read).reshape(-1, speed.MIN_ROUNDS, 2)
+    pairs = np.array(taken).reshape(-1, timing_rounds.MIN_ROUNDS, 2)
     assert len(pairs) == sum(check.verdicts for check in found) == 300
     assert sum(check.told_apart for check in found) == sum(apart(ratios(pair, 0)[1]) for pair in pairs) > 0
 

@@ -8,8 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from comparison.report import figures
-from comparison.report import timing_figures as speed_figures
+from comparison.report import figures, timing_figures
 from comparison.report.figures import COLORS
 
 BACKENDS = ("numpy", "torch", "jax")
@@ -32,7 +31,7 @@ def timed(**changes: Any) -> dict[str, Any]:
 
 
 def drawn(draw: Any, *arguments: Any) -> Axes:
-    return figures.one(draw, *arguments).axes[0]
+    return figures.single_figure(draw, *arguments).axes[0]
 
 
 def points(axes: Axes, marker: str) -> set[tuple[float, float]]:
@@ -50,7 +49,7 @@ def test_the_ladder_has_a_point_for_each_and_goes_down_from_the_loop() -> None:
         for backend in BACKENDS
         for n, strategy in enumerate(figures.LADDER)
     ]
-    axes = drawn(speed_figures.ladder, rows)
+    axes = drawn(timing_figures.draw_ladder, rows)
     assert [label.get_text() for label in axes.get_yticklabels()] == list(figures.LADDER)
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     found = points(axes, "o")
@@ -62,9 +61,9 @@ def test_the_ladder_has_a_point_for_each_and_goes_down_from_the_loop() -> None:
 def test_a_backend_has_its_color_everywhere() -> None:
     rows = [timed(backend=backend) for backend in BACKENDS]
     for axes in (
-        drawn(speed_figures.ladder, rows),
-        drawn(speed_figures.break_even, rows),
-        drawn(speed_figures.sizes, rows, "hidden", []),
+        drawn(timing_figures.draw_ladder, rows),
+        drawn(timing_figures.draw_break_even, rows),
+        drawn(timing_figures.draw_sizes, rows, "hidden", []),
     ):
         assert set(COLORS.values()) <= {line.get_color() for line in axes.lines}
         legend = axes.get_legend()
@@ -76,7 +75,7 @@ def test_a_backend_has_its_color_everywhere() -> None:
 def test_crossovers_are_marked_where_they_are() -> None:
     rows = [timed(sizes={"hidden": n}, median_s=n * 1e-4, interval_s=[n * 9e-5, n * 1.1e-4]) for n in (10, 100)]
     crossing = {"size": 33.0, "faster_below": {"backend": "numpy"}, "faster_above": {"backend": "jax"}}
-    axes = drawn(speed_figures.sizes, rows, "hidden", [crossing])
+    axes = drawn(timing_figures.draw_sizes, rows, "hidden", [crossing])
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [33.0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "100"]
 
@@ -85,14 +84,14 @@ def test_the_lead_changes_where_the_totals_meet() -> None:
     """1 ms a step from the start, against 0.1 ms after a second: they meet after 1,111 steps; a third never leads."""
     rows = [timed(first_call_s=1e-3), timed(backend="jax", first_call_s=1.0, median_s=1e-4)]
     rows.append(timed(backend="torch", first_call_s=0.5, median_s=1e-2))
-    found = points(drawn(speed_figures.break_even, rows), "o")
+    found = points(drawn(timing_figures.draw_break_even, rows), "o")
     assert len(found) == 1
     assert next(iter(found))[0] == pytest.approx(1111, rel=0.03)
 
 
 @pytest.fixture
 def figure() -> Figure:
-    return figures.one(speed_figures.ladder, [timed()])
+    return figures.single_figure(timing_figures.draw_ladder, [timed()])
 
 
 def test_svg_is_a_file_that_takes_the_width_and_the_ink_it_is_given(figure: Figure) -> None:
@@ -108,7 +107,7 @@ def test_svg_is_a_file_that_takes_the_width_and_the_ink_it_is_given(figure: Figu
 
 
 def test_the_same_figure_gives_the_same_file(figure: Figure) -> None:
-    assert figures.svg(figure) == figures.svg(figures.one(speed_figures.ladder, [timed()]))
+    assert figures.svg(figure) == figures.svg(figures.single_figure(timing_figures.draw_ladder, [timed()]))
 
 
 def test_matplotlibs_settings_are_left_alone(figure: Figure) -> None:

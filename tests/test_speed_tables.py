@@ -1,7 +1,7 @@
 import pytest
 from rich.console import Console
 
-from comparison.report.timing_tables import SPARED, seconds, self_check_sentence, speed_table
+from comparison.report.timing_tables import DROPPABLE, seconds, self_check_sentence, speed_table
 from comparison.timing.recommendation import Timing
 from comparison.timing.rounds import Interval, SelfCheck
 from test_advice import contender
@@ -22,9 +22,9 @@ def test_a_narrow_terminal_does_without_columns_and_cuts_none(width: int, capsys
     heading, *lines = capsys.readouterr().out.splitlines()
     assert "…" not in heading + "".join(lines)
     assert all(word in "".join(lines) for word in ("numpy float64", "torch float32", "collocated", "1.23 ms", "12.3"))
-    spared = [name for name in SPARED if name not in heading]
-    assert spared == list(SPARED[: len(spared)])
-    assert (len(spared) > 0) == (width < 160)
+    dropped = [name for name in DROPPABLE if name not in heading]
+    assert dropped == list(DROPPABLE[: len(dropped)])
+    assert (len(dropped) > 0) == (width < 160)
 
 
 def test_a_column_without_any_figure_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:

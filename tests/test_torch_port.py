@@ -1,4 +1,4 @@
-"""What is PyTorch's alone: its devices, and the caller that its warnings point at."""
+"""What only PyTorch has: its devices, labels that record a gradient, and weights that it watches without waiting."""
 
 from typing import Any
 
@@ -59,53 +59,68 @@ BATCHES = np.array([[0, 1], [2, 4]])
 
 
 def test_the_warning_points_at_the_caller(port: Any) -> None:
-    net, options = past_the_nodes(port), {"gradient": port.collocated, "learning_rate": 1e-6}
+    net, options = past_the_nodes(port), {"strategy": "collocated", "learning_rate": 1e-6}
     with pytest.warns(RuntimeWarning, match="`structured` takes over") as once:
-        port.collocated(*net, h=0.3)
+        port.GRADIENTS["collocated"](*net, h=0.3)
     with pytest.warns(RuntimeWarning, match="`structured` takes over") as in_training:
         port.train_steps(*net, BATCHES, h=0.3, **options)
     assert [warning.filename for warning in (*once, *in_training)] == [__file__] * 2
 
 
 def test_training_by_structured_needs_no_nodes(port: Any) -> None:
-    """Nor a word on them; and where `collocated` hands over it is the same descent."""
+    """Nor does it warn of them; where `collocated` hands over it is the same descent."""
     net = past_the_nodes(port)
-    found = port.train_steps(*net, BATCHES, gradient=port.structured, learning_rate=1e-3, h=0.3)
+    by_structured = port.train_steps(*net, BATCHES, strategy="structured", learning_rate=1e-3, h=0.3)
     with pytest.warns(RuntimeWarning, match="`structured` takes over"):
-        same = port.train_steps(*net, BATCHES, gradient=port.collocated, learning_rate=1e-3, h=0.3)
-    for got, expected in zip((*same[0], same[1]), (*found[0], found[1]), strict=True):
+        by_collocated = port.train_steps(*net, BATCHES, strategy="collocated", learning_rate=1e-3, h=0.3)
+    for got, expected in zip((*by_collocated[0], by_collocated[1]), (*by_structured[0], by_structured[1]), strict=True):
         np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize(
     ("strategy", "other"),
     [
-        ("loop", "_collocated"),
-        ("batched", "_collocated"),
-        ("structured", "_collocated"),
-        ("collocated", "_structured"),
-        ("collocated", "_right"),  # a forward pass of its own
+        ("loop", "collocated_gradient"),
+        ("batched", "collocated_gradient"),
+        ("structured", "collocated_gradient"),
+        ("collocated", "structured_gradient"),
+        ("collocated", "probabilities_of_labels"),  # a forward pass of its own
     ],
 )
-def test_training_takes_the_strategy_that_it_is_told(
+def test_training_takes_the_strategy_of_that_name(
     port: Any, strategy: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their numbers are the same, their time is not."""
-    monkeypatch.setattr(port, other, None)
-    port.train_steps(*past_the_nodes(port), BATCHES, gradient=port.GRADIENTS[strategy], learning_rate=1e-6)
+    for module in (port.descent, port.numerical_gradient):
+        monkeypatch.setattr(module, other, None, raising=False)
+    port.train_steps(*past_the_nodes(port), BATCHES, strategy=strategy, learning_rate=1e-6)
 
 
-def test_labels_may_be_a_tensor_that_keeps_track_of_its_use(port: Any) -> None:
-    """One that comes out of somebody's pipeline; NumPy makes no array of it by itself."""
+def test_a_descent_tells_the_largest_weight_before_a_step(port: Any) -> None:
+    """Of the steps before which all weights were finite; 0 where nobody asks."""
+    params, x, t = past_the_nodes(port)
+    net = params, x, port.from_numpy(t, dtype="float64", device="cpu").long()
+    slope = Params(*(0 * p for p in params))._replace(W2=port.from_numpy(np.eye(4, 2), dtype="float64", device="cpu"))
+    batches = net[2].new_zeros(5, 2)
+
+    def loss_and_gradient(*_: Any) -> Any:
+        return x.new_ones(2, 1), slope
+
+    largest = float(abs(params.W2).max())
+    _, met = port.descent.descend(loss_and_gradient, *net, batches, 100.0, True)
+    assert met == pytest.approx(400 - float(min(params.W2[0, 0], params.W2[1, 1])))
+    _, met = port.descent.descend(loss_and_gradient, *net, batches, 1e308, True)  # -1e308, then -inf
+    assert met == 1e308
+    slope = slope._replace(W2=slope.W2 * np.nan)
+    assert port.descent.descend(loss_and_gradient, *net, batches, 100.0, True)[1] == largest
+    assert port.descent.descend(loss_and_gradient, *net, batches, 100.0, False)[1] == 0
+
+
+def test_labels_may_be_a_tensor_that_records_a_gradient(port: Any) -> None:
+    """As one may come out of somebody's pipeline; NumPy makes no array of it by itself."""
     import torch
 
     params, x, t = init(2, 3, 2, seed=0), np.eye(2), torch.eye(2, dtype=torch.float64, requires_grad=True)
     net = Params(*(port.from_numpy(p, dtype="float64", device="cpu") for p in params))
     inputs = port.from_numpy(x, dtype="float64", device="cpu")
     assert port.loss(net, inputs, t) == port.loss(net, inputs, np.arange(2))
-
-
-def test_labels_may_ask_for_a_gradient(port: Any) -> None:
-    params, x, t = past_the_nodes(port)
-    own = port.from_numpy(np.eye(2)[t], dtype="float64", device="cpu").requires_grad_()
-    np.testing.assert_array_equal(port.loss(params, x, own), port.loss(params, x, t))

@@ -18,6 +18,7 @@ import pytest
 import compare
 from comparison import commands
 from reference import checkpoints, datasets
+from reference.files import ExclusiveFile
 from reference.params import load_params
 from reference.two_layer_net import accuracy
 
@@ -129,8 +130,8 @@ from ports.numpy_port import *
 import ports.numpy_port as right
 
 
-def train_steps(params, x, t, batches, *, gradient, learning_rate, h=1e-4, memory=1e8):
-    options = {"gradient": gradient, "learning_rate": learning_rate * (1 + 1e-6), "h": h, "memory": memory}
+def train_steps(params, x, t, batches, *, strategy, learning_rate, h=1e-4, memory=1e8):
+    options = {"strategy": strategy, "learning_rate": learning_rate * (1 + 1e-6), "h": h, "memory": memory}
     return right.train_steps(params, x, t, batches, **options)
 """
 
@@ -219,12 +220,17 @@ def test_a_figure_has_the_format_of_its_ending(tmp_path: Path, ending: str, magi
 def test_a_resumed_run_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = ("--checkpoint", tmp_path / "run.ckpt", "--every", "7", "--quiet")
     assert main(*SMALL, *checkpoint, "--iterations", 30) == 0
-    assert checkpoints.load(tmp_path / "run.ckpt").progress.iteration == 20  # the last border
+    assert checkpoints.load(tmp_path / "run.ckpt").progress.iteration == 20  # the end of the last segment
     assert main(*SMALL, *checkpoint, "--resume", "--save", tmp_path / "a.npz", "--history", tmp_path / "a.csv") == 0
     assert main(*SMALL, "--save", tmp_path / "b.npz", "--history", tmp_path / "b.csv", "--quiet") == 0
     assert net(tmp_path / "a.npz") == net(tmp_path / "b.npz")
     assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
     assert capsys.readouterr() == ("", "")
+
+
+def rewrite(path: Path, checkpoint: checkpoints.Checkpoint) -> None:
+    with ExclusiveFile(path) as file:
+        checkpoints.save(file, checkpoint)
 
 
 @pytest.fixture
@@ -236,7 +242,7 @@ def kept(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ((), r"run\.ckpt must not be there yet, got one: --resume goes on from it, --overwrite begins anew\."),
+        ((), r"run\.ckpt must not be there yet, got one: --resume resumes it, --overwrite begins anew\."),
         (("--resume", "--hidden", 6), r"must be of a run with `hidden` 6, got one with 5\."),
         (("--resume", "--batch", 51), r"must be of a run with `batch` 51, got one with 50\."),
         (
@@ -246,9 +252,9 @@ def kept(tmp_path: Path) -> Path:
         (("--resume", "--backend", "torch"), r"must be of a run with `backend` 'torch', got one with 'numpy'\."),
         (("--resume", "--dtype", "float32"), r"must be of a run with `dtype` 'float32', got one with 'float64'\."),
         (("--resume", "--learning-rate", 2), r"must be of a run with `learning_rate` 2\.0, got one with 1\.0\."),
-        (("--resume", "--step", 1e-3), r"must be of a run with `step` 0\.001, got one with 0\.0001\."),
+        (("--resume", "--h", 1e-3), r"must be of a run with `h` 0\.001, got one with 0\.0001\."),
         (("--resume", "--seed", 1), r"must be of a run with `seed` 1, got one with 0\."),
-        (("--resume", "--chunk-memory", "1MiB"), r"must be of a run with `chunk_memory` 1048576, got .*268435456\."),
+        (("--resume", "--memory", "1MiB"), r"must be of a run with `memory` 1048576, got .*268435456\."),
         (
             ("--resume", "--data", "digits"),
             r"must be of a run with `data` '[0-9a-f]{64}', got one with '[0-9a-f]{64}'\.",
@@ -282,13 +288,35 @@ def test_a_damaged_checkpoint_is_refused_and_left(kept: Path, damage: Any, capsy
     assert checkpoints.load(kept).progress.iteration == 40
 
 
+def test_a_checkpoint_with_the_former_names_is_resumed(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = checkpoints.load(kept)
+    former = {"h": "step", "memory": "chunk_memory"}
+    settings = {former.get(name, name): value for name, value in found.settings.items()}
+    assert {"step", "chunk_memory"} <= set(settings)
+    rewrite(kept, found._replace(settings=settings))
+    assert main(*SMALL, "--checkpoint", kept, "--resume", "--step", 1e-3) == commands.BAD_INPUT
+    assert "must be of a run with `h` 0.001, got one with 0.0001." in capsys.readouterr().err
+    assert main(*SMALL, "--checkpoint", kept, "--resume", "--quiet") == 0
+    assert checkpoints.load(kept).settings == found.settings
+
+
+def test_a_checkpoint_that_another_run_is_writing_is_refused(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = kept.read_bytes()
+    with ExclusiveFile(kept):
+        assert main(*SMALL, "--checkpoint", kept, "--overwrite") == commands.BAD_INPUT
+    assert capsys.readouterr().err == (
+        f"compare.py: {kept} must not be in use by another run, but one is writing it.\n"
+    )
+    assert kept.read_bytes() == before
+
+
 def test_other_versions_are_said(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = checkpoints.load(kept)
-    checkpoints.save(kept, found._replace(environment={**found.environment, "numpy": "2.1.0", "device": "gpu"}))
+    rewrite(kept, found._replace(environment={**found.environment, "numpy": "2.1.0", "device": "gpu"}))
     assert main(*SMALL, "--checkpoint", kept, "--resume", "--quiet") == 0
     assert capsys.readouterr().err == (
-        f"compare.py: {kept} was written with another numpy, device: the run goes on, but the same bits as without the "
-        "interruption are no longer promised.\n"
+        f"compare.py: {kept} was written with another numpy, device: the run continues, but the same bits as without "
+        "the interruption are no longer promised.\n"
     )
 
 
@@ -296,7 +324,7 @@ def test_a_net_of_other_sizes_than_the_settings_is_refused(kept: Path, capsys: p
     found = checkpoints.load(kept)
     params = found.progress.params
     other = params._replace(W1=params.W1[:, :4], b1=params.b1[:4], W2=params.W2[:4])
-    checkpoints.save(kept, found._replace(progress=found.progress._replace(params=other)))
+    rewrite(kept, found._replace(progress=found.progress._replace(params=other)))
     assert main(*SMALL, "--checkpoint", kept, "--resume") == commands.BAD_INPUT
     assert capsys.readouterr().err == f"compare.py: {kept} must hold a net of the settings' sizes, got another.\n"
 
@@ -319,7 +347,7 @@ def test_a_run_that_has_no_checkpoint_yet_begins(tmp_path: Path, capsys: pytest.
         (("--seed", -1), "`seed` must not be negative, got -1"),
         (("--learning-rate", "nan"), "`learning_rate` must be a finite number, got nan"),
         (("--learning-rate", 1e39, "--dtype", "float32"), r"`learning_rate` must be a number of float32, got 1e\+39"),
-        (("--step", 2), "`h` must be from 1e-20 to 1, got 2.0"),
+        (("--h", 2), "`h` must be from 1e-20 to 1, got 2.0"),
         (("--strategy", "fast"), "invalid choice: 'fast'"),
         (("--plot", "figure.gif"), r"`--plot` must end in .png or .svg or .pdf, got 'figure.gif'"),
         (("--history", "history"), r"`--history` must end in .csv or .json, got 'history'"),
@@ -444,7 +472,7 @@ def test_a_terminal_has_a_bar_and_the_chapters_lines() -> None:
 
 
 def test_a_pipe_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("comparison.commands.progress.PAUSE", 0.0)
+    monkeypatch.setattr("comparison.commands.progress.LINE_SECONDS", 0.0)
     assert main(*SMALL) == 0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4

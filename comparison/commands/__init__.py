@@ -1,6 +1,6 @@
-"""The commands of compare.py, one module each; a module has `add(commands)` and `run(args)`.
+"""The commands of compare.py, one module each; a module has `add(commands)` and `run(options)`.
 
-They import the standard library alone until they run, so that --help answers at once.
+They import only the standard library until they run, so that --help answers at once.
 """
 
 AGREES, DISAGREES, BAD_INPUT, CRASHED, INTERRUPTED = 0, 1, 2, 3, 130

@@ -1,14 +1,17 @@
-"""`compare.py` alone: agreement first, then speed, then the advice, on one screen."""
+"""`compare.py` without a command: agreement first, then speed, then the advice, on one screen."""
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from comparison.commands import agree, speed
-from comparison.commands.options import add_comparison, new_command, problem, settings, subjects
-from comparison.commands.output import console, say, write_json
-from comparison.timing import ranking
+from comparison.commands import agree, benchmark
+from comparison.commands.options import TimingOptions, add_comparison, new_command
+from comparison.commands.output import make_console, print_sentences, write_json
+from comparison.commands.subjects import load_subjects, make_problem
+
+if TYPE_CHECKING:
+    from comparison.agreement.comparison import Outcome
 
 
 def add(commands: Any) -> None:
@@ -16,42 +19,41 @@ def add(commands: Any) -> None:
     parser = new_command(
         commands,
         run,
-        help="agree, then speed, then the advice; what runs unless told",
+        TimingOptions,
+        help="agree, then speed, then the advice (the default command)",
         description="Compare every backend with the reference, time collocated where it agrees, and say which to take.",
     )
     add_comparison(parser)
-    speed.add_timing(parser, budget=8.0)
+    benchmark.add_timing(parser, budget=8.0)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: TimingOptions) -> int:
     """Compare, time, print, and return the exit code."""
-    speed.prepare(args)
+    benchmark.check_timing(options)
+    benchmark.prepare_process(options.threads)
     from reference.datasets import load
 
-    data = load(args.data, seed=args.seed)
-    net = problem(args, data)
-    found, not_run = subjects(args)
-    strategies = ("collocated",) if "collocated" in args.strategy else args.strategy
-    timed = argparse.Namespace(**vars(args) | {"strategy": strategies})
-    made = ranking.contenders(timed, data, net, found)
-    outcome = agree.compare_all(args, found, net)._replace(not_run=not_run)
-    shown = args.json != "-" and not args.quiet
-    if shown:
-        _print_agreement(args, outcome)
-    ranked = ranking.rank(timed, made, outcome)
-    if args.json:
-        results = {**agree.as_json(outcome), **ranked.as_json(args, net)}
-        write_json(args.json, {"command": "advise", "settings": settings(args), **results})
-    if shown:
-        speed.show(timed, net, ranked)
-    agree.tell_github(outcome)
-    return agree.exit_code(outcome) or made.exit_code
+    data = load(options.data, seed=options.seed)
+    problem = make_problem(options, data, options.strategy)
+    subjects, not_run = load_subjects(options)
+    timed = replace(options, strategy=("collocated",) if "collocated" in options.strategy else options.strategy)
+    calls = benchmark.make_first_calls(timed, subjects, benchmark.make_task(options, problem, data))
+    outcome = agree.compare_all(options, subjects, problem)._replace(not_run=not_run)
+    if options.prints:
+        _print_agreement(options, outcome)
+    ranking = benchmark.rank_agreeing(options, calls, outcome)
+    if options.json:
+        write_json(options.json, "advise", options, agree.as_json(outcome) | ranking.as_json())
+    if options.prints:
+        benchmark.print_ranking(options, ranking)
+    agree.report_to_github(outcome)
+    return agree.exit_code(outcome) or benchmark.crash_code(calls)
 
 
-def _print_agreement(args: argparse.Namespace, outcome: Any) -> None:
+def _print_agreement(options: TimingOptions, outcome: Outcome) -> None:
     from comparison.report.agreement_tables import agreement_notes, agreement_summary, backends_table
 
-    out = console()
-    say(out, agree.heading(args))
-    out.print(backends_table(outcome))
-    say(out, *agreement_notes(outcome), agreement_summary(outcome), "")
+    console = make_console()
+    print_sentences(console, agree.heading(options))
+    console.print(backends_table(outcome))
+    print_sentences(console, *agreement_notes(outcome), agreement_summary(outcome), "")

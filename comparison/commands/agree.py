@@ -1,19 +1,20 @@
-"""`compare.py agree`: hold every backend to the float64 reference."""
+"""`compare.py agree`: compare every backend with the float64 reference."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import AGREES, CRASHED, DISAGREES
-from comparison.commands import processes as ranks
-from comparison.commands.options import add_comparison, new_command, problem, settings, subjects
-from comparison.commands.output import console, say, where, write_json
+from comparison.commands import AGREES, CRASHED, DISAGREES, processes
+from comparison.commands.options import ComparisonOptions, add_comparison, new_command
+from comparison.commands.output import make_console, print_sentences, write_json
+from comparison.commands.subjects import load_subjects, make_problem
+from reference.defaults import CLOSED_FORM
 
 if TYPE_CHECKING:
-    from comparison.agreement.comparison import Outcome, Problem, Subject
+    from comparison.agreement.bounds import Problem
+    from comparison.agreement.comparison import Outcome, Subject
 
 
 def add(commands: Any) -> None:
@@ -21,6 +22,7 @@ def add(commands: Any) -> None:
     parser = new_command(
         commands,
         run,
+        ComparisonOptions,
         help="compare predictions, losses, accuracy and gradients with the float64 reference",
         description="Compare every backend x strategy x dtype with the float64 reference, within derived bounds, "
         "at the step h and at 0.01.",
@@ -28,56 +30,61 @@ def add(commands: Any) -> None:
     add_comparison(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: ComparisonOptions) -> int:
     """Compare, print, and return the exit code."""
     from reference.datasets import load
 
-    data = load(args.data, seed=args.seed)
-    net = problem(args, data)
-    ranks.check_same("data", data)
-    found, not_run = subjects(args)
-    outcome = compare_all(args, found, net)._replace(not_run=not_run)
-    if args.json:
-        write_json(args.json, {"command": "agree", "settings": settings(args), **as_json(outcome)})
-    if args.json != "-" and not args.quiet:
-        _print(args, outcome)
-    tell_github(outcome)
+    data = load(options.data, seed=options.seed)
+    problem = make_problem(options, data, options.strategy)
+    processes.check_same("data", data)
+    subjects, not_run = load_subjects(options)
+    outcome = compare_all(options, subjects, problem)._replace(not_run=not_run)
+    if options.json:
+        write_json(options.json, "agree", options, as_json(outcome))
+    if options.prints:
+        _print(options, outcome)
+    report_to_github(outcome)
     return exit_code(outcome)
 
 
-def exit_code(outcome: Outcome) -> int:
-    """Return what a comparison ends with."""
-    return CRASHED if outcome.crashed else AGREES if outcome.agrees else DISAGREES
-
-
-def compare_all(args: argparse.Namespace, found: list[Subject], net: Problem, *, data_alone: bool = False) -> Outcome:
-    """Compare each subject, in all trials or on the data alone; what it raises is kept as a crash."""
+def compare_all(
+    options: ComparisonOptions, subjects: list[Subject], problem: Problem, *, data_only: bool = False
+) -> Outcome:
+    """Compare each subject, in all cases or only on the data; an error that it raises is recorded as a crash."""
     from rich.console import Console
     from rich.progress import track
 
-    from comparison.agreement.cases import check, check_data
+    from comparison.agreement.cases import check_data_only, check_subject
     from comparison.agreement.comparison import Agreement, Outcome
+    from ports.registry import describe_error
 
-    look = check_data if data_alone else check
+    check = check_data_only if data_only else check_subject
+    strategies = tuple(strategy for strategy in options.strategy if strategy != CLOSED_FORM)  # always compared
     outcome = Outcome([], [], [], [])
     stderr = Console(stderr=True)
-    shown = stderr.is_terminal and not args.quiet
-    for subject in track(found, "comparing", console=stderr, transient=True) if shown else found:
+    shown = stderr.is_terminal and not options.quiet
+    for subject in track(subjects, "comparing", console=stderr, transient=True) if shown else subjects:
         try:
-            for row in look(subject, net, args.strategy, h=args.step, memory=args.chunk_memory, seed=args.seed):
+            for row in check(subject, problem, strategies, h=options.h, memory=options.memory, seed=options.seed):
                 if isinstance(row, Agreement):
                     outcome.rows.append(row)
                 else:
                     outcome.not_compared.append(row)
-        except ConnectionAbortedError:  # other ranks wait no more
+        except ConnectionAbortedError:  # the other ranks don't wait any longer
             raise
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
-            outcome.crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": where(error)})
+            crash = {"backend": subject.name, "dtype": subject.dtype, "reason": describe_error(error)}
+            outcome.crashed.append(crash)
     return outcome
 
 
+def exit_code(outcome: Outcome) -> int:
+    """Return the exit code of a comparison."""
+    return CRASHED if outcome.crashed else AGREES if outcome.agrees else DISAGREES
+
+
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """Return what JSON records of a comparison."""
+    """Return a comparison as JSON records it."""
     from dataclasses import asdict
 
     return {
@@ -89,25 +96,29 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _print(args: argparse.Namespace, outcome: Outcome) -> None:
+def _print(options: ComparisonOptions, outcome: Outcome) -> None:
     from comparison.report.agreement_tables import agreement_notes, agreement_summary, agreement_table
 
-    out = console()
-    say(out, heading(args))
-    out.print(agreement_table(outcome))
-    say(out, "", *agreement_notes(outcome), agreement_summary(outcome))
+    console = make_console()
+    print_sentences(console, heading(options))
+    console.print(agreement_table(outcome))
+    print_sentences(console, "", *agreement_notes(outcome), agreement_summary(outcome))
 
 
-def heading(args: argparse.Namespace) -> str:
-    """Return what was compared at."""
-    return f"{args.data}, batch {args.batch}, {args.hidden} hidden units, h = {args.step:g} and 0.01, seed {args.seed}"
+def heading(options: ComparisonOptions) -> str:
+    """Describe the problem of a comparison."""
+    return (
+        f"{options.data}, batch {options.batch}, {options.hidden} hidden units, h = {options.h:g} and 0.01, seed "
+        f"{options.seed}"
+    )
 
 
-def tell_github(outcome: Outcome) -> None:
-    """Append the table to the step summary, and annotate each disagreement, where GitHub Actions runs us."""
-    if not ranks.first():
+def report_to_github(outcome: Outcome) -> None:
+    """In GitHub Actions append the table to the step summary, and annotate each disagreement."""
+    if not processes.is_first():
         return
-    from comparison.report.agreement_tables import agreement_markdown, disagreement_sentence
+    from comparison.agreement.comparison import disagreement_sentence
+    from comparison.report.agreement_tables import agreement_markdown
 
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(path, "a", encoding="utf-8") as summary:

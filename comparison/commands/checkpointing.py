@@ -1,6 +1,6 @@
-"""What keeps a run of training: its checkpoint, written now and then, and at the end or where it was asked to stop.
+"""The checkpoint of a run of training: written now and then, at the end, and where the run is asked to stop.
 
-Of several ranks the first alone has the file; where the run begins it tells the others.
+Of several ranks only the first has the file; it sends the others the progress to resume from.
 """
 
 from __future__ import annotations
@@ -9,102 +9,121 @@ import errno
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from comparison.commands import processes as ranks
+from comparison.commands import processes
 
 if TYPE_CHECKING:
+    from reference.files import ExclusiveFile
     from reference.training import Progress
 
+FORMER_NAMES = {"step": "h", "chunk_memory": "memory"}
+"""Settings in older checkpoints."""
 
-class Keeper:
-    """Keeps the last border of a run in a file; with no `path`, nothing.
+
+class CheckpointWriter:
+    """Writes the last resumable progress of a run to a file, from which it keeps other runs; with no `path`, nothing.
 
     Parameters
     ----------
     path : str or None
         The checkpoint.
     every : int
-        Iterations between two of them: it is written at the first border after.
+        Iterations between two of them: it is written at the first resumable progress after.
     settings, environment : dict
         As in `reference.checkpoints.Checkpoint`.
     """
 
     def __init__(self, path: str | None, every: int, settings: dict[str, Any], environment: dict[str, Any]) -> None:
         self.path, self.settings, self._every, self._environment = path, settings, every, environment
-        self._kept = -1
+        self._written = -1
         self._last: Progress | None = None
+        self._file: ExclusiveFile | None = None  # on the first rank only
 
-    def begin(self, start: Progress, *, resume: bool, overwrite: bool) -> Progress:
-        """Return where the run begins: `start`, or what the file holds if it is to be resumed.
+    def __enter__(self) -> Self:
+        """Lock the file if it is there; BusyFileError if another run is writing it."""
+        from reference.files import ExclusiveFile
+
+        if self.path is not None and processes.is_first():
+            self._file = ExclusiveFile(self.path).__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def load(self, start: Progress, *, resume: bool, overwrite: bool) -> Progress:
+        """Return the progress to begin from: `start`, or that of the file if it is to be resumed.
 
         Raises
         ------
         CheckpointError
-            If the file is damaged or another run's, or is there and nothing was said about it. It is left as it is.
+            If the file is damaged or another run's, or exists without `resume` or `overwrite`. It is left as it is.
         """
         if self.path is None:
             return start
-        return ranks.gather(self._begun(self.path, start, resume, overwrite) if ranks.first() else None)[0]
+        progress = self._load(self.path, start, resume, overwrite) if processes.is_first() else None
+        return processes.gather(progress)[0]
 
-    def _begun(self, path: str, start: Progress, resume: bool, overwrite: bool) -> Progress:
-        from reference import checkpoints
+    def _load(self, path: str, start: Progress, resume: bool, overwrite: bool) -> Progress:
+        from reference.checkpoints import CheckpointError
 
-        there = os.path.lexists(path)
-        if there and not (resume or overwrite):
-            raise checkpoints.CheckpointError(
-                f"{path} must not be there yet, got one: --resume goes on from it, --overwrite begins anew."
+        exists = os.path.lexists(path)
+        if exists and not (resume or overwrite):
+            raise CheckpointError(
+                f"{path} must not be there yet, got one: --resume resumes it, --overwrite begins anew."
             )
-        if resume and not there:
+        if resume and not exists:
             print(f"compare.py: {path} is not there yet: training begins anew.", file=sys.stderr)
-        return self._loaded(path, start) if resume and there else start
+        return self._read(path, start) if resume and exists else start
 
-    def _loaded(self, path: str, start: Progress) -> Progress:
+    def _read(self, path: str, start: Progress) -> Progress:
         from reference import checkpoints
 
-        found = checkpoints.load(path)
-        checkpoints.check_same(path, found.settings, self.settings)
-        sizes, dtypes = ({getattr(p, name) for p in found.progress.params} for name in ("shape", "dtype"))
-        if sizes != {p.shape for p in start.params} or dtypes != {p.dtype for p in start.params}:
+        checkpoint = checkpoints.load(path)
+        settings = {FORMER_NAMES.get(name, name): value for name, value in checkpoint.settings.items()}
+        checkpoints.check_same(path, settings, self.settings)
+        got, expected = ([(p.shape, p.dtype) for p in now.params] for now in (checkpoint.progress, start))
+        if got != expected:
             raise checkpoints.CheckpointError(f"{path} must hold a net of the settings' sizes, got another.")
-        changed = [key for key, value in self._environment.items() if found.environment.get(key) != value]
+        changed = [name for name, value in self._environment.items() if checkpoint.environment.get(name) != value]
         if changed:
             print(
-                f"compare.py: {path} was written with another {', '.join(changed)}: the run goes on, but the same bits "
+                f"compare.py: {path} was written with another {', '.join(changed)}: the run continues, but the same bits "
                 "as without the interruption are no longer promised.",
                 file=sys.stderr,
             )
-        return found.progress
+        return checkpoint.progress
 
-    def open(self, start: Progress, iterations: int) -> None:
-        """Keep where the run begins, before any work: a full disk or a closed folder has nothing to lose yet."""
-        from reference import checkpoints
+    def write_first(self, start: Progress, iterations: int) -> None:
+        """Write the beginning of the run, before any work: a full disk or a closed folder loses nothing yet."""
+        from reference.files import remove_stale
 
-        if self.path is None or not ranks.first():
+        if self.path is None or self._file is None:
             return
-        checkpoints.sweep(self.path)
-        self.offer(start)
-        numbers = sum(p.nbytes for p in start.params) + 32 * iterations  # of a loss, and an epoch's accuracies
-        free = shutil.disk_usage(os.path.dirname(os.path.realpath(self.path))).free
-        if free < numbers:
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({numbers:,} bytes)", self.path)
+        folder = os.path.dirname(os.path.realpath(self.path))
+        remove_stale(folder)
+        self.update(start)
+        size = sum(p.nbytes for p in start.params) + 32 * iterations  # of a loss, and an epoch's accuracies
+        if shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({size:,} bytes)", self.path)
 
-    def offer(self, now: Progress) -> None:
-        """Keep where the run is if it is time to."""
-        if now.border:
+    def update(self, now: Progress) -> None:
+        """Take notice of the progress, and write it if it is time to."""
+        if now.resumable:
             self._last = now
-            if self._kept < 0 or now.iteration // self._every > self._kept // self._every:
-                self.keep()
+            if self._written < 0 or now.iteration // self._every > self._written // self._every:
+                self.write()
 
-    def keep(self) -> None:
-        """Keep the last border, unless it is kept already."""
+    def write(self) -> None:
+        """Write the last resumable progress, unless it is written already."""
         from reference import checkpoints
 
-        if self.path is None or self._last is None or self._last.iteration == self._kept or not ranks.first():
+        if self._file is None or self._last is None or self._last.iteration == self._written:
             return
         try:
-            checkpoints.save(self.path, checkpoints.Checkpoint(self._last, self.settings, self._environment))
+            checkpoints.save(self._file, checkpoints.Checkpoint(self._last, self.settings, self._environment))
         except OSError as error:
-            good = f"; the checkpoint of iteration {self._kept} is kept" if self._kept >= 0 else ""
-            raise OSError(error.errno, f"{error.strerror}{good}", self.path) from error
-        self._kept = self._last.iteration
+            kept = f"; the checkpoint of iteration {self._written} is kept" if self._written >= 0 else ""
+            raise OSError(error.errno, f"{error.strerror}{kept}", self.path) from error
+        self._written = self._last.iteration

@@ -1,215 +1,226 @@
-"""The options that commands share, and what is made of them: subjects and the problem put before them."""
+"""The options of the commands: parsed into one frozen dataclass a command, which is made of the groups they share."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any, TypeVar
 
-from comparison.commands import EXIT_CODES
-from comparison.commands import processes as ranks
+from comparison.commands import EXIT_CODES, argument_types
+from reference.defaults import DTYPES, MEMORY, STRATEGIES, H
 
-if TYPE_CHECKING:
-    from comparison.agreement.comparison import Problem, Subject
-    from ports import Port
-    from reference.datasets import Dataset
+# --- the groups
 
-STRATEGIES = ("loop", "batched", "structured", "collocated")
-DTYPES = ("float64", "float32")
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The backends, dtypes and devices to run, on which every command depends."""
+
+    backend: tuple[str, ...]  # empty: all of them
+    dtype: tuple[str, ...]
+    device: tuple[str, ...]
+    devices: int | str | tuple[int, ...] | None  # how many; a tuple for the scaling of a step
+    port: tuple[str, ...]  # from outside
+    quiet: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemOptions:
+    """The net, its mini-batch, and how it is differentiated."""
+
+    data: str
+    batch: int
+    hidden: int
+    h: float
+    seed: int
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(Selection):
+    """Where the results go."""
+
+    json: str | None
+
+    @property
+    def prints(self) -> bool:
+        """Whether tables and sentences go to stdout."""
+        return not self.quiet and self.json != "-"
+
+
+# --- the options of commands
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions(OutputOptions, ProblemOptions):
+    """The options of `agree`, and of every other command that compares strategies."""
+
+    strategy: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingOptions(ComparisonOptions):
+    """The options of `advise`: those of `agree`, and what is timed for how long."""
+
+    what: str  # gradient, step or run
+    iterations: int
+    budget: float
+    threads: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions(TimingOptions):
+    """The options of `speed`."""
+
+    peer: bool
+    sweep: str | None
+    sizes: tuple[int, ...] | None
+    self_check: bool
+    fail_if_slower: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(OutputOptions, ProblemOptions):
+    """The options of `train`."""
+
+    strategy: str
+    iterations: int
+    learning_rate: float
+    checkpoint: str | None
+    every: int
+    resume: bool
+    overwrite: bool
+    save: str | None
+    plot: str | None
+    history: str | None
+
+
+# --- from the parser to the options
+
+Options = TypeVar("Options", bound=Selection)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults of options that have one: neither flags nor what is left out."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = isinstance(action.default, str | float) or type(action.default) is int
+        return super()._get_help_string(action) if has_default else action.help
 
 
 def new_command(
-    commands: Any, run: Callable[[argparse.Namespace], int], *, help: str, description: str, epilog: str = EXIT_CODES
+    commands: Any,
+    run: Callable[[Any], int],
+    options: type[Selection],
+    *,
+    derive: Callable[[argparse.Namespace], dict[str, object]] | None = None,
+    help: str,
+    description: str,
+    epilog: str = EXIT_CODES,
 ) -> argparse.ArgumentParser:
-    """Add a command, of the name of its module, to the parser of compare.py."""
+    """Add a command, named after the module of `run`, to the parser of compare.py.
+
+    Parameters
+    ----------
+    commands : argparse._SubParsersAction
+    run : callable
+        From the options to the exit code.
+    options : type
+        The dataclass that the arguments are parsed into.
+    derive : callable, optional
+        Computes the fields that depend on other arguments.
+    help, description, epilog : str
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         run.__module__.rpartition(".")[2],
         help=help,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, make_options=partial(_make_options, options, derive))
     return parser
 
 
+def _make_options(
+    kind: type[Options],
+    derive: Callable[[argparse.Namespace], dict[str, object]] | None,
+    arguments: argparse.Namespace,
+) -> Options:
+    values = vars(arguments) | (derive(arguments) if derive else {})
+    values["port"] = tuple(values["port"])
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def settings(options: Selection) -> dict[str, object]:
+    """Return the options as JSON records them."""
+    return {name: value for name, value in asdict(options).items() if name not in ("json", "quiet")}
+
+
 def add_comparison(parser: argparse.ArgumentParser) -> None:
-    """Add all that a comparison of strategies takes."""
-    add_subjects(parser)
-    add_strategy(parser)
+    """Add the options of a comparison of strategies."""
+    add_selection(parser)
+    known = f"{', '.join(STRATEGIES)}, by comma, or all"
+    parser.add_argument("--strategy", metavar="NAMES", type=argument_types.strategies, default="all", help=known)
     add_problem(parser)
     add_output(parser)
 
 
-def add_subjects(
+def add_selection(
     parser: argparse.ArgumentParser,
     *,
     backend: str = "all",
     dtype: str | None = ",".join(DTYPES),
-    scaling: bool = False,
+    several_counts: bool = False,
 ) -> None:
-    """Add what names the backends, dtypes and devices to run; with `scaling`, on several numbers of devices."""
+    """Add the choice of backends, dtypes and devices; with `several_counts`, of several numbers of devices."""
     add = parser.add_argument
-    add("--backend", metavar="NAMES", type=backends, default=backend, help="backends, by comma, or all")
-    add("--dtype", metavar="NAMES", type=dtypes, default=dtype, help="dtypes, by comma")
+    add("--backend", metavar="NAMES", type=argument_types.backends, default=backend, help="backends, by comma, or all")
+    add("--dtype", metavar="NAMES", type=argument_types.dtypes, default=dtype, help="dtypes, by comma")
     add(
         "--device",
         metavar="NAMES",
-        type=names,
+        type=argument_types.names,
         default="auto",
         help="devices that the backends know, such as cpu or cuda, by comma; auto takes their default",
     )
-    over = "lay the work over N devices, or all; by itself under torchrun"
-    if scaling:
-        add("--devices", metavar="N[,N,...]", type=counts, help=over + "; with several N, print how the time scales")
+    help = "distribute the work over N devices, or all; under torchrun all is the default"
+    if several_counts:
+        help += "; with several N, print how the time scales"
+        add("--devices", metavar="N[,N,...]", type=argument_types.device_counts, help=help)
     else:
-        add("--devices", metavar="N", type=devices, help=over)
+        add("--devices", metavar="N", type=argument_types.device_count, help=help)
     add("--port", metavar="FILE|MODULE", action="append", default=[], help="a port from outside, besides the backends")
 
 
-def add_strategy(parser: argparse.ArgumentParser, default: str = "all") -> None:
-    """Add the choice of strategies."""
-    known = f"{', '.join(STRATEGIES)}, by comma, or all"
-    parser.add_argument("--strategy", metavar="NAMES", type=strategies, default=default, help=known)
-
-
 def add_problem(parser: argparse.ArgumentParser) -> None:
-    """Add what makes the net and its mini-batch, and how it is differentiated."""
+    """Add the options of the net, its mini-batch, and the differences."""
+    add_data(parser)
     add = parser.add_argument
-    add(
-        "--data",
-        metavar="NAME|PATH",
-        default="digits",
-        help="digits, mnist, fashion-mnist, random, or a folder or npz file",
-    )
     add("--batch", metavar="B", type=int, default=100, help="samples in the mini-batch")
     add("--hidden", metavar="H", type=int, default=50, help="hidden units")
-    add("--step", metavar="h", type=float, default=1e-4, help="step of the differences")
-    add("--seed", type=int, default=0, help="seed of all that is drawn at random")
-    add("--chunk-memory", metavar="SIZE", type=size, default="256MiB", help="what a gradient may take for its work")
+    add("--h", "--step", metavar="h", type=float, default=H, help="step of the differences")
+    add("--seed", type=int, default=0, help="seed of everything drawn at random")
+    add(
+        "--memory",
+        "--chunk-memory",
+        metavar="SIZE",
+        type=argument_types.byte_size,
+        default=f"{MEMORY // 2**20}MiB",
+        help="memory that a gradient may use for its work",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of the data set."""
+    known = "digits, mnist, fashion-mnist, random, or the path of a folder or of an npz, CSV or IDX file"
+    parser.add_argument("--data", metavar="NAME|PATH", default="digits", help=known)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """Add what becomes of the results."""
+    """Add the options of the output."""
     add = parser.add_argument
     add("--json", metavar="PATH", nargs="?", const="-", help="write JSON to PATH, or to stdout instead of the table")
-    add("--quiet", action="store_true", help="print nothing but errors")
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Parse names separated by commas."""
-    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not found:
-        raise argparse.ArgumentTypeError(f"must name at least one, got {text!r}")
-    return found
-
-
-def backends(text: str) -> tuple[str, ...]:
-    """Parse names of backends; none stand for "all"."""
-    return () if text == "all" else names(text)
-
-
-def strategies(text: str) -> tuple[str, ...]:
-    """Parse names of strategies, or "all"."""
-    return STRATEGIES if text == "all" else among(text, STRATEGIES)
-
-
-def dtypes(text: str) -> tuple[str, ...]:
-    """Parse names of dtypes."""
-    return among(text, DTYPES)
-
-
-def among(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Parse names that must be among those known."""
-    for name in names(text):
-        if name not in known:
-            raise argparse.ArgumentTypeError(f"must be one of {', '.join(known)}, got {name!r}")
-    return names(text)
-
-
-def size(text: str) -> int:
-    """Parse a number of bytes such as 64MiB."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB)?", text)
-    found = float(match[1]) * 1024 ** ("B", "KiB", "MiB", "GiB").index(match[2] or "B") if match else 0
-    if found < 1:
-        raise argparse.ArgumentTypeError(f"must be a size such as 64MiB, got {text!r}")
-    return int(found)
-
-
-def devices(text: str) -> int | str:
-    """Parse a number of devices, or "all"."""
-    if text != "all" and not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"must be a number of devices, or all, got {text!r}")
-    return text if text == "all" else int(text)
-
-
-def counts(text: str) -> int | str | tuple[int, ...]:
-    """Parse a number of devices, or several from small to large."""
-    found = increasing(text) if "," in text else (devices(text),)
-    return found if len(found) > 1 else found[0]
-
-
-def increasing(text: str) -> tuple[int, ...]:
-    """Parse whole numbers from small to large."""
-    try:
-        found = tuple(int(name) for name in names(text))
-    except ValueError:
-        found = ()
-    if not found or found != tuple(sorted(found)) or found[0] < 1:
-        raise argparse.ArgumentTypeError(f"must be whole numbers from small to large, got {text!r}")
-    return found
-
-
-def settings(args: argparse.Namespace) -> dict[str, object]:
-    """Return the options as JSON is to record them."""
-    return {key: value for key, value in vars(args).items() if key not in ("run", "json", "quiet")}
-
-
-def problem(args: argparse.Namespace, data: Dataset) -> Problem:
-    """Return the net and mini-batch, with every rule on them checked before a backend is loaded."""
-    from comparison.agreement.comparison import random_problem
-    from reference.two_layer_net import largest
-    from reference.validation import check_net, check_step, check_step_moves
-
-    check_step(args.step)
-    sizes = {"hidden": args.hidden, "outputs": data.classes, "samples": args.batch}
-    made = random_problem(data.x_train, data.t_train, **sizes, seed=args.seed)
-    if {"loop", "batched"} & set(args.strategy):
-        check_step_moves(args.step, check_net(made.params, made.x, type(made.x), largest), "float64")
-    return made
-
-
-def subjects(args: argparse.Namespace) -> tuple[list[Subject], list[dict[str, str]]]:
-    """Return what can be run, and what can't with the reason; ValueError if nothing can."""
-    import ports
-    from comparison.agreement.comparison import Subject
-    from reference.validation import DeviceError, check_device
-
-    found, not_run = [], []
-    for name in (*(args.backend or ports.names()), *args.port):
-        for wanted in args.device:
-            try:
-                port = _laid_out(args, ports.load(name))
-                device = check_device(wanted, port.devices())
-            except (ports.NotRunError, DeviceError) as reason:
-                not_run.append({"backend": name, "reason": str(reason)})
-            else:
-                shown = Path(name).stem if name.endswith(".py") else name
-                found += [Subject(shown, port, dtype, device, name) for dtype in args.dtype]
-    if not found:
-        raise ValueError("Nothing to compare: " + " ".join(f"{row['backend']}: {row['reason']}" for row in not_run))
-    return found, not_run
-
-
-def _laid_out(args: argparse.Namespace, port: Port) -> Port:
-    """Return the port over several devices where this is asked for, by --devices or by torchrun."""
-    if args.devices in (None, 1) and ranks.count() == 1:
-        return port
-    from ports import NotRunError
-
-    spread = getattr(port, "spread", None)
-    if spread is None:
-        raise NotRunError("it runs on one device.")
-    return spread(args.devices or "all")
+    add("--quiet", action="store_true", help="print only errors")

@@ -1,4 +1,4 @@
-"""What commands share of their output: files that are whole or absent, and what a result was made with."""
+"""The output that commands share: sentences and tables, JSON, and files that are whole or absent."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import json
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from comparison.commands.options import settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from comparison.commands.options import Selection
+
 
 def write(path: str, text: str) -> None:
-    """Write to stdout for "-", else to a file that is either there as a whole or not at all."""
+    """Write to stdout for "-", else to a file, which is either whole or absent."""
     if path == "-":
         sys.stdout.write(text)
         return
@@ -23,14 +26,14 @@ def write(path: str, text: str) -> None:
     write_atomically(path, [text.encode("utf-8")])
 
 
-def write_json(path: str, result: dict[str, Any]) -> None:
-    """Write a result, with what it was made with, as JSON."""
-    result = {"schema_version": 1, "environment": environment(), **result}
-    write(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
+def write_json(path: str, command: str, options: Selection, results: dict[str, Any]) -> None:
+    """Write the results of a command, with its options, versions and machine, as JSON."""
+    made_by = {"schema_version": 1, "environment": environment(), "command": command, "settings": settings(options)}
+    write(path, json.dumps(made_by | results, indent=2, allow_nan=False) + "\n")
 
 
 def environment() -> dict[str, Any]:
-    """Return versions and machine, without importing anything."""
+    """Return the versions of packages and the machine, without importing anything."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -43,34 +46,25 @@ def environment() -> dict[str, Any]:
     return {"python": platform.python_version(), **versions, "platform": platform.platform(), "cpus": os.cpu_count()}
 
 
-def console() -> Console:
-    """Return where tables are printed: nobody cuts a pipe's lines."""
+def make_console() -> Console:
+    """Return a console for tables on stdout; a pipe is 160 columns wide, so that no line is cut."""
     from rich.console import Console
 
-    found = Console(highlight=False)
-    if not found.is_terminal:
-        found.width = 160
-    return found
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
 
 
-def say(out: Console, *sentences: str) -> None:
-    """Print sentences as they are; a pipe gets each in one line."""
+def print_sentences(console: Console, *sentences: str) -> None:
+    """Print sentences as they are; in a pipe each is one line."""
     for sentence in sentences:
-        out.print(sentence, markup=False, soft_wrap=not out.is_terminal)
+        console.print(sentence, markup=False, soft_wrap=not console.is_terminal)
 
 
-def waiting(text: str, quiet: bool) -> AbstractContextManager[object]:
-    """Show on a terminal what goes on meanwhile."""
+def status(text: str, *, quiet: bool) -> AbstractContextManager[object]:
+    """Show what is under way, if stderr is a terminal."""
     from rich.console import Console
 
     stderr = Console(stderr=True)
     return stderr.status(text) if stderr.is_terminal and not quiet else nullcontext()
-
-
-def where(error: Exception) -> str:
-    """Return a sentence with what was raised and where."""
-    import traceback
-
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    message = " ".join(str(error).split()) or "no message."
-    return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}: {message}"

@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
     from reference.training import Progress
 
-PAUSE = 10.0
+LINE_SECONDS = 10.0
 """Seconds between two lines where there is no terminal."""
 
 
-class Live:
-    """Shows a run: `lines` on stdout as the chapter prints them, how far it has come on stderr unless `quiet`."""
+class ProgressDisplay:
+    """Shows a run: the chapter's `lines` on stdout, and the progress on stderr unless `quiet`."""
 
     def __init__(self, name: str, iterations: int, *, lines: bool, quiet: bool) -> None:
         self._name, self._iterations, self._lines, self._quiet = name, iterations, lines, quiet
         self._bar: Any = None
-        self._begun: Progress | None = None
-        self._seen = 0
+        self._first: Progress | None = None
+        self._printed = 0  # accuracies
 
     def __enter__(self) -> Self:
-        self._start = self._told = time.perf_counter()
+        self._start = self._last_line = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -33,49 +33,50 @@ class Live:
             self._bar.stop()
 
     def update(self, now: Progress) -> None:
-        """Show how far the run has come."""
-        if self._begun is None:
+        """Show the progress."""
+        if self._first is None:
             self._begin(now)
-        for _, train, test in now.accuracies[self._seen :] if self._lines else ():
+        for _, train, test in now.accuracies[self._printed :] if self._lines else ():
             print(f"train acc, test acc | {round(train, 4)}, {round(test, 4)}", flush=self._bar is None)
-        self._seen = len(now.accuracies)
+        self._printed = len(now.accuracies)
         if self._bar:
             self._bar.update(0, completed=now.iteration, **_figures(now))
-        elif not self._quiet and time.perf_counter() - self._told > PAUSE:
-            self._tell(now)
+        elif not self._quiet and time.perf_counter() - self._last_line > LINE_SECONDS:
+            self._print_line(now)
 
     def _begin(self, now: Progress) -> None:
         from rich.console import Console
 
-        self._begun = now
-        self._seen = len(now.accuracies) if now.iteration else 0  # those before were shown before the interruption
+        self._first = now
+        self._printed = len(now.accuracies) if now.iteration else 0  # the others were printed before the interruption
         if not self._quiet and (stderr := Console(stderr=True, highlight=False)).is_terminal:
-            self._bar = _bar(stderr)
+            self._bar = _make_bar(stderr)
             self._bar.add_task(self._name, total=self._iterations, completed=now.iteration, **_figures(now))
             self._bar.start()
 
-    def _tell(self, now: Progress) -> None:
-        assert self._begun is not None
-        self._told = time.perf_counter()
-        pace = (self._told - self._start) / max(1, now.iteration - self._begun.iteration)
+    def _print_line(self, now: Progress) -> None:
+        assert self._first is not None
+        self._last_line = time.perf_counter()
+        seconds = (self._last_line - self._start) / max(1, now.iteration - self._first.iteration)
         figures = _figures(now)
         print(
             f"{self._name}: {now.iteration:,} of {self._iterations:,} iterations, loss {figures['loss']}, "
-            f"test acc {figures['accuracy']}, {pace * (self._iterations - now.iteration):.0f} s left",
+            f"test acc {figures['accuracy']}, {seconds * (self._iterations - now.iteration):.0f} s left",
             file=sys.stderr,
         )
 
 
-def tracked(name: str, quiet: bool, steps: Iterable[int]) -> Iterable[int]:
-    """Return the steps, with a bar for them on a terminal."""
+def track_iterations(name: str, quiet: bool, iterations: Iterable[int]) -> Iterable[int]:
+    """Iterate with a bar, if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
     stderr = Console(stderr=True)
-    return track(steps, name, console=stderr, transient=True) if stderr.is_terminal and not quiet else steps
+    shown = stderr.is_terminal and not quiet
+    return track(iterations, name, console=stderr, transient=True) if shown else iterations
 
 
-def _bar(stderr: Any) -> Any:
+def _make_bar(stderr: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
@@ -94,7 +95,7 @@ def _bar(stderr: Any) -> Any:
 
 
 def _figures(now: Progress) -> dict[str, str]:
-    """Return the mean loss of the last 100 mini-batches and the last accuracy of the test set."""
+    """Return the mean loss of the last 100 mini-batches and the last accuracy in the test."""
     recent, accuracies = now.losses[-100:], now.accuracies
     return {
         "loss": f"{recent.mean():.4f}" if len(recent) else "-",

@@ -2,120 +2,121 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import processes as ranks
+from comparison.commands import processes
 from comparison.commands.agree import compare_all, exit_code
-from comparison.commands.options import settings, subjects
-from comparison.commands.output import console, say, waiting, write_json
-from comparison.timing.ranking import agreeing, disagreement, sizes_in_words, sizes_of
+from comparison.commands.benchmark import make_task
+from comparison.commands.output import make_console, print_sentences, status, write_json
+from comparison.commands.subjects import load_subjects
 
 if TYPE_CHECKING:
-    from comparison.agreement.comparison import Outcome, Problem, Subject
+    from comparison.agreement.bounds import Problem
+    from comparison.agreement.comparison import Outcome, Subject
+    from comparison.commands.options import SpeedOptions
     from comparison.timing.scaling import Point, Runs
     from reference.datasets import Dataset
 
-ALONE = ("sweep", "self_check", "peer", "fail_if_slower")
-"""Options that several numbers of devices can't go with."""
 
-
-def check_alone(args: argparse.Namespace) -> None:
-    """Raise ValueError for options that can't be had together."""
-    if not isinstance(getattr(args, "devices", None), tuple):
-        return
-    shown = ",".join(map(str, args.devices))
-    if args.threads is not None and ranks.count() > 1:
-        raise ValueError(f"`threads` must be left to OMP_NUM_THREADS in ranks of torchrun, got {args.threads}.")
-    if args.what != "step":
-        raise ValueError(f"`what` must be step with --devices {shown}, got {args.what}.")
-    for name in ALONE:
-        if getattr(args, name):
-            raise ValueError(f"`devices` must be one number with --{name.replace('_', '-')}, got {shown}.")
-
-
-def scaling(args: argparse.Namespace, data: Dataset, net: Problem) -> int:
+def time_scaling(options: SpeedOptions, counts: tuple[int, ...], data: Dataset, problem: Problem) -> int:
     """Time steps on each number of devices, print, and return the exit code."""
-    from comparison.timing.scaling import follow, on, runs
-    from comparison.timing.workloads import Task
+    from comparison.timing.rank_calls import repeat_calls
+    from comparison.timing.ranking import sizes_of
+    from comparison.timing.scaling import make_runs, on_devices
 
-    ranks.check_same("data", data)
-    most = argparse.Namespace(**vars(args) | {"devices": args.devices[-1]})
-    found, not_run = subjects(most)
-    found, strangers = _scalable(found)
-    task = Task("step", net, data, args.data, args.step, args.chunk_memory, seed=args.seed)
-    placed = [[on(subject, count) for count in args.devices] for subject in found]
-    outcome = compare_all(agreeing(args), [where for each in placed for where in each if where], net, data_alone=True)
-    outcome = outcome._replace(not_run=not_run + strangers)
-    made = [
-        runs(subject, strategy, args.devices, where, task)
-        for subject, where in zip(found, placed, strict=True)
-        for strategy in args.strategy
+    processes.check_same("data", data)
+    subjects, not_run = load_subjects(replace(options, devices=counts[-1]))
+    subjects, unscalable = _scalable(subjects)
+    task = make_task(options, problem, data)
+    placed = [[on_devices(subject, count) for count in counts] for subject in subjects]
+    here = [subject for row in placed for subject in row if subject]
+    outcome = compare_all(options, here, problem, data_only=True)._replace(not_run=not_run + unscalable)
+    runs = [
+        make_runs(subject, strategy, counts, row, task)
+        for subject, row in zip(subjects, placed, strict=True)
+        for strategy in options.strategy
     ]
-    if not ranks.first():
-        follow(ranks.gather, [train for each in made for train in each.all])
-        return int(ranks.gather(None)[0])
-    courses, barred = _measure(args, made, outcome)
-    if args.json:
-        rows = [point.as_json() | {"sizes": sizes_of(net)} for course in courses for point in course]
-        result = {"scaling": rows, "barred": barred, "not_run": outcome.not_run}
-        write_json(args.json, {"command": "speed", "settings": settings(args), **result})
-    if args.json != "-" and not args.quiet:
-        _show(args, net, courses, barred, outcome)
-    return int(ranks.gather(exit_code(outcome))[0])
+    if not processes.is_first():
+        repeat_calls(processes.gather, [train for run in runs for train in run.all])
+        return int(processes.gather(None)[0])
+    curves, excluded = _measure(options, runs, outcome)
+    if options.json:
+        rows = [point.as_json() | {"sizes": sizes_of(problem)} for curve in curves for point in curve]
+        results = {"scaling": rows, "excluded": excluded, "not_run": outcome.not_run}
+        write_json(options.json, "speed", options, results)
+    if options.prints:
+        _print(options, counts, curves, excluded, outcome, problem)
+    return int(processes.gather(exit_code(outcome))[0])
 
 
-def _scalable(found: list[Subject]) -> tuple[list[Subject], list[dict[str, str]]]:
-    """Return the subjects that run on a part of their devices, and in ranks if there are any; the others as rows."""
-    needed, reason = ("rank", "in ranks of torchrun") if ranks.count() > 1 else ("subset", "on a part of its devices")
-    fit = [subject for subject in found if hasattr(subject.port, needed)]
-    others = dict.fromkeys(subject.name for subject in found if subject not in fit)
-    rows = [{"backend": name, "reason": f"it does not run {reason}."} for name in others]
-    if not fit:
+def _scalable(subjects: list[Subject]) -> tuple[list[Subject], list[dict[str, str]]]:
+    """Return the subjects whose port runs on some of its devices, and in all ranks; rows for the others."""
+    from ports.protocol import DistributedPort
+
+    ranks = processes.count()
+    reason = "in ranks of torchrun" if ranks > 1 else "on a part of its devices"
+    scalable: list[Subject] = []
+    names: dict[str, None] = {}
+    for subject in subjects:
+        port: Any = subject.port
+        if isinstance(port, DistributedPort) and len(port.gather(None)) == ranks:
+            scalable.append(subject)
+        else:
+            names[subject.name] = None
+    rows = [{"backend": name, "reason": f"it does not run {reason}."} for name in names]
+    if not scalable:
         raise ValueError("Nothing to time: " + " ".join(f"{row['backend']}: {row['reason']}" for row in rows))
-    return fit, rows
+    return scalable, rows
 
 
 def _measure(
-    args: argparse.Namespace, made: list[Runs], outcome: Outcome
+    options: SpeedOptions, runs: list[Runs], outcome: Outcome
 ) -> tuple[list[list[Point]], list[dict[str, Any]]]:
-    """Return the points of all that agrees, and what was barred: nothing is timed of what is wrong on any number."""
+    """Time the runs that agree on every number of devices; return their curves, and a row for each other."""
     import numpy as np
 
+    from comparison.timing.rank_calls import broadcast_calls, end_calls
+    from comparison.timing.ranking import exclusion
     from comparison.timing.rounds import take_rounds
-    from comparison.timing.scaling import clock, led, points, sent_each_step
+    from comparison.timing.scaling import first_steps_and_clock, scaling_curve, sent_each_step
 
-    trains = iter(led(ranks.gather, [train for each in made for train in each.all]))
-    courses, barred = [], []
-    share = args.budget / len(made)
-    for each in made:
-        mine = [next(trains) for _ in each.all]
-        keys = [(where.name, each.strategy, where.dtype, where.device) for where in each.placed if where]
-        if wrong := [row for key in keys if (row := disagreement(key, outcome))]:
-            barred += wrong
+    trains = iter(broadcast_calls(processes.gather, [train for run in runs for train in run.all]))
+    curves, excluded = [], []
+    budget = options.budget / len(runs)
+    for run in runs:
+        own = [next(trains) for _ in run.all]
+        keys = [(where.name, run.strategy, where.dtype, where.device) for where in run.placed if where]
+        if wrong := [row for key in keys if (row := exclusion(key, outcome))]:
+            excluded += wrong
             continue
-        with waiting(f"timing {each.subject.name} {each.strategy} {each.subject.dtype} for {share:g} s", args.quiet):
-            clocks = [clock(train) for train in mine]
-            sent = [sent_each_step(where, train) for where, train in zip(each.placed, mine, strict=False)]
-            rounds = take_rounds(clocks, share, np.random.default_rng(args.seed))
-        courses.append(points(each, args.batch, sent, rounds))
-    ranks.gather(None)  # there is no more to follow
-    return courses, barred
+        text = f"timing {run.subject.name} {run.strategy} {run.subject.dtype} for {budget:g} s"
+        with status(text, quiet=options.quiet):
+            clocks = [first_steps_and_clock(train) for train in own]
+            sent = [sent_each_step(where, train) for where, train in zip(run.placed, own, strict=False)]
+            rounds = take_rounds(clocks, budget, np.random.default_rng(options.seed))
+        curves.append(scaling_curve(run, options.batch, sent, rounds))
+    end_calls(processes.gather)
+    return curves, excluded
 
 
-def _show(
-    args: argparse.Namespace,
-    net: Problem,
-    courses: list[list[Point]],
-    barred: list[dict[str, Any]],
+def _print(
+    options: SpeedOptions,
+    counts: tuple[int, ...],
+    curves: list[list[Point]],
+    excluded: list[dict[str, Any]],
     outcome: Outcome,
+    problem: Problem,
 ) -> None:
-    from comparison.report.timing_tables import scaling_notes, scaling_table, speed_notes
-    from comparison.timing.scaling import verdict
+    from comparison.report.scaling_tables import scaling_notes, scaling_table
+    from comparison.report.timing_tables import missing_notes
+    from comparison.timing.ranking import sizes_in_words
+    from comparison.timing.scaling import advise_devices
 
-    out = console()
-    say(out, f"a training step, {args.data}, {sizes_in_words(net)}, on {', '.join(map(str, args.devices))} devices")
-    if courses:
-        out.print(scaling_table(courses, out.width))
-    say(out, *scaling_notes(courses), *speed_notes([], barred, outcome.not_run))
-    say(out, *(f"\n{verdict(course)}" for course in courses))
+    console = make_console()
+    devices = ", ".join(map(str, counts))
+    print_sentences(console, f"a training step, {options.data}, {sizes_in_words(problem)}, on {devices} devices")
+    if curves:
+        console.print(scaling_table(curves, console.width))
+    print_sentences(console, *scaling_notes(curves), *missing_notes(excluded, outcome.not_run))
+    print_sentences(console, *(f"\n{advise_devices(curve)}" for curve in curves))

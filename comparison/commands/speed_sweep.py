@@ -1,18 +1,21 @@
-"""`compare.py speed --sweep`: the same over sizes, and where one backend overtakes another."""
+"""`compare.py speed --sweep`: the same timing over sizes, and where one backend overtakes another."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import AGREES
+from comparison.commands import AGREES, benchmark
 from comparison.commands.agree import compare_all, exit_code
-from comparison.commands.options import problem, settings
-from comparison.commands.output import console, say, write_json
-from comparison.timing.ranking import Ranking, agreeing, contenders, rank
+from comparison.commands.output import make_console, print_sentences, write_json
+from comparison.commands.subjects import make_problem
 
 if TYPE_CHECKING:
-    from comparison.agreement.comparison import Problem, Subject
+    from collections.abc import Sequence
+
+    from comparison.agreement.comparison import Subject
+    from comparison.commands.options import SpeedOptions
+    from comparison.timing.ranking import Ranking
     from reference.datasets import Dataset
 
 SIZES = {
@@ -22,52 +25,58 @@ SIZES = {
 }
 
 
-def sweep(args: argparse.Namespace, data: Dataset, found: list[Subject], not_run: list[dict[str, str]]) -> int:
-    """Rank at each size, print, and return the exit code; agreement is checked in all trials at the first size."""
-    from comparison.timing.recommendation import crossovers
+def sweep(
+    options: SpeedOptions, over: str, data: Dataset, subjects: list[Subject], not_run: list[dict[str, str]]
+) -> int:
+    """Rank at each size, print, and return the exit code; only the first size is compared in all cases."""
+    from comparison.timing.crossovers import crossovers
 
-    points = args.sizes or SIZES[args.sweep]
-    each = argparse.Namespace(**vars(args) | {"budget": args.budget / len(points)})
+    sizes = options.sizes or SIZES[over]
+    options_of_size = replace(options, budget=options.budget / len(sizes))
     rankings: list[Ranking] = []
-    nets: list[Problem] = []
     code = AGREES
-    for point in points:
-        if args.sweep == "inputs":
-            narrowed = _with_inputs(data, point, args.seed)
-        else:
-            narrowed = data
-            setattr(each, args.sweep, point)
-        net = problem(each, narrowed)
-        made = contenders(each, narrowed, net, found)
-        outcome = compare_all(agreeing(each), found, net, data_alone=bool(nets))._replace(not_run=not_run)
-        rankings.append(rank(each, made, outcome))
-        nets.append(net)
-        code = max(code, exit_code(outcome), made.exit_code)
-    crossings = crossovers(points, [ranking.timings for ranking in rankings])
-    if args.json:
-        rows = [row for net, ranking in zip(nets, rankings, strict=True) for row in ranking.as_json(args, net)["speed"]]
-        over = {"over": args.sweep, "sizes": points, "crossovers": crossings}
-        last = rankings[-1].as_json(args, nets[-1])
-        write_json(args.json, {"command": "speed", "settings": settings(args), **last, "speed": rows, "sweep": over})
-    if args.json != "-" and not args.quiet:
-        _show(args, points, rankings, crossings)
+    for size in sizes:
+        data_of_size = _with_inputs(data, size, options.seed) if over == "inputs" else data
+        change: dict[str, Any] = {} if over == "inputs" else {over: size}
+        options_of_size = replace(options_of_size, **change)
+        problem = make_problem(options_of_size, data_of_size, options.strategy)
+        task = benchmark.make_task(options_of_size, problem, data_of_size)
+        calls = benchmark.make_first_calls(options_of_size, subjects, task, peer=options.peer)
+        outcome = compare_all(options_of_size, subjects, problem, data_only=bool(rankings))._replace(not_run=not_run)
+        rankings.append(benchmark.rank_agreeing(options_of_size, calls, outcome))
+        code = max(code, exit_code(outcome), benchmark.crash_code(calls))
+    crossings = crossovers(sizes, [ranking.timings for ranking in rankings])
+    if options.json:
+        records = [ranking.as_json() for ranking in rankings]
+        rows = {"speed": [row for record in records for row in record["speed"]]}
+        swept = {"sweep": {"over": over, "sizes": sizes, "crossovers": crossings}}
+        write_json(options.json, "speed", options, records[-1] | rows | swept)
+    if options.prints:
+        _print(options, over, sizes, rankings, crossings)
     return code
 
 
-def _show(args: argparse.Namespace, points: Any, rankings: list[Ranking], crossings: list[dict[str, Any]]) -> None:
-    from comparison.report.timing_tables import crossover_sentence, speed_notes, sweep_table
-
-    out = console()
-    say(out, f"median time of a {args.what}, {args.data}, by {args.sweep}")
-    out.print(sweep_table(points, [ranking.timings for ranking in rankings]))
-    notes = [note for r in rankings for note in speed_notes(r.timings, r.barred, r.not_run)]
-    sentences = [crossover_sentence(row, args.sweep) for row in crossings]
-    say(out, *dict.fromkeys(notes), *(sentences or ["No contender overtakes another beyond doubt in this range."]))
-
-
 def _with_inputs(data: Dataset, count: int, seed: int) -> Dataset:
-    """Return the data with `count` columns drawn from its own: it keeps their share of zeros."""
+    """Return the data with `count` columns drawn from its own, so that the share of zeros stays."""
     import numpy as np
 
-    chosen = np.random.default_rng(seed).integers(0, data.x_train.shape[1], count)
-    return data._replace(x_train=data.x_train[:, chosen], x_test=data.x_test[:, chosen])
+    columns = np.random.default_rng(seed).integers(0, data.x_train.shape[1], count)
+    return data._replace(x_train=data.x_train[:, columns], x_test=data.x_test[:, columns])
+
+
+def _print(
+    options: SpeedOptions,
+    over: str,
+    sizes: Sequence[int],
+    rankings: list[Ranking],
+    crossings: list[dict[str, Any]],
+) -> None:
+    from comparison.report.timing_tables import crossover_sentence, missing_notes, speed_notes, sweep_table
+
+    console = make_console()
+    print_sentences(console, f"median time of a {options.what}, {options.data}, by {over}")
+    console.print(sweep_table(sizes, [ranking.timings for ranking in rankings]))
+    notes = [note for r in rankings for note in (*speed_notes(r.timings), *missing_notes(r.excluded, r.not_run))]
+    sentences = [crossover_sentence(row, over) for row in crossings]
+    print_sentences(console, *dict.fromkeys(notes))
+    print_sentences(console, *(sentences or ["No contender overtakes another beyond doubt in this range."]))

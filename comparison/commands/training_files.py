@@ -1,71 +1,100 @@
-"""What a training writes: parameters, figures and histories, each a file that is whole or absent."""
+"""The files that a training writes: parameters, figures and histories, each of them whole or absent."""
 
 from __future__ import annotations
 
+import csv
 import io
-import tempfile
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from comparison.commands import processes as ranks
-from comparison.commands.history import ENDINGS, history_text
+from comparison.commands import processes
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from comparison.agreement.comparison import Subject
+    from comparison.commands.options import TrainOptions
     from reference.training import Progress
 
-FIGURES = (".png", ".svg", ".pdf")
+ENDINGS = {"save": (".npz",), "plot": (".png", ".svg", ".pdf"), "history": (".csv", ".json")}
+COLUMNS = ("backend", "dtype", "iteration", "loss", "train_accuracy", "test_accuracy")
 
 
-def check_files(args: argparse.Namespace) -> None:
+def check_files(options: TrainOptions) -> None:
     """Raise an error, before any work, for a file that could not be written after it."""
-    for option, endings in {"save": (".npz",), "plot": FIGURES, "history": ENDINGS}.items():
-        path = getattr(args, option)
-        if path is not None and Path(path).suffix not in endings:
-            raise ValueError(f"`--{option}` must end in {' or '.join(endings)}, got {path!r}.")
-    for option in ("checkpoint", "save", "plot", "history"):
-        if (path := getattr(args, option)) and ranks.first():
+    paths = {"save": options.save, "plot": options.plot, "history": options.history}
+    for option, path in paths.items():
+        if path is not None and Path(path).suffix not in ENDINGS[option]:
+            raise ValueError(f"`--{option}` must end in {' or '.join(ENDINGS[option])}, got {path!r}.")
+    for option, path in {"checkpoint": options.checkpoint, **paths}.items():
+        if path and processes.is_first():
             _check_writable(option, Path(path))
-    if args.resume and args.checkpoint is None:
+    if options.resume and options.checkpoint is None:
         raise ValueError("`--resume` must come with --checkpoint, got none.")
-    if args.every < 1:
-        raise ValueError(f"`--every` must be at least 1, got {args.every}.")
+    if options.every < 1:
+        raise ValueError(f"`--every` must be at least 1, got {options.every}.")
 
 
 def _check_writable(option: str, path: Path) -> None:
+    from reference.files import check_writable
+
     if path.is_dir():
         raise ValueError(f"`--{option}` must be a file, got the folder {str(path)!r}.")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    check_writable(path)
 
 
-def path_of(path: str | None, subject: Subject, several: bool) -> str | None:
-    """Return the file of one of several runs."""
-    if path is None or not several:
+def file_of_run(path: str, subject: Subject, *, several: bool) -> str:
+    """Return the file of one run: of several, each has a name of its own."""
+    if not several:
         return path
     whole = Path(path)
     return str(whole.with_name(f"{whole.stem}-{subject.name}-{subject.dtype}{whole.suffix}"))
 
 
-def write_files(args: argparse.Namespace, ends: Mapping[Subject, Progress], epoch: int) -> None:
-    """Write what was asked for of runs at their ends, with epochs of so many iterations."""
+def write_files(options: TrainOptions, ends: Mapping[Subject, Progress], epoch: int) -> None:
+    """Write the files that the options name, from the ends of runs with `epoch` iterations an epoch."""
     from reference.files import write_atomically
     from reference.params import save_params
 
-    for subject, end in ends.items() if args.save else ():
-        save_params(str(path_of(args.save, subject, several=len(ends) > 1)), end.params)
-    histories = {(subject.name, subject.dtype): end for subject, end in ends.items()}
-    if args.history:
-        text = history_text(histories, Path(args.history).suffix)
-        write_atomically(args.history, [text.encode()])
-    if args.plot and ends:
-        from comparison.report.figures import training_figure
+    if options.save:
+        for subject, end in ends.items():
+            save_params(file_of_run(options.save, subject, several=len(ends) > 1), end.params)
+    by_name = {(subject.name, subject.dtype): end for subject, end in ends.items()}
+    if options.history:
+        write_atomically(options.history, [history_text(by_name, Path(options.history).suffix).encode()])
+    if options.plot and ends:
+        from comparison.report.training_figure import Curves, training_figure
 
         image = io.BytesIO()
-        training_figure(histories, epoch).savefig(image, format=Path(args.plot).suffix[1:], dpi=150)
-        write_atomically(args.plot, [image.getvalue()])
+        figure = training_figure({name: Curves(end.losses, end.accuracies) for name, end in by_name.items()}, epoch)
+        figure.savefig(image, format=Path(options.plot).suffix[1:], dpi=150)
+        write_atomically(options.plot, [image.getvalue()])
+
+
+def history_text(runs: Mapping[tuple[str, str], Progress], ending: str) -> str:
+    """Return the losses and accuracies of runs, by (backend, dtype), in the format of a file's ending."""
+    if ending == ".json":
+        records = [
+            {"backend": backend, "dtype": dtype, "losses": end.losses.tolist(), "accuracies": accuracies_as_json(end)}
+            for (backend, dtype), end in runs.items()
+        ]
+        return json.dumps(records, allow_nan=False) + "\n"
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for key, end in runs.items():
+        table.writerows((*key, *row) for row in _history_rows(end))
+    return text.getvalue()
+
+
+def accuracies_as_json(end: Progress) -> list[dict[str, Any]]:
+    """Return the accuracies of a run as JSON records them."""
+    return [{"iteration": int(at), "train": train, "test": test} for at, train, test in end.accuracies.tolist()]
+
+
+def _history_rows(end: Progress) -> Iterator[tuple[object, ...]]:
+    """Yield iteration 0, which has no loss, and then each iteration's loss before its step and accuracies after it."""
+    accuracies = {int(at): both for at, *both in end.accuracies.tolist()}
+    for iteration, loss in enumerate(["", *end.losses.tolist()]):
+        yield (iteration, loss, *accuracies.get(iteration, ("", "")))

@@ -1,25 +1,38 @@
-"""The tables that show results: for a terminal, and as Markdown."""
+"""The tables and sentences that show agreement: for a terminal, and as Markdown."""
 
 from itertools import groupby
 
 import numpy as np
 from rich.table import Table
 
-from comparison.agreement.comparison import Agreement, NotCompared, Outcome
+from comparison.agreement.comparison import FORWARD, Agreement, NotCompared, Outcome, disagreement_sentence
 from comparison.agreement.drift import Drift
 
-FORWARD = "forward"
-"""Stands for predictions, loss and accuracy, which no strategy touches."""
 COLUMNS = ("backend", "strategy", "worst", "entries", "gap", "bound", "gap/bound", "verdict")
+NUMBERS = ("gap", "bound", "gap/bound")
+VERDICTS = {True: ("agrees", "green"), False: ("DISAGREES", "bold red")}
+"""Words and style."""
+
+
+def plain_table(*columns: tuple[str, str], fold: bool = False) -> Table:
+    """Return a table with these columns, (heading, left or right), without lines.
+
+    A cell that is too wide is cut, or with `fold` continues on the next line.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in columns:
+        table.add_column(
+            name,
+            justify="left" if justify == "left" else "right",
+            no_wrap=not fold,
+            overflow="fold" if fold else "ellipsis",
+        )
+    return table
 
 
 def agreement_table(outcome: Outcome) -> Table:
     """Return a table with a line for each backend x dtype x strategy, showing its worst quantity."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in COLUMNS:
-        table.add_column(
-            column, justify="right" if column in ("gap", "bound", "gap/bound") else "left", overflow="fold"
-        )
+    table = plain_table(*((name, "right" if name in NUMBERS else "left") for name in COLUMNS), fold=True)
     for name, group in groupby(_agreement_lines(outcome), lambda line: line[0][0]):
         table.add_row()
         for n, ((_, *cells, verdict), style) in enumerate(group):
@@ -33,8 +46,42 @@ def agreement_markdown(outcome: Outcome) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def _agreement_lines(outcome: Outcome) -> list[tuple[list[str], str]]:
+    """Return the cells of each line, and the style of its verdict."""
+    groups = groupby(outcome.rows, lambda row: (f"{row.backend} {row.dtype}", row.strategy or FORWARD))
+    return [_agreement_line(name, strategy, list(group)) for (name, strategy), group in groups]
+
+
+def _agreement_line(name: str, strategy: str, group: list[Agreement]) -> tuple[list[str], str]:
+    worst = max(group, key=lambda row: (not row.agrees, row.ratio))
+    numbers = ["-", "-"] if worst.gap is None or worst.bound is None else [f"{worst.gap:.1e}", f"{worst.bound:.1e}"]
+    verdict, style = VERDICTS[all(row.agrees for row in group)]
+    return [name, strategy, worst.quantity, _entries(group), *numbers, f"{worst.ratio:.3f}", verdict], style
+
+
+def _entries(group: list[Agreement]) -> str:
+    """Say how many entries were compared of how many, in the problem where most were compared."""
+    counts = {row.quantity: (row.checked, row.entries) for row in sorted(group, key=lambda row: row.checked)}
+    checked, entries = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
+    return f"{entries:,}" if checked == entries else f"{checked:,} of {entries:,}"
+
+
+def backends_table(outcome: Outcome) -> Table:
+    """Return a table with one line for each backend x dtype: enough where all agree."""
+    table = plain_table(
+        ("backend", "left"), ("quantities", "right"), ("worst gap/bound", "right"), ("of", "left"), ("verdict", "left")
+    )
+    for name, rows in groupby(outcome.rows, lambda row: f"{row.backend} {row.dtype}"):
+        group = list(rows)
+        worst = max(group, key=lambda row: (not row.agrees, row.ratio))
+        verdict, style = VERDICTS[worst.agrees]
+        quantity = f"{worst.strategy or FORWARD} {worst.quantity}"
+        table.add_row(name, str(len(group)), f"{worst.ratio:.3f}", quantity, f"[{style}]{verdict}[/]")
+    return table
+
+
 def agreement_summary(outcome: Outcome) -> str:
-    """Return the verdict on all of it in a sentence."""
+    """Return the verdict on the whole comparison, in a sentence."""
     wrong = sum(not row.agrees for row in outcome.rows)
     if wrong or outcome.crashed:
         crashes = f"; crashed: {len(outcome.crashed)}" if outcome.crashed else ""
@@ -47,61 +94,23 @@ def agreement_summary(outcome: Outcome) -> str:
 
 
 def agreement_notes(outcome: Outcome) -> list[str]:
-    """Return a sentence on all that is missing from the table, and why."""
+    """Return a sentence on everything that is missing from the table, and on each disagreement."""
     notes = {f"{row['backend']}: not run: {row['reason']}": None for row in outcome.not_run}
-    for key, group in groupby(sorted(outcome.not_compared, key=_same_reason), _same_reason):
+    for key, group in groupby(sorted(outcome.not_compared, key=_reason_key), _reason_key):
         strategies = ", ".join(dict.fromkeys(row.strategy for row in group))
         notes[f"{strategies} in {key[0]} at h = {key[1]:g}: not compared: {key[2]}"] = None
     crashes = {f"{row['backend']} {row['dtype']}: crashed: {row['reason']}": None for row in outcome.crashed}
     return [*notes, *crashes, *(disagreement_sentence(row) for row in outcome.rows if not row.agrees)]
 
 
-def _same_reason(row: NotCompared) -> tuple[str, float, str]:
-    return row.dtype, row.step, row.reason
-
-
-def disagreement_sentence(row: Agreement) -> str:
-    """Return one sentence on a quantity that disagrees."""
-    where = f"{row.backend} {row.dtype} {row.strategy or FORWARD}"
-    place = f"{row.quantity}{list(row.worst_index)}" if row.worst_index else row.quantity
-    step = f" at h = {row.step:g}" if row.step is not None else ""
-    where += f" ({row.problem})" if row.problem != "data" else ""
-    if row.gap is None:
-        return f"{where}: {place}{step} is {row.got}, expected {row.expected}."
-    return (
-        f"{where}: {place}{step} is {row.got:.9g}, expected {row.expected:.9g}: the gap of {row.gap:.2g} is "
-        f"{row.ratio:.3g} times the bound of {row.bound:.2g}."
-    )
-
-
-def _agreement_lines(outcome: Outcome) -> list[tuple[list[str], str]]:
-    """Return the cells of each line, and the style of its verdict."""
-    groups = groupby(outcome.rows, lambda row: (f"{row.backend} {row.dtype}", row.strategy or FORWARD))
-    return [_agreement_line(name, strategy, list(group)) for (name, strategy), group in groups]
-
-
-def _agreement_line(name: str, strategy: str, group: list[Agreement]) -> tuple[list[str], str]:
-    worst = max(group, key=lambda row: (not row.agrees, row.ratio))
-    agrees = all(row.agrees for row in group)
-    numbers = ["-", "-"] if worst.gap is None or worst.bound is None else [f"{worst.gap:.1e}", f"{worst.bound:.1e}"]
-    verdict, style = ("agrees", "green") if agrees else ("DISAGREES", "bold red")
-    cells = [name, strategy, worst.quantity, _entries(group), *numbers, f"{worst.ratio:.3f}", verdict]
-    return cells, style
-
-
-def _entries(group: list[Agreement]) -> str:
-    """Return how many entries were checked of how many, in the problem that was checked at most."""
-    counts = {row.quantity: (row.checked, row.entries) for row in sorted(group, key=lambda row: row.checked)}
-    checked, entries = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
-    return f"{entries:,}" if checked == entries else f"{checked:,} of {entries:,}"
+def _reason_key(row: NotCompared) -> tuple[str, float, str]:
+    return row.dtype, row.h, row.reason
 
 
 def confusion_table(counts: np.ndarray) -> Table:
     """Return a confusion matrix as a table: a row for each class, a column for each prediction."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title="class (row) taken for (column)")
-    table.add_column("", style="bold", justify="right")
-    for n in range(len(counts)):
-        table.add_column(str(n), justify="right")
+    table = plain_table(("", "right"), *((str(n), "right") for n in range(len(counts))))
+    table.title, table.columns[0].style = "class (row) predicted as (column)", "bold"
     for n, row in enumerate(counts):
         cells = (f"[green]{count}[/]" if n == k else str(count) if count else "." for k, count in enumerate(row))
         table.add_row(str(n), *cells)
@@ -110,19 +119,18 @@ def confusion_table(counts: np.ndarray) -> Table:
 
 def drift_table(rows: list[Drift]) -> Table:
     """Return a table of how far runs of training have drifted from the reference's."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("backend", "quantity", "gap", "bound", "gap/bound", "verdict"):
-        table.add_column(column, justify="right" if column in ("gap", "bound", "gap/bound") else "left")
+    columns = ("backend", "quantity", *NUMBERS, "verdict")
+    table = plain_table(*((name, "right" if name in NUMBERS else "left") for name in columns), fold=True)
     for name, group in groupby(rows, lambda row: f"{row.backend} {row.dtype}"):
         for n, row in enumerate(group):
-            verdict = "[green]agrees[/]" if row.agrees else "[bold red]DISAGREES[/]"
+            verdict, style = VERDICTS[row.agrees]
             numbers = f"{row.gap:.1e}", f"{row.bound:.1e}", f"{row.ratio:.3f}"
-            table.add_row("" if n else name, row.quantity, *numbers, verdict)
+            table.add_row("" if n else name, row.quantity, *numbers, f"[{style}]{verdict}[/]")
     return table
 
 
 def drift_summary(rows: list[Drift]) -> str:
-    """Return the verdict on all runs in a sentence."""
+    """Return the verdict on all runs, in a sentence."""
     wrong = sum(not row.agrees for row in rows)
     worst = max(rows, key=lambda row: row.ratio)
     verdict = f"DISAGREES: {wrong} of {len(rows)} quantities" if wrong else f"All {len(rows)} quantities agree"
@@ -130,25 +138,3 @@ def drift_summary(rows: list[Drift]) -> str:
         f"{verdict}; the largest gap is {worst.ratio:.2g} of its bound ({worst.backend} {worst.dtype} "
         f"{worst.quantity})."
     )
-
-
-def backends_table(outcome: Outcome) -> Table:
-    """Return a table with one line for each backend x dtype: enough where all agree."""
-    table = plain_table(
-        ("backend", "left"), ("quantities", "right"), ("worst gap/bound", "right"), ("of", "left"), ("verdict", "left")
-    )
-    for name, rows in groupby(outcome.rows, lambda row: f"{row.backend} {row.dtype}"):
-        group = list(rows)
-        worst = max(group, key=lambda row: (not row.agrees, row.ratio))
-        verdict = "[green]agrees[/]" if worst.agrees else "[bold red]DISAGREES[/]"
-        of = f"{worst.strategy or FORWARD} {worst.quantity}"
-        table.add_row(name, str(len(group)), f"{worst.ratio:.3f}", of, verdict)
-    return table
-
-
-def plain_table(*columns: tuple[str, str]) -> Table:
-    """Return a table of these columns, (heading, left or right), with no lines drawn."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in columns:
-        table.add_column(name, justify="left" if justify == "left" else "right", no_wrap=True)
-    return table

@@ -10,7 +10,7 @@ from rich.text import Text
 
 
 class Section(NamedTuple):
-    """A figure or a table with the sentence that says what to see."""
+    """A figure or a table, with the sentence that says what to see."""
 
     title: str
     sentence: str
@@ -31,7 +31,7 @@ class Section(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All that the pages show."""
+    """The contents of the pages."""
 
     title: str
     advice: Sequence[str]
@@ -40,12 +40,12 @@ class Report(NamedTuple):
 
 
 def html(report: Report) -> str:
-    """Return the page."""
+    """Return the page in HTML."""
     return _render("report.html.jinja", report, autoescape=True)
 
 
 def markdown(report: Report) -> str:
-    """Return the same without the figures."""
+    """Return the same page in Markdown, without the figures."""
     return _render("report.md.jinja", report, autoescape=False)
 
 

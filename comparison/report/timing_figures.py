@@ -1,4 +1,4 @@
-"""The figures that show timings: the ladder, time against size, and break-even."""
+"""The figures of timings: the ladder, time against size, and break-even."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,37 +8,72 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from comparison.report.figures import INK, LADDER, STYLES, WIDTH, Row, agreement, backend_colors, legend, style
+from comparison.report.agreement_figures import draw_agreement
+from comparison.report.figures import (
+    INK,
+    LADDER,
+    LINE_STYLES,
+    WIDTH,
+    Row,
+    add_legend,
+    backend_colors,
+    strip_offset,
+    style,
+)
 
-# --- (a) the ladder
 
-
-def ladder(axes: Axes, rows: Sequence[Row]) -> None:
+def draw_ladder(axes: Axes, rows: Sequence[Row]) -> None:
     """Draw the time of one gradient or step by strategy and backend; filled in float64, open in float32."""
-    colors = backend_colors([row["backend"] for row in rows])
+    colors = backend_colors(row["backend"] for row in rows)
     rungs = [rung for rung in LADDER if any(row["strategy"] == rung for row in rows)]
     backends = list(dict.fromkeys(row["backend"] for row in rows if row["strategy"] in rungs))
     for row in rows:
         if row["strategy"] in rungs:
-            offset = (backends.index(row["backend"]) - (len(backends) - 1) / 2) * 0.7 / len(backends)
-            _point(axes, row, rungs.index(row["strategy"]) + offset, colors[row["backend"]])
+            y = rungs.index(row["strategy"]) + strip_offset(backends.index(row["backend"]), len(backends))
+            _draw_time(axes, row, y, colors[row["backend"]])
     axes.set(xscale="log", ylim=(len(rungs) - 0.5, -0.5), xlabel=f"time of one {rows[0]['what']}")
     axes.set_yticks(range(len(rungs)), rungs)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(FuncFormatter(_duration))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x")
-    legend(axes, backends, [row["dtype"] for row in rows], colors, marker=True)
+    add_legend(axes, backends, [row["dtype"] for row in rows], colors, marker=True)
 
 
-def _point(axes: Axes, row: Row, y: float, color: str) -> None:
+def _draw_time(axes: Axes, row: Row, y: float, color: str) -> None:
     low, high = row["interval_s"]
     axes.plot([low, high], [y, y], color=color, lw=2.5, alpha=0.5, solid_capstyle="butt")
     filled = row["dtype"] == "float64"
     axes.plot(row["median_s"], y, "o", ms=5, color=color, mfc=color if filled else "none", mew=1.3)
 
 
-# --- (f) time against size
+def draw_sizes(axes: Axes, rows: Sequence[Row], over: str, crossings: Sequence[Row]) -> None:
+    """Draw the time by a size with its interval as a band, and mark where one backend overtakes another."""
+    colors = backend_colors(row["backend"] for row in rows)
+    keys = dict.fromkeys((row["backend"], row["strategy"], row["dtype"]) for row in rows)
+    for key in keys:
+        own = [row for row in rows if (row["backend"], row["strategy"], row["dtype"]) == key]
+        at = [row["sizes"][over] for row in own]
+        low, high = zip(*(row["interval_s"] for row in own), strict=True)
+        axes.plot(at, [row["median_s"] for row in own], LINE_STYLES[key[2]], color=colors[key[0]], marker="o", ms=3)
+        axes.fill_between(at, low, high, color=colors[key[0]], alpha=0.2, lw=0)
+    for row in crossings:
+        axes.axvline(row["size"], color=colors[row["faster_above"]["backend"]], lw=1, ls=":")
+    ticks = sorted({row["sizes"][over] for row in rows})
+    label = {"hidden": "hidden units", "batch": "samples in a batch", "inputs": "inputs"}[over]
+    axes.set(xscale="log", yscale="log", xlabel=label, ylabel=f"time of one {rows[0]['what']}")
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    _format_log_durations(axes)
+    add_legend(axes, [key[0] for key in keys], [key[2] for key in keys], colors, marker=False)
+
+
+def _format_log_durations(axes: Axes) -> None:
+    axes.xaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(_duration))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid()
 
 
 def _duration(value: float, _: object = None) -> str:
@@ -48,46 +83,14 @@ def _duration(value: float, _: object = None) -> str:
     return f"{value * 1e9:,.0f} ns"
 
 
-def sizes(axes: Axes, rows: Sequence[Row], over: str, crossings: Sequence[Row]) -> None:
-    """Draw the time by a size with its interval as a band, and mark where one backend overtakes another."""
-    colors = backend_colors([row["backend"] for row in rows])
-    keys = dict.fromkeys((row["backend"], row["strategy"], row["dtype"]) for row in rows)
-    for key in keys:
-        own = [row for row in rows if (row["backend"], row["strategy"], row["dtype"]) == key]
-        at = [row["sizes"][over] for row in own]
-        low, high = zip(*(row["interval_s"] for row in own), strict=True)
-        axes.plot(at, [row["median_s"] for row in own], STYLES[key[2]], color=colors[key[0]], marker="o", ms=3)
-        axes.fill_between(at, low, high, color=colors[key[0]], alpha=0.2, lw=0)
-    for row in crossings:
-        axes.axvline(row["size"], color=colors[row["faster_above"]["backend"]], lw=1, ls=":")
-    ticks = sorted({row["sizes"][over] for row in rows})
-    label = {"hidden": "hidden units", "batch": "samples in a batch", "inputs": "inputs"}[over]
-    axes.set(xscale="log", yscale="log", xlabel=label, ylabel=f"time of one {rows[0]['what']}")
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    _log_durations(axes)
-    legend(axes, [key[0] for key in keys], [key[2] for key in keys], colors, marker=False)
-
-
-def _log_durations(axes: Axes) -> None:
-    axes.xaxis.set_minor_locator(NullLocator())
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(_duration))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.grid()
-
-
-# --- (g) break-even
-
-
-def break_even(axes: Axes, rows: Sequence[Row]) -> None:
-    """Draw what so many steps take, the first call among them; a dot where the lead changes."""
+def draw_break_even(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draw the time by the number of steps, the first call included; a dot where the lead changes."""
     rows = [row for row in rows if row["ranked"] and row["first_call_s"] is not None]
-    colors = backend_colors([row["backend"] for row in rows])
+    colors = backend_colors(row["backend"] for row in rows)
     steps = np.geomspace(1, 1e6, 601)
     totals = [row["first_call_s"] + (steps - 1) * row["median_s"] for row in rows]
     for row, total in zip(rows, totals, strict=True):
-        axes.plot(steps, total, STYLES[row["dtype"]], color=colors[row["backend"]], lw=1.6)
+        axes.plot(steps, total, LINE_STYLES[row["dtype"]], color=colors[row["backend"]], lw=1.6)
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
         own = np.array([total for row, total in zip(rows, totals, strict=True) if row["dtype"] == dtype])
         lead = own.argmin(0)
@@ -97,15 +100,15 @@ def break_even(axes: Axes, rows: Sequence[Row]) -> None:
             axes.annotate(f"{steps[n]:,.0f}", (steps[n], own.min(0)[n]), xytext=(4, -10), textcoords="offset points")
     axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel="time, first call included")
     axes.set_xticks([1, 100, 10_000, 1_000_000], ["1", "100", "10,000", "1,000,000"])
-    _log_durations(axes)
-    legend(axes, [row["backend"] for row in rows], [row["dtype"] for row in rows], colors, marker=False)
+    _format_log_durations(axes)
+    add_legend(axes, [row["backend"] for row in rows], [row["dtype"] for row in rows], colors, marker=False)
 
 
-def headline(speed: Sequence[Row], compared: Sequence[Row]) -> Figure:
+def headline_figure(timings: Sequence[Row], compared: Sequence[Row]) -> Figure:
     """Return the ladder beside agreement: the picture that the README opens with."""
     with style():
         figure = Figure(figsize=(2 * WIDTH, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
-        ladder(left, speed)
-        agreement(right, compared)
+        draw_ladder(left, timings)
+        draw_agreement(right, compared)
     return figure

@@ -1,1 +1,1 @@
-"""Time what agrees, and say which backend to take."""
+"""Time what agrees, and advise which backend to take."""

@@ -1,4 +1,4 @@
-"""The finite differences of SciPy and numdifftools, on the same loss, as contenders that are timed and never ranked.
+"""The finite differences of SciPy and numdifftools, on the same loss: contenders that are timed and never ranked.
 
 Each is called as its documentation tells a user to: with the loss as a function of all parameters in one vector.
 """
@@ -10,14 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from comparison.agreement.bounds import Problem
-from comparison.timing.rounds import calibrated, reading
-from comparison.timing.workloads import Contender, Task, first_call, relative_error
+from comparison.timing.errors import relative_error
+from comparison.timing.rounds import calibrate, read
+from comparison.timing.workloads import Contender, Task, first_call
 from reference.two_layer_net import Params, loss
 
 Loss = Callable[[np.ndarray], float]
 
 
-class Peer(NamedTuple):
+class Library(NamedTuple):
     """A function of a library that differentiates a function of a vector."""
 
     name: str
@@ -43,10 +44,10 @@ def _three_point(loss: Loss, at: np.ndarray, h: float) -> np.ndarray:
 def _jacobian(loss: Loss, at: np.ndarray, h: float) -> np.ndarray:
     from scipy.differentiate import jacobian
 
-    def of_many(points: np.ndarray) -> np.ndarray:  # (n, ...) -> (...)
+    def loss_of_many(points: np.ndarray) -> np.ndarray:  # (n, ...) -> (...)
         return np.apply_along_axis(loss, 0, points)
 
-    return jacobian(of_many, at).df
+    return jacobian(loss_of_many, at).df
 
 
 def _numdifftools(loss: Loss, at: np.ndarray, h: float) -> np.ndarray:
@@ -55,18 +56,18 @@ def _numdifftools(loss: Loss, at: np.ndarray, h: float) -> np.ndarray:
     return Gradient(loss)(at)
 
 
-PEERS = (
-    Peer("scipy approx_fprime", "scipy", _approx_fprime, lambda n: n + 1, lambda n: 8 * n),
-    Peer("scipy 3-point", "scipy", _three_point, lambda n: 2 * n + 1, lambda n: 8 * n),
-    Peer("scipy jacobian", "scipy", _jacobian, lambda n: 27 * n, lambda n: 64 * n * n),
-    Peer("numdifftools Gradient", "numdifftools", _numdifftools, lambda n: 30 * n, lambda n: 240 * n),
+LIBRARIES = (
+    Library("scipy approx_fprime", "scipy", _approx_fprime, lambda n: n + 1, lambda n: 8 * n),
+    Library("scipy 3-point", "scipy", _three_point, lambda n: 2 * n + 1, lambda n: 8 * n),
+    Library("scipy jacobian", "scipy", _jacobian, lambda n: 27 * n, lambda n: 64 * n * n),
+    Library("numdifftools Gradient", "numdifftools", _numdifftools, lambda n: 30 * n, lambda n: 240 * n),
 )
 """The counts were seen on nets of 85 to 385 parameters; the last two extrapolate from several steps."""
-LARGEST = 2 * 2**30
+MAX_BYTES = 2 * 2**30
 
 
-def peers(task: Task, budget: float) -> tuple[list[Contender], list[dict[str, str]]]:
-    """Return a contender for each peer that is installed and can finish, and a reason for each other.
+def make_library_contenders(task: Task, budget: float) -> tuple[list[Contender], list[dict[str, str]]]:
+    """Make a contender of each library that is installed and can finish; return a row with the reason for each other.
 
     Parameters
     ----------
@@ -75,19 +76,19 @@ def peers(task: Task, budget: float) -> tuple[list[Contender], list[dict[str, st
     budget : float
         Seconds that a gradient may take.
     """
-    found: list[Contender] = []
+    contenders: list[Contender] = []
     not_run: list[dict[str, str]] = []
-    flat = _Flat(task.problem)
-    each = reading(lambda: flat.loss(flat.at), 20).seconds
-    for peer in PEERS:
-        if reason := _reason_not_to_run(peer, flat.at.size, each, budget):
-            not_run.append({"backend": peer.name, "reason": reason})
+    flat = _FlatProblem(task.problem)
+    seconds = read(lambda: flat.loss(flat.at), 20).seconds
+    for library in LIBRARIES:
+        if reason := _reason_not_to_run(library, flat.at.size, seconds, budget):
+            not_run.append({"backend": library.name, "reason": reason})
         else:
-            found.append(_contender(peer, flat, task))
-    return found, not_run
+            contenders.append(_make_contender(library, flat, task))
+    return contenders, not_run
 
 
-class _Flat:
+class _FlatProblem:
     """The loss as a function of all parameters in one vector."""
 
     def __init__(self, problem: Problem) -> None:
@@ -101,20 +102,20 @@ class _Flat:
         return float(loss(params, self.problem.x, self.problem.t))
 
 
-def _reason_not_to_run(peer: Peer, count: int, each: float, budget: float) -> str | None:
-    if importlib.util.find_spec(peer.package) is None:
-        return f"{peer.package} is not installed."
-    seconds, size = peer.evaluations(count) * each, peer.bytes(count)
-    if seconds <= budget and size <= LARGEST:
+def _reason_not_to_run(library: Library, count: int, seconds_of_loss: float, budget: float) -> str | None:
+    if importlib.util.find_spec(library.package) is None:
+        return f"{library.package} is not installed."
+    seconds, size = library.evaluations(count) * seconds_of_loss, library.bytes(count)
+    if seconds <= budget and size <= MAX_BYTES:
         return None
     return f"a gradient of {count:,} parameters would take about {seconds:.0f} s and {size / 2**30:.1f} GiB."
 
 
-def _contender(peer: Peer, flat: _Flat, task: Task) -> Contender:
+def _make_contender(library: Library, flat: _FlatProblem, task: Task) -> Contender:
     def call() -> np.ndarray:
-        return peer.gradient(flat.loss, flat.at, task.h)
+        return library.gradient(flat.loss, flat.at, task.h)
 
     first, peak = first_call(call)
-    true = np.concatenate([g.ravel() for g in task.truth("float64")])
-    error = relative_error(Params(call(), *[np.empty(0)] * 3), Params(true, *[np.empty(0)] * 3))
-    return Contender(peer.name, "peer", "float64", "cpu", calibrated(call), first, peak, error, None, False)
+    expected = np.concatenate([g.ravel() for g in task.extended_gradient("float64")])
+    error = relative_error([call()], [expected])
+    return Contender(library.name, "peer", "float64", "cpu", calibrate(call), first, peak, error, None, False)

@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MIN_SECONDS = 0.005
-"""A reading takes at least so long: a call is repeated until it does."""
+"""A reading takes at least this long: a call is repeated until it does."""
 MIN_ROUNDS, MAX_ROUNDS = 30, 1000
-"""Rounds that are aimed at, and that are never passed."""
+"""The rounds that are aimed at, and their limit."""
 ERROR = 0.05
-"""The share of all verdicts that may name a winner where there is none."""
+"""The share of verdicts that may name a winner where there is none."""
 NARROW = 0.02
 """Rounds end once each interval is narrower than this share of its ratio. The width decides and never the verdict: to
-stop as soon as a winner shows would find one in noise."""
+stop as soon as there is a winner would find one in noise."""
 
 
 class Reading(NamedTuple):
-    """What one repetition of what is timed took."""
+    """The times of one repetition of what is timed."""
 
     seconds: float
     cpu_seconds: float  # of all threads of the process
@@ -42,12 +42,12 @@ class Rounds(NamedTuple):
     cpu_seconds: np.ndarray  # (R, C)
 
     def cores_used(self) -> np.ndarray:
-        """Return processor time over wall time (C,)."""
+        """Compute processor time over wall time, (C,)."""
         return self.cpu_seconds.sum(0) / self.seconds.sum(0)
 
 
 class Interval(NamedTuple):
-    """A median and the interval that holds it."""
+    """A median and its interval."""
 
     median: float
     low: float
@@ -59,8 +59,8 @@ class Interval(NamedTuple):
         return (self.high - self.low) / self.median
 
 
-def reading(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> Reading:
-    """Time `call`, which must wait for its device; it does `units` of what is timed."""
+def read(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> Reading:
+    """Time `call`, which must wait for its device; each call does `units` of what is timed."""
     start, cpu = time.perf_counter(), time.process_time()
     for _ in range(repetitions):
         call()
@@ -68,13 +68,13 @@ def reading(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -
     return Reading((time.perf_counter() - start) * share, (time.process_time() - cpu) * share)
 
 
-def calibrated(call: Callable[[], Any]) -> Clock:
+def calibrate(call: Callable[[], Any]) -> Clock:
     """Return a clock that repeats `call` often enough for a reading to take MIN_SECONDS."""
-    fastest = reading(call).seconds
+    fastest = read(call).seconds
     if fastest < MIN_SECONDS:
-        fastest = min(fastest, *(reading(call).seconds for _ in range(3)))
+        fastest = min(fastest, *(read(call).seconds for _ in range(3)))
     repetitions = max(1, math.ceil(MIN_SECONDS / max(fastest, 1e-9)))
-    return lambda: reading(call, repetitions)
+    return lambda: read(call, repetitions)
 
 
 def take_rounds(
@@ -88,15 +88,17 @@ def take_rounds(
     budget : float
         Seconds after which no further round starts, once there are as many as the intervals need.
     rng : Generator
-        What the orders are drawn from.
+        Draws the orders.
     max_rounds : int
-        Rounds after which it ends in any case.
+        The limit.
 
     Returns
     -------
     Rounds
         The readings.
     """
+    import scipy.special  # noqa: F401, before the first round: the intervals need it, and to import it takes a while
+
     taken: list[list[Reading]] = []
     fewest = fewest_rounds(len(clocks))
     start = time.perf_counter()
@@ -106,31 +108,31 @@ def take_rounds(
                 break
             if len(taken) >= MIN_ROUNDS and len(taken) % 10 == 0 and _all_narrow(taken):
                 break
-            found = {c: clocks[c]() for c in rng.permutation(len(clocks))}
-            taken.append([found[c] for c in range(len(clocks))])
+            by_contender = {c: clocks[c]() for c in rng.permutation(len(clocks))}
+            taken.append([by_contender[c] for c in range(len(clocks))])
     readings = np.array(taken)  # (R, C, 2)
     return Rounds(readings[..., 0], readings[..., 1])
 
 
 def fewest_rounds(contenders: int) -> int:
-    """Return the rounds without which no interval holds: all n ratios lie above 1 by chance in 2^-n of all cases."""
+    """Return the number of rounds that an interval needs: by chance all n ratios lie above 1 in 2^-n of all cases."""
     return math.ceil(1 + math.log2(max(1, contenders - 1) / ERROR))
 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        if was_on:
+        if was_enabled:
             gc.enable()
 
 
 class SelfCheck(NamedTuple):
-    """How often two clocks that are one and the same were told apart."""
+    """How often a clock was told apart from itself."""
 
     verdicts: int
     told_apart: int  # the interval of the ratio excludes 1
@@ -138,9 +140,9 @@ class SelfCheck(NamedTuple):
 
 
 def self_check(clocks: Sequence[Clock], budget: float, gain: float, rng: np.random.Generator) -> SelfCheck:
-    """Time each contender against itself: MIN_ROUNDS rounds for a verdict on each, over and over for `budget` seconds.
+    """Time each contender against itself, in MIN_ROUNDS rounds for a verdict, again and again for `budget` seconds.
 
-    By construction ERROR of the verdicts tell them apart, if the intervals are what they are said to be.
+    A share of ERROR of the verdicts tells them apart if the intervals have the level that they claim.
     """
     verdicts: list[Interval] = []
     start = time.perf_counter()
@@ -163,10 +165,10 @@ def best_of(seconds: np.ndarray) -> int:
 
 
 def ratios(seconds: np.ndarray, base: int, comparisons: int | None = None) -> list[Interval]:
-    """Return how many times as long as contender `base` each takes: the median of the rounds' ratios, with an interval.
+    """Compute how many times as long as contender `base` each takes: the median of the rounds' ratios and its interval.
 
-    All intervals hold together with 95%: each is made for 1 - ERROR / comparisons (Bonferroni), of which there are
-    C - 1 unless told.
+    All intervals hold together with 95%: each has the level 1 - ERROR / comparisons (Bonferroni); by default there are
+    C - 1 comparisons.
     """
     count = seconds.shape[1] - 1 if comparisons is None else comparisons
     level = 1 - ERROR / max(1, count)
@@ -175,30 +177,27 @@ def ratios(seconds: np.ndarray, base: int, comparisons: int | None = None) -> li
 
 
 def median(values: np.ndarray, level: float = 1 - ERROR) -> Interval:
-    """Return the median of `values` and its bootstrap interval."""
+    """Compute the median of `values` and its bootstrap interval."""
     return _median(np.sort(values), level)
 
 
 def _median(ordered: np.ndarray, level: float) -> Interval:
-    low, high = _ranks(len(ordered), level)
+    low, high = _interval_places(len(ordered), level)
     return Interval(float(np.median(ordered)), float(ordered[low]), float(ordered[high]))
 
 
 @cache
-def _ranks(n: int, level: float) -> tuple[int, int]:
-    """Return the places, among n values in order, of the ends of the median's bootstrap interval.
+def _interval_places(n: int, level: float) -> tuple[int, int]:
+    """Return the places, among n ordered values, of the ends of the median's bootstrap interval.
 
     No resampling is needed: the r-th smallest of n draws is at most the k-th smallest value exactly if r of the draws
     are among the k smallest values, so its distribution is binomial (B. Efron, Bootstrap methods: another look at the
     jackknife, Annals of Statistics 7, 1979, section 3). For an even n the interval reaches from the lower of the two
     middle draws to the upper.
     """
-    draws = np.arange(n + 1)
-    logs = np.array([math.lgamma(n + 1) - math.lgamma(j + 1) - math.lgamma(n - j + 1) for j in draws])
-    share = np.arange(1, n)[:, None] / n  # (n - 1, 1)
-    mass = np.exp(logs + draws * np.log(share) + (n - draws) * np.log1p(-share))  # (n - 1, n + 1)
-    at_least = np.cumsum(mass[:, ::-1], axis=1)[:, ::-1]  # P(at least r of n draws among the k smallest)
-    tail = (1 - level) / 2
-    low = int((at_least[:, (n + 1) // 2] < tail).sum())
-    high = int((at_least[:, n // 2 + 1] < 1 - tail).sum())
+    from scipy.special import bdtrc  # the binomial survival function; scipy.stats would take a second to import
+
+    share, tail = np.arange(1, n) / n, (1 - level) / 2
+    low = int((bdtrc((n + 1) // 2 - 1, n, share) < tail).sum())  # P(at least (n + 1) // 2 draws among the k smallest)
+    high = int((bdtrc(n // 2, n, share) < 1 - tail).sum())
     return low, high

@@ -1,60 +1,56 @@
 """How the time of a step changes with the number of devices, and how much of it they spend on messages.
 
-Strong scaling keeps the batch, weak scaling gives each device as many samples as one had. What messages take is found
+Strong scaling keeps the batch, weak scaling gives each device as many samples as one had. The time of messages is found
 by leaving them out: the same step with nothing sent, and wrong results, takes less by what is sent and waited for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ports
 from comparison.agreement.comparison import Subject
 from comparison.timing.recommendation import GAIN
 from comparison.timing.rounds import Clock, Interval, Rounds, median, ratios
-from comparison.timing.workloads import FIRST_STEPS, STEP_SAMPLES, Task, function_of, steps_clock, training
-from ports.messages import Sent
-
-Train = Callable[[int], Any]
-"""Makes so many steps and waits until all devices have made them."""
-Gather = Callable[[Any], list[Any]]
-"""Returns what each rank gives; a process that is alone gives itself what it gives."""
+from comparison.timing.workloads import FIRST_STEPS, STEP_SAMPLES, Task, Train, make_train, step_clock
+from ports.distributed import Sent
+from ports.protocol import DistributedPort
 
 
 class Runs(NamedTuple):
-    """The steps of one backend, strategy and dtype on some numbers of devices, the least of them first."""
+    """The trainings of one backend, strategy and dtype on several numbers of devices, the smallest number first."""
 
     subject: Subject
     strategy: str
     counts: Sequence[int]
-    placed: Sequence[Subject | None]  # the subject on each number of devices; see `on`
+    placed: Sequence[Subject | None]  # the subject on each number of devices; see `on_devices`
     strong: list[Train]
     weak: list[Train]  # of all counts but the first
     silent: list[Train]  # of all counts but 1
 
     @property
     def all(self) -> list[Train]:
-        """All of them."""
+        """All trainings, in the order of the columns."""
         return [*self.strong, *self.weak, *self.silent]
 
     def columns(self, n: int) -> tuple[int, int, int | None]:
-        """Return where in `all` the runs of the n-th count are: strong, weak and silent."""
+        """Return the places in `all` of the n-th count: strong, weak and silent."""
         several = len(self.counts)
         silent = n + 2 * several - 1 - (self.counts[0] == 1)
         return n, several + n - 1 if n else 0, silent if self.counts[n] > 1 else None
 
 
 class Point(NamedTuple):
-    """What a number of devices does for a step; intervals hold together with 95%."""
+    """The time of a step on one number of devices; intervals hold together with 95%."""
 
     backend: str
     strategy: str
     dtype: str
     device: str
     devices: int
-    base: int  # the least number
+    base: int  # the smallest number
     batch: int
     seconds: Interval
-    speedup: Interval  # the time of the least number of devices over this one's
+    speedup: Interval  # the time on the smallest number of devices over this one's
     weak_seconds: Interval
     weak_efficiency: Interval  # the same where each device has its own batch
     in_messages: Interval | None  # the share of a step; None where nothing is sent
@@ -62,11 +58,11 @@ class Point(NamedTuple):
 
     @property
     def efficiency(self) -> float:
-        """Speedup as a share of what as many devices could be."""
+        """Speedup as a share of the ideal."""
         return self.speedup.median * self.base / self.devices
 
     def as_json(self) -> dict[str, object]:
-        """Return what JSON records."""
+        """Return the point as JSON records it."""
         return {
             "backend": self.backend,
             "strategy": self.strategy,
@@ -90,121 +86,96 @@ class Point(NamedTuple):
         }
 
 
-def on(subject: Subject, count: int, *, silent: bool = False) -> Subject | None:
-    """Return the subject on so many of its port's devices; None where this process has none of them.
+def on_devices(subject: Subject, count: int, *, silent: bool = False) -> Subject | None:
+    """Put the subject on the first `count` of its port's devices; None where this process has none of them.
 
-    On one it is the plain port: what several are worth is told by the best that one can do.
+    On one device it is the plain port, the fastest there: several devices must be worth more than that.
     """
-    whole: Any = subject.port
-    if count == 1:
-        port = ports.load(subject.source) if getattr(whole, "rank", 0) == 0 else None
+    distributed: Any = subject.port  # a DistributedPort
+    if count > 1:
+        port = distributed.subset(count, silent=silent)
     else:
-        port = whole.subset(count, silent=silent)
-    name = f"{subject.name} on {count} device{'s' if count > 1 else ''}"
-    return subject._replace(name=name, port=port) if port else None
+        port = ports.load(subject.source) if distributed.rank == 0 else None
+    return subject._replace(name=f"{subject.name} on {_devices(count)}", port=port) if port else None
 
 
-def runs(subject: Subject, strategy: str, counts: Sequence[int], placed: Sequence[Subject | None], task: Task) -> Runs:
-    """Return the steps of a subject."""
+def make_runs(
+    subject: Subject, strategy: str, counts: Sequence[int], placed: Sequence[Subject | None], task: Task
+) -> Runs:
+    """Make the trainings of a subject: strong and weak scaling, and those with nothing sent."""
     batch = len(task.problem.t)
-
-    def train(where: Subject | None, samples: int = batch) -> Train:
-        return _train(where, strategy, task, samples)
-
+    silent = [on_devices(subject, count, silent=True) for count in counts if count > 1]
+    weak = zip(counts[1:], placed[1:], strict=True)
     return Runs(
         *(subject, strategy, counts, placed),
-        strong=[train(where) for where in placed],
-        weak=[train(where, batch * n // counts[0]) for n, where in zip(counts[1:], placed[1:], strict=True)],
-        silent=[train(on(subject, count, silent=True)) for count in counts if count > 1],
+        strong=[_make_joint_train(where, strategy, task, batch) for where in placed],
+        weak=[_make_joint_train(where, strategy, task, batch * n // counts[0]) for n, where in weak],
+        silent=[_make_joint_train(where, strategy, task, batch) for where in silent],
     )
 
 
-def _train(subject: Subject | None, strategy: str, task: Task, batch: int) -> Train:
+def _make_joint_train(subject: Subject | None, strategy: str, task: Task, batch: int) -> Train:
+    """Return the function that trains and waits for all processes that take part; it does nothing in the others."""
     if subject is None:
         return lambda steps: None
-    train = training(subject, function_of(subject.port, strategy), task, STEP_SAMPLES, batch)
-    meet = getattr(subject.port, "meet", lambda: None)  # devices of one process are waited for as it is
-
-    def together(steps: int) -> None:
-        train(steps)
-        meet()
-
-    return together
-
-
-# --- ranks, of which the first decides by its clock what runs next
-
-
-def led(gather: Gather, trains: Sequence[Train]) -> list[Train]:
-    """Return the same for the first rank: each call lets all others make it as well."""
-
-    def lead(which: int) -> Train:
-        def train(steps: int) -> Any:
-            gather((which, steps))
-            return trains[which](steps)
-
+    train, port = make_train(subject, strategy, task, STEP_SAMPLES, batch), subject.port
+    if not isinstance(port, DistributedPort):
         return train
 
-    return [lead(which) for which in range(len(trains))]
+    def train_jointly(steps: int) -> None:
+        train(steps)
+        port.barrier()
+
+    return train_jointly
 
 
-def follow(gather: Gather, trains: Sequence[Train]) -> None:
-    """Make on this rank what the first makes, until it gives None."""
-    while (order := gather(None)[0]) is not None:
-        which, steps = order
-        trains[which](steps)
-
-
-# --- what is measured
-
-
-def sent_each_step(where: Subject | None, train: Train) -> Sent:
-    """Return what each device sends in a step: what twice as many send more, and no call but once."""
-    port: Any = where and where.port
-    if not hasattr(port, "sent"):
+def sent_each_step(subject: Subject | None, train: Train) -> Sent:
+    """Count what each device sends in a step: the difference of two trainings, without what a call sends once."""
+    port = subject and subject.port
+    if not isinstance(port, DistributedPort):
         return Sent(0, 0)
     few, many = (port.sent(lambda steps=steps: train(steps)) for steps in (FIRST_STEPS, 2 * FIRST_STEPS))
     return Sent(*((b - a) // FIRST_STEPS for a, b in zip(few, many, strict=True)))
 
 
-def clock(train: Train) -> Clock:
-    """Return the clock of a step."""
+def first_steps_and_clock(train: Train) -> Clock:
+    """Take the first steps, and return the clock of a step."""
     train(FIRST_STEPS)
-    return steps_clock(train)
+    return step_clock(train)
 
 
-def points(found: Runs, batch: int, sent: Sequence[Sent], rounds: Rounds) -> list[Point]:
-    """Return what the rounds say; their columns are those of `found.all`."""
-    seconds, comparisons = rounds.seconds, len(found.all) - 1
+def scaling_curve(runs: Runs, batch: int, sent: Sequence[Sent], rounds: Rounds) -> list[Point]:
+    """Evaluate the rounds, whose columns are those of `runs.all`, for each number of devices."""
+    seconds, comparisons = rounds.seconds, len(runs.all) - 1
 
-    def over(column: int, base: int) -> Interval:
+    def ratio(column: int, base: int) -> Interval:
         return ratios(seconds[:, [base, column]], 0, comparisons)[1]
 
-    name, _, dtype, device, _ = found.subject
-    made = []
-    for n, count in enumerate(found.counts):
-        strong, weak, silent = found.columns(n)
-        quiet = None if silent is None else over(silent, strong)
-        made.append(
+    name, _, dtype, device, _ = runs.subject
+    curve = []
+    for n, count in enumerate(runs.counts):
+        strong, weak, silent = runs.columns(n)
+        computing = None if silent is None else ratio(silent, strong)
+        curve.append(
             Point(
-                *(name, found.strategy, dtype, device, count, found.counts[0], batch),
-                *(median(seconds[:, strong]), over(0, strong), median(seconds[:, weak]), over(0, weak)),
-                in_messages=quiet and Interval(1 - quiet.median, 1 - quiet.high, 1 - quiet.low),
+                *(name, runs.strategy, dtype, device, count, runs.counts[0], batch),
+                *(median(seconds[:, strong]), ratio(0, strong), median(seconds[:, weak]), ratio(0, weak)),
+                in_messages=computing and Interval(1 - computing.median, 1 - computing.high, 1 - computing.low),
                 sent=sent[n],
             )
         )
-    return made
+    return curve
 
 
-def verdict(found: Sequence[Point]) -> str:
-    """Return which number of devices to take, in a sentence."""
-    first, best = found[0], max(found, key=lambda point: point.speedup.median)
-    of = f"{first.backend} {first.strategy} in {first.dtype}"
+def advise_devices(curve: Sequence[Point]) -> str:
+    """Advise which number of devices to take."""
+    first, best = curve[0], max(curve, key=lambda point: point.speedup.median)
+    what = f"{first.backend} {first.strategy} in {first.dtype}"
     if best.speedup.low <= 1 or best.speedup.median < GAIN:
-        return f"{of} is not faster on more than {_devices(first.devices)}."
+        return f"{what} is not faster on more than {_devices(first.devices)}."
     ratio, low, high = best.speedup
     return (
-        f"{of} is fastest on {_devices(best.devices)}: {ratio:.2f} times as fast as on {first.devices} "
+        f"{what} is fastest on {_devices(best.devices)}: {ratio:.2f} times as fast as on {first.devices} "
         f"({low:.2f} to {high:.2f})."
     )
 

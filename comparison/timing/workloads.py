@@ -13,47 +13,48 @@ import numpy as np
 import ports
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, on_device
-from comparison.timing.rounds import Clock, Reading, calibrated, reading
-from ports.protocol import Port
-from reference.datasets import load
-from reference.numerical_gradient import structured_step
+from comparison.timing.errors import at_entries, extended_gradient, relative_error
+from comparison.timing.rounds import Clock, Reading, calibrate, read
+from reference.datasets import Dataset, load
+from reference.defaults import CLOSED_FORM, MEMORY, H
 from reference.two_layer_net import Params
 
-CLOSED_FORM = "closed form"
-"""The chapter's `gradient`: a yardstick beside the strategies, and never ranked."""
 SAMPLED = {"loop": 128, "batched": 1024}
-"""Parameters that these are timed at where a net has more than four times as many."""
-FIRST_STEPS, MOST_STEPS = 16, 1024
+"""How many parameters these are timed at, where a net has more than four times as many."""
+FIRST_STEPS, MAX_STEPS = 16, 1024
 STEPS_SECONDS = 0.1
-"""Steps in one call take at least so long, and what a call does once, as to look its inputs over, is no part of one."""
+"""The steps of one call take at least this long: what a call does once, as validation, is no part of a step."""
 STEP_SAMPLES = 2000
-"""Samples that steps draw their batches from: more than a cache holds, and soon looked over."""
+"""Samples that steps draw their batches from: more than a cache holds, and soon validated."""
 LEARNING_RATE = 0.1
+
+Train = Callable[[int], Any]
+"""Takes that many training steps, and waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is timed, and on what."""
+    """What is timed, and on which problem."""
 
     what: str  # gradient, step or run
     problem: Problem
-    data: Any  # Dataset
-    source: str  # of the data, for a process of its own
-    h: float = 1e-4
-    memory: float = 256 * 2**20
+    data: Dataset | None  # None in a process of its own, which loads it from `source`
+    source: str
+    h: float = H
+    memory: float = MEMORY
     iterations: int = 10_000
     seed: int = 0
-    truths: dict[str, Params] = field(default_factory=dict)  # the gradient in extended precision, by dtype
+    extended: dict[str, Params] = field(default_factory=dict)  # by dtype
 
-    def truth(self, dtype: str) -> Params:
-        """Return the gradient in extended precision at the numbers that `dtype` holds."""
-        if dtype not in self.truths:
-            self.truths[dtype] = truth(self.problem.rounded(dtype), self.h)
-        return self.truths[dtype]
+    def extended_gradient(self, dtype: str) -> Params:
+        """Return the gradient in extended precision at the numbers that `dtype` holds, computed once."""
+        if dtype not in self.extended:
+            self.extended[dtype] = extended_gradient(self.problem.rounded(dtype), self.h)
+        return self.extended[dtype]
 
 
 class Contender(NamedTuple):
-    """A clock with all that is known before it is read."""
+    """A clock, and all that is known before it is read."""
 
     backend: str
     strategy: str
@@ -61,7 +62,7 @@ class Contender(NamedTuple):
     device: str
     clock: Clock
     first_call_s: float | None  # trace, compilation and the first run; None where each reading is a first call
-    peak_bytes: int | None  # of resident memory in the first call, above what was held before; None where not told
+    peak_bytes: int | None  # of resident memory in the first call, above what was held before; None where unknown
     error: float | None  # of the gradient, relative, against extended precision
     estimated: str | None  # "128 of 39,760 parameters"
     ranked: bool
@@ -72,52 +73,40 @@ class Contender(NamedTuple):
         return f"{self.backend} {self.strategy}"
 
 
-def contender(subject: Subject, strategy: str, task: Task) -> Contender:
-    """Make the first call, and return the clock."""
-    gradient = function_of(subject.port, strategy)
-    options = {} if strategy == CLOSED_FORM else {"h": task.h, "memory": task.memory}
-    chosen = _sample(strategy, task)
-    if chosen is not None:
-        made = _gradient(subject, gradient, options | {"entries": chosen}, task)
-    elif task.what == "gradient":
-        made = _gradient(subject, gradient, options, task)
-    elif task.what == "step":
-        made = _steps(subject, gradient, task)
-    else:
-        made = _Made(lambda: _fresh_run(subject, strategy, task), None, None)
-    count = sum(p.size for p in chosen) if chosen is not None else 0
-    total = sum(p.size for p in task.problem.params)
-    units = 1.0
-    if chosen is not None:
-        units = count / total / (task.iterations if task.what == "run" else 1)
-    return Contender(
-        *(subject.name, strategy, subject.dtype, subject.device),
-        clock=_scaled(made.clock, units),
-        first_call_s=made.first_call_s,
-        peak_bytes=made.peak_bytes,
-        error=_error(subject, gradient, options, chosen, task),
-        estimated=f"{count:,} of {total:,} parameters" if chosen is not None else None,
-        ranked=strategy != CLOSED_FORM,
-    )
-
-
-def function_of(port: Port, strategy: str) -> Callable[..., Params]:
-    """Return the gradient of a port, by the name of a strategy or of the closed form."""
-    return port.gradient if strategy == CLOSED_FORM else port.GRADIENTS[strategy]
-
-
-class _Made(NamedTuple):
+class _Workload(NamedTuple):
     clock: Clock
     first_call_s: float | None
     peak_bytes: int | None
 
 
-def _scaled(clock: Clock, units: float) -> Clock:
-    return clock if units == 1 else lambda: Reading(*(value / units for value in clock()))
+def make_contender(subject: Subject, strategy: str, task: Task) -> Contender:
+    """Make the first call, and set the clock."""
+    entries = _sample_entries(strategy, task)
+    gradient = _gradient_function(subject, strategy, task, entries)
+    units, estimated = 1.0, None
+    if entries is not None:
+        count, total = (sum(p.size for p in params) for params in (entries, task.problem.params))
+        units = count / total / (task.iterations if task.what == "run" else 1)
+        estimated = f"{count:,} of {total:,} parameters"
+    if entries is not None or task.what == "gradient":
+        workload = _gradient_workload(subject, gradient)
+    elif task.what == "step":
+        workload = _step_workload(subject, strategy, task)
+    else:
+        workload = _Workload(lambda: _time_fresh_run(subject, strategy, task), None, None)
+    return Contender(
+        *(subject.name, strategy, subject.dtype, subject.device),
+        clock=_divide(workload.clock, units),
+        first_call_s=workload.first_call_s,
+        peak_bytes=workload.peak_bytes,
+        error=_error(subject, gradient(), entries, task),
+        estimated=estimated,
+        ranked=strategy != CLOSED_FORM,
+    )
 
 
-def _sample(strategy: str, task: Task) -> Params | None:
-    """Return flat indices of a random sample of parameters, or None where all of them are to be timed."""
+def _sample_entries(strategy: str, task: Task) -> Params | None:
+    """Draw flat indices of parameters to time, or return None where all of them are to be timed."""
     sizes = [p.size for p in task.problem.params]
     count = SAMPLED.get(strategy, math.inf)
     if sum(sizes) <= 4 * count:
@@ -129,112 +118,110 @@ def _sample(strategy: str, task: Task) -> Params | None:
     )
 
 
-def _gradient(subject: Subject, gradient: Callable[..., Params], options: dict[str, Any], task: Task) -> _Made:
+def _gradient_function(subject: Subject, strategy: str, task: Task, entries: Params | None) -> Callable[[], Params]:
     params, x = on_device(subject, task.problem)
+    if strategy == CLOSED_FORM:
+        return lambda: subject.port.gradient(params, x, task.problem.t)
+    options: dict[str, Any] = {"h": task.h, "memory": task.memory}
+    options |= {} if entries is None else {"entries": entries}
+    return lambda: subject.port.GRADIENTS[strategy](params, x, task.problem.t, **options)
 
+
+def _gradient_workload(subject: Subject, gradient: Callable[[], Params]) -> _Workload:
     def call() -> Any:
-        return subject.port.synchronize(gradient(params, x, task.problem.t, **options))
+        return subject.port.synchronize(gradient())
 
     first, peak = first_call(call)
-    return _Made(calibrated(call), first, peak)
+    return _Workload(calibrate(call), first, peak)
 
 
-def _steps(subject: Subject, gradient: Callable[..., Params], task: Task) -> _Made:
-    """Time `train_steps`, by the step; its first call makes FIRST_STEPS of them."""
-    train = training(subject, gradient, task, STEP_SAMPLES)
+def _step_workload(subject: Subject, strategy: str, task: Task) -> _Workload:
+    """Time `train_steps`, by the step; its first call takes FIRST_STEPS of them."""
+    train = make_train(subject, strategy, task, STEP_SAMPLES)
     first, peak = first_call(lambda: train(FIRST_STEPS))
-    return _Made(steps_clock(train), first, peak)
+    return _Workload(step_clock(train), first, peak)
 
 
-def steps_clock(train: Callable[[int], Any]) -> Clock:
-    """Return a clock of one step, which makes many of them in a call; `train` has made FIRST_STEPS before."""
-    step = min(reading(lambda: train(FIRST_STEPS)).seconds for _ in range(2)) / FIRST_STEPS
+def step_clock(train: Train) -> Clock:
+    """Return a clock of one step, which takes many of them in a call; `train` has taken FIRST_STEPS before."""
+    step = min(read(lambda: train(FIRST_STEPS)).seconds for _ in range(2)) / FIRST_STEPS
     steps = FIRST_STEPS
-    while steps < MOST_STEPS and steps * step < STEPS_SECONDS:
+    while steps < MAX_STEPS and steps * step < STEPS_SECONDS:
         steps *= 2
-    train(steps)  # compiled for as many
-    return lambda: reading(lambda: train(steps), units=steps)
+    train(steps)  # compiles for this number
+    return lambda: read(lambda: train(steps), units=steps)
 
 
-def training(
-    subject: Subject, gradient: Callable[..., Params], task: Task, samples: int | None = None, batch: int | None = None
-) -> Callable[[int], Any]:
-    """Return the function that makes so many steps from the problem's net, and waits for them.
+def make_train(
+    subject: Subject, strategy: str, task: Task, samples: int | None = None, batch: int | None = None
+) -> Train:
+    """Return the function that trains the problem's net.
 
-    `samples` are those that batches are drawn from, all unless told; a batch is as large as the problem's unless told.
+    Parameters
+    ----------
+    subject : Subject
+    strategy : str
+    task : Task
+    samples : int, optional
+        Batches are drawn from the first of this number; by default from all.
+    batch : int, optional
+        The size of a batch; by default the problem's.
     """
+    assert task.data is not None
     params, _ = on_device(subject, task.problem)
     x = subject.port.from_numpy(task.data.x_train[:samples], dtype=subject.dtype, device=subject.device)
     t, rng = task.data.t_train[:samples], np.random.default_rng(task.seed)
-    batches = rng.integers(0, len(t), (max(MOST_STEPS, task.iterations), batch or len(task.problem.t)))
+    batches = rng.integers(0, len(t), (max(MAX_STEPS, task.iterations), batch or len(task.problem.t)))
+    options: dict[str, Any] = {"learning_rate": LEARNING_RATE, "h": task.h, "memory": task.memory}
 
     def train(steps: int) -> Any:
-        trained = subject.port.train_steps(
-            params, x, t, batches[:steps], gradient=gradient, learning_rate=LEARNING_RATE, h=task.h, memory=task.memory
-        )
+        trained = subject.port.train_steps(params, x, t, batches[:steps], strategy=strategy, **options)
         return subject.port.synchronize(trained)
 
     return train
 
 
-def _fresh_run(subject: Subject, strategy: str, task: Task) -> Reading:
-    """Time a whole run in a process of its own, so that compilation is a part of it and imports are not."""
-    light = replace(task, data=None, truths={})  # loaded there anew
+def _time_fresh_run(subject: Subject, strategy: str, task: Task) -> Reading:
+    """Time a whole run in a process of its own, so that compilation is part of it and imports are not."""
+    light = replace(task, data=None, extended={})
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         name = subject.source or subject.name
-        return process.submit(_run, name, subject.dtype, subject.device, strategy, light).result()
+        return process.submit(_time_run, name, subject.dtype, subject.device, strategy, light).result()
 
 
-def _run(name: str, dtype: str, device: str, strategy: str, task: Task) -> Reading:
+def _time_run(name: str, dtype: str, device: str, strategy: str, task: Task) -> Reading:
     subject = Subject(name, ports.load(name), dtype, device)
-    gradient = function_of(subject.port, strategy)
-    train = training(subject, gradient, replace(task, data=load(task.source, seed=task.seed)))
-    return reading(lambda: train(task.iterations))
+    train = make_train(subject, strategy, replace(task, data=load(task.source, seed=task.seed)))
+    return read(lambda: train(task.iterations))
 
 
 def first_call(call: Callable[[], Any]) -> tuple[float, int | None]:
-    """Return the seconds of a call, and the peak of resident memory above what the process held before it.
+    """Time a call, and measure the peak of resident memory above what the process held before it.
 
-    Linux alone tells the peak of a call. Memory that an allocator kept from earlier is not counted.
+    Only Linux reports the peak of a call. Memory that an allocator kept from earlier is not counted.
     """
     status, held = Path("/proc/self/status"), None
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        held = _resident(status, "VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        held = _resident_bytes(status, "VmRSS")
     except OSError:
         pass
-    seconds = reading(call).seconds
-    return seconds, None if held is None else max(0, _resident(status, "VmHWM") - held)
+    seconds = read(call).seconds
+    return seconds, None if held is None else max(0, _resident_bytes(status, "VmHWM") - held)
 
 
-def _resident(status: Path, field: str) -> int:
-    line = next(line for line in status.read_text().splitlines() if line.startswith(field + ":"))
+def _resident_bytes(status: Path, name: str) -> int:
+    line = next(line for line in status.read_text().splitlines() if line.startswith(name + ":"))
     return int(line.split()[1]) * 1024
 
 
-def _error(
-    subject: Subject, gradient: Callable[..., Params], options: dict[str, Any], chosen: Params | None, task: Task
-) -> float:
-    """Return the error of the gradient in the Frobenius norm, relative, at the numbers that the backend is given."""
-    params, x = on_device(subject, task.problem)
-    sampled = {} if chosen is None else {"entries": chosen}
-    got = gradient(params, x, task.problem.t, **options, **sampled)
-    true = task.truth(subject.dtype)
-    if chosen is not None:
-        true = Params(*(g.ravel()[at] for g, at in zip(true, chosen, strict=True)))
-    return relative_error(Params(*map(subject.port.to_numpy, got)), true)
+def _divide(clock: Clock, units: float) -> Clock:
+    return clock if units == 1 else lambda: Reading(*(value / units for value in clock()))
 
 
-def truth(problem: Problem, h: float) -> Params:
-    """Return the central differences in NumPy's longest precision: 64 bits of mantissa on x86, 53 on others."""
-    *params, x = (a.astype(np.longdouble) for a in (*problem.params, problem.x))
-    return structured_step(Params(*params), x, problem.t, h, 2**28, float(np.abs(x).max()))[1]
-
-
-def relative_error(got: Params, true: Params) -> float:
-    """Return |got - true| / |true|, over all members together."""
-    gap, size = (
-        math.sqrt(sum(float((np.asarray(a, np.longdouble) ** 2).sum()) for a in arrays))
-        for arrays in ([g - t for g, t in zip(got, true, strict=True)], true)
-    )
-    return gap / size if size else math.inf if gap else 0.0
+def _error(subject: Subject, gradient: Params, entries: Params | None, task: Task) -> float:
+    """Compute the relative error of a gradient at the numbers that the backend is given."""
+    expected = task.extended_gradient(subject.dtype)
+    if entries is not None:
+        expected = at_entries(expected, entries)
+    return relative_error([subject.port.to_numpy(g) for g in gradient], expected)

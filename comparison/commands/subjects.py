@@ -1,0 +1,71 @@
+"""From options to what is compared: the subjects, and the problem put before them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comparison.commands import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from comparison.agreement.bounds import Problem
+    from comparison.agreement.comparison import Subject
+    from comparison.commands.options import ProblemOptions, Selection
+    from ports import Port
+    from reference.datasets import Dataset
+
+
+def make_problem(options: ProblemOptions, data: Dataset, strategies: Iterable[str] = ()) -> Problem:
+    """Draw the net and the mini-batch, and check every rule on them before a backend is loaded."""
+    from comparison.agreement.comparison import random_problem
+    from reference.two_layer_net import max_abs
+    from reference.validation import check_h, check_h_moves, check_net
+
+    check_h(options.h)
+    sizes = {"hidden": options.hidden, "outputs": data.classes, "samples": options.batch}
+    problem = random_problem(data.x_train, data.t_train, **sizes, seed=options.seed)
+    if {"loop", "batched"} & set(strategies):
+        check_h_moves(options.h, check_net(problem.params, problem.x, type(problem.x), max_abs), "float64")
+    return problem
+
+
+def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str]]]:
+    """Load the ports that can be run; return them as subjects, and a row with the reason for each other.
+
+    Raises
+    ------
+    ValueError
+        If none can be run.
+    """
+    import ports
+    from comparison.agreement.comparison import Subject
+    from reference.validation import DeviceError, check_device
+
+    subjects, not_run = [], []
+    for source in (*(options.backend or ports.names()), *options.port):
+        for device in options.device:
+            try:
+                port = _distribute(ports.load(source), options.devices)
+                device = check_device(device, port.devices())
+            except (ports.NotRunError, DeviceError) as reason:
+                not_run.append({"backend": source, "reason": str(reason)})
+            else:
+                name = Path(source).stem if source.endswith(".py") else source
+                subjects += [Subject(name, port, dtype, device, source) for dtype in options.dtype]
+    if not subjects:
+        raise ValueError("Nothing to compare: " + " ".join(f"{row['backend']}: {row['reason']}" for row in not_run))
+    return subjects, not_run
+
+
+def _distribute(port: Port, devices: Any) -> Port:
+    """Distribute the port over several devices where --devices or torchrun asks for it."""
+    from ports.protocol import Distributable, NotRunError
+
+    if devices in (None, 1) and processes.count() == 1:
+        return port
+    if not isinstance(port, Distributable):
+        raise NotRunError("it runs on one device.")
+    distributed: Any = port.distribute(devices or "all")
+    return distributed

@@ -1,0 +1,115 @@
+"""Mini-batch gradient descent: all steps of one call are one compiled program, a scan over the mini-batches."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array, lax
+
+from ports.jax_port.numerical_gradient import (
+    GRADIENTS,
+    batched_differences,
+    collocated_gradient,
+    loop_differences,
+    structured_gradient,
+)
+from ports.jax_port.runtime import compiled, with_x64
+from ports.jax_port.two_layer_net import check_batch, closed_form, compute_max_abs, loss_of_labels
+from reference import validation
+from reference.collocation import Plan, run_within_plan
+from reference.defaults import CLOSED_FORM, MEMORY, H
+from reference.two_layer_net import Params
+
+LossAndGradient = Callable[[Params, Array, Array], tuple[Array, Params]]
+"""From (params, x, labels) to the loss and its gradient."""
+
+
+@with_x64
+def train_steps(
+    params: Params,
+    x: Array,
+    t: Any,
+    batches: np.ndarray,
+    *,
+    strategy: str,
+    learning_rate: float,
+    h: float = H,
+    memory: float = MEMORY,
+) -> tuple[Params, Array]:
+    """Take K steps of gradient descent, one for each mini-batch; see `reference.descent.train_steps`."""
+    h = validation.check_h(h)
+    labels, magnitudes = check_batch(params, x, t, memory)
+    batches = jax.device_put(validation.check_batches(batches, len(x)), x.device)
+    validation.check_strategy(strategy, GRADIENTS)
+    dtype, scalar = validation.dtype_name(x), x.dtype.type
+    if strategy in ("loop", "batched"):
+        validation.check_h_moves(h, magnitudes, dtype)
+    rate = scalar(validation.check_learning_rate(learning_rate, dtype))
+    of_x = {"x": scalar(magnitudes["x"])}
+
+    def run(plan: Plan) -> tuple[tuple[Params, Array], float]:
+        program = compiled(differentiate_and_descend)
+        result, max_abs_W2 = program(strategy, scalar(h), int(memory), plan, of_x, params, x, labels, batches, rate)
+        return result, largest_finite(max_abs_W2)
+
+    return run_within_plan(run, strategy, h, magnitudes, dtype)
+
+
+# Only in JAX: the program that `train_steps` compiles.
+def differentiate_and_descend(
+    strategy: str, h: Array, memory: int, plan: Plan, magnitudes: dict[str, Array], *descent: Any
+) -> tuple[tuple[Params, Array], Array]:
+    """Run `descend`, with the arguments `descent`, on the function that `differentiate_by` returns."""
+    return descend(differentiate_by(strategy, h, memory, plan, magnitudes), *descent)
+
+
+# Only in JAX: the scan has no maximum of its own that leaves out what is not finite.
+def largest_finite(max_abs_W2: Array) -> float:
+    """Return the largest finite one of the max|W2| before each step."""
+    values = np.asarray(max_abs_W2)
+    return float(values.max(initial=0, where=np.isfinite(values)))
+
+
+def differentiate_by(strategy: str, h: Array, memory: int, plan: Plan, magnitudes: dict[str, Array]) -> LossAndGradient:
+    """Return the function that computes the loss and the gradient from one forward pass."""
+    if strategy == CLOSED_FORM:
+        return closed_form
+    if strategy == "structured":
+        return partial(structured_gradient, h=h, memory=memory, plan=plan)
+    if strategy == "collocated":
+        return partial(collocated_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
+    return partial(loss_and_differences, h=h, memory=memory, strategy=strategy)
+
+
+# Only in JAX: the functions of GRADIENTS check numbers, which a program does not have when it is compiled.
+def loss_and_differences(
+    params: Params, x: Array, labels: Array, h: Array, memory: int, strategy: str
+) -> tuple[Array, Params]:
+    """Compute the loss, and the gradient of `loop` or `batched`."""
+    entries = validation.check_entries(params, None)
+    if strategy == "loop":
+        differences = loop_differences(params, x, labels, h, entries)
+    else:
+        differences = batched_differences(params, x, labels, h, memory, entries)
+    return loss_of_labels(params, x, labels), differences
+
+
+def descend(
+    loss_and_gradient: LossAndGradient,
+    params: Params,
+    x: Array,
+    labels: Array,
+    batches: Array,
+    learning_rate: Array,
+) -> tuple[tuple[Params, Array], Array]:
+    """Take the steps; return the net and the losses (K,), and max|W2| before each step (K,)."""
+
+    def step(params: Params, batch: Array) -> tuple[Params, tuple[Array, Array]]:
+        loss, slope = loss_and_gradient(params, x[batch], labels[batch])
+        moved = jax.tree.map(lambda p, g: p - learning_rate * g, params, slope)
+        return moved, (loss, compute_max_abs(params.W2))
+
+    trained, (losses, max_abs_W2) = lax.scan(step, params, batches)
+    return (trained, losses), max_abs_W2

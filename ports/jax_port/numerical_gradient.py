@@ -1,0 +1,284 @@
+"""The gradient as central differences, (loss(p + h) - loss(p - h)) / (2 h) for every parameter p: four strategies.
+
+Each checks its arguments and runs one compiled program. There `h` is an argument, a scalar of the net's dtype: another
+h does not compile the program anew.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ports.jax_port.functions import matmul
+from ports.jax_port.loss_difference import Base, hidden_difference, output_difference, unperturbed_pass
+from ports.jax_port.runtime import compiled, with_x64
+from ports.jax_port.two_layer_net import check_batch, loss_of_labels
+from reference.collocation import Plan, chebyshev_transform, make_plan, positive_nodes, warn_of_structured
+from reference.defaults import MEMORY, H
+from reference.two_layer_net import Params
+from reference.validation import Entries, check_entries, check_h, check_h_moves
+
+PAIRS = 512
+"""Pairs of sample and input that `structured` works on at a time."""
+NETS = 64
+"""Perturbed nets that `batched` works on at a time, at most: more would only leave the cache."""
+
+
+@with_x64
+def loop(
+    params: Params, x: Array, t: Any, *, h: float = H, memory: float = MEMORY, entries: Params | None = None
+) -> Params:
+    """Compute the central differences one parameter at a time: two full forward passes each, in one compiled loop."""
+    h = check_h(h)
+    labels, magnitudes = check_batch(params, x, t, memory)
+    check_h_moves(h, magnitudes, str(x.dtype))
+    return compiled(loop_differences)(params, x, labels, x.dtype.type(h), check_entries(params, entries))
+
+
+def loop_differences(params: Params, x: Array, labels: Array, h: Array, entries: Entries) -> Params:
+    """Compute the differences at the flat indices `entries` of each member."""
+    members = enumerate(zip(params, entries, strict=True))
+    return Params(*(loop_member(params, p, at, x, labels, h, m) for m, (p, at) in members))
+
+
+def loop_member(moved: Params, p: Array, at: Any, x: Array, labels: Array, h: Array, member: int) -> Array:
+    """Compute the differences of one member, `p`, by its index: in `moved`, copies with one entry moved replace it."""
+
+    def loss_at(entry: Array, value: Array) -> Array:
+        copy = p.ravel().at[entry].set(value).reshape(p.shape)
+        return loss_of_labels(moved._replace(**{Params._fields[member]: copy}), x, labels)
+
+    def difference(entry: Array) -> Array:
+        value = p.ravel()[entry]
+        above, below = loss_at(entry, value + h), loss_at(entry, value - h)
+        return (above - below) / (2 * h)
+
+    return lax.map(difference, at.ravel()).reshape(at.shape)
+
+
+@with_x64
+def batched(
+    params: Params, x: Array, t: Any, *, h: float = H, memory: float = MEMORY, entries: Params | None = None
+) -> Params:
+    """Compute what `loop` computes, by forward passes of many perturbed nets at a time: as many as fit `memory`."""
+    h = check_h(h)
+    labels, magnitudes = check_batch(params, x, t, memory)
+    check_h_moves(h, magnitudes, str(x.dtype))
+    chosen = check_entries(params, entries)
+    return compiled(batched_differences)(params, x, labels, x.dtype.type(h), int(memory), chosen)
+
+
+def batched_differences(params: Params, x: Array, labels: Array, h: Array, memory: int, entries: Entries) -> Params:
+    """Compute the differences at the flat indices `entries` of each member."""
+    return Params(*(batched_member(params, m, at, x, labels, h, memory) for m, at in enumerate(entries)))
+
+
+def batched_member(params: Params, member: int, at: Any, x: Array, labels: Array, h: Array, memory: int) -> Array:
+    """Compute the differences of one member, by its index, at the flat indices `at`."""
+    p, flat = params[member], at.ravel()
+    size = max(1, min(NETS, memory // perturbed_bytes(params, member, len(x))))
+    axis = p.ndim - 1  # of the copies: last but one, so that vmap makes one large matrix product of theirs
+
+    def differences(entry: Array) -> Array:
+        copies = jnp.broadcast_to(jnp.expand_dims(p, axis), (*p.shape[:-1], len(entry), p.shape[-1]))
+        return copies_differences(params, copies, entry, p.ravel()[entry], x, labels, h, member)
+
+    whole = flat.size // size * size
+    parts = [lax.map(differences, flat[:whole].reshape(-1, size)).ravel()] if whole else []
+    if whole < flat.size:
+        parts.append(differences(flat[whole:]))
+    return jnp.concatenate(parts).reshape(at.shape) if parts else jnp.zeros(at.shape, p.dtype)
+
+
+def copies_differences(
+    perturbed: Params, copies: Array, entry: Array, value: Array, x: Array, labels: Array, h: Array, member: int
+) -> Array:
+    """Compute the differences of copies of one member, an entry of each moved, which replace it in `perturbed`."""
+    axis = copies.ndim - 2
+    axes = Params(*(axis if m == member else None for m in range(4)))
+    *row, column = jnp.unravel_index(entry, perturbed[member].shape)
+    moved = (*row, jnp.arange(len(entry)), column)
+
+    def losses(value: Array) -> Array:  # (P,)
+        nets = perturbed._replace(**{Params._fields[member]: copies.at[moved].set(value)})
+        return jax.vmap(loss_of_labels, in_axes=(axes, None, None))(nets, x, labels)
+
+    above, below = losses(value + h), losses(value - h)
+    return (above - below) / (2 * h)
+
+
+def perturbed_bytes(params: Params, member: int, samples: int) -> int:
+    """Return the bytes of one perturbed net: its copy to either side, and the arrays of its forward pass."""
+    hidden, outputs = params.W2.shape
+    units = hidden + outputs if member < 2 else outputs
+    return int((3 * params[member].size + 5 * samples * units) * params.W1.itemsize)
+
+
+@with_x64
+def structured(params: Params, x: Array, t: Any, *, h: float = H, memory: float = MEMORY) -> Params:
+    """Compute what `loop` computes, to a few roundings: only what a perturbation reaches, and without cancellation."""
+    h = check_h(h)
+    labels, magnitudes = check_batch(params, x, t, memory)
+    plan = make_plan(h, magnitudes["x"], magnitudes["W2"], str(x.dtype))
+    return compiled(structured_gradient)(params, x, labels, x.dtype.type(h), int(memory), plan)[1]
+
+
+def structured_gradient(
+    params: Params,
+    x: Array,
+    labels: Array,
+    h: Array,
+    memory: int,
+    plan: Plan,
+    forward: Callable[..., Base] = unperturbed_pass,
+) -> tuple[Array, Params]:
+    """Compute the loss and the gradient of `structured`, unchecked. `forward` runs the unperturbed pass."""
+    pairs = max(1, min(PAIRS, memory // (unit_bytes(params, plan) * len(params.b1))))
+
+    def sums(x: Array, labels: Array) -> tuple[Array, Params]:
+        base = forward(params, x, labels, plan.terms)
+        return base.loss.sum(), Params(
+            W1=add_input_differences(jnp.zeros_like(params.W1), base, x, h, plan, pairs),
+            b1=hidden_difference(base, h, plan).sum(axis=0),
+            W2=output_difference(base, h * base.z1.T[:, :, None], plan).sum(axis=1),  # (H, b, O)
+            b2=output_difference(base, h, plan).sum(axis=0),
+        )
+
+    loss, total = sum_slices(sums, params, x, labels, memory // structured_row_bytes(params, plan))
+    return loss / len(x), Params(*(differences / (2 * h * len(x)) for differences in total))
+
+
+# Only in JAX: a program's slices have shapes of their own, so that a loop over equal ones is compiled only once.
+def sum_slices(
+    sums: Callable[[Array, Array], tuple[Array, Params]], params: Params, x: Array, labels: Array, size: int
+) -> tuple[Array, Params]:
+    """Add up `sums`, a scalar and arrays shaped like `params`, over slices of at most `size` samples, at least one."""
+    count = -(-len(x) // max(1, size))
+    size = -(-len(x) // count)
+
+    def add(n: Any, total: tuple[Array, Params]) -> tuple[Array, Params]:
+        part = (lax.dynamic_slice_in_dim(array, n * size, size) for array in (x, labels))
+        return jax.tree.map(jnp.add, total, sums(*part))
+
+    zero = jnp.zeros((), x.dtype), jax.tree.map(jnp.zeros_like, params)
+    whole = len(x) // size
+    total = lax.fori_loop(0, whole, add, zero) if whole > 1 else add(0, zero)
+    if rest := len(x) % size:
+        total = jax.tree.map(jnp.add, total, sums(x[-rest:], labels[-rest:]))
+    return total
+
+
+def unit_bytes(params: Params, plan: Plan) -> int:
+    """Return the bytes of one sample, or one pair of sample and input, for each hidden unit in `structured`."""
+    return int(params.W1.itemsize * (8 + 8 * (plan.terms or len(params.b2))))
+
+
+def structured_row_bytes(params: Params, plan: Plan) -> int:
+    """Return the bytes of one sample in `structured`, the search for pairs that are not 0 included."""
+    return int(unit_bytes(params, plan) * params.W2.size + 384 * len(params.W1))
+
+
+def add_input_differences(total: Array, base: Base, x: Array, h: Array, plan: Plan, pairs: int) -> Array:
+    """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0; return the sum.
+
+    How many there are is known only on the device: the loop over chunks of pairs ends there, and shapes stay the same.
+    """
+    padded = -(-x.size // pairs) * pairs
+    inputs, samples = jnp.nonzero(x.T, size=padded)
+    count = jnp.count_nonzero(x)
+
+    def add_chunk(n: Array, total: Array) -> Array:
+        i = lax.dynamic_slice_in_dim(inputs, n * pairs, pairs)
+        b = lax.dynamic_slice_in_dim(samples, n * pairs, pairs)
+        value = jnp.where(n * pairs + jnp.arange(pairs) < count, x[b, i], 0)[:, None]  # 0 in the last chunk's padding
+        differences = jnp.sign(value) * hidden_difference(base.take(b), h * jnp.abs(value), plan)  # (P, H)
+        return total.at[i].add(differences)
+
+    return lax.fori_loop(0, -(-count // pairs), add_chunk, total)
+
+
+@with_x64
+def collocated(params: Params, x: Array, t: Any, *, h: float = H, memory: float = MEMORY) -> Params:
+    """Compute what `structured` computes, from differences at a few nodes and as many matrix products."""
+    h = check_h(h)
+    labels, magnitudes = check_batch(params, x, t, memory)
+    plan = make_plan(h, magnitudes["x"], magnitudes["W2"], str(x.dtype))
+    if not plan.collocates:
+        warn_of_structured(h, magnitudes["x"])
+    scalar = x.dtype.type
+    program = compiled(collocated_gradient)
+    return program(params, x, labels, scalar(h), int(memory), plan, scalar(magnitudes["x"]))[1]
+
+
+def collocated_gradient(
+    params: Params,
+    x: Array,
+    labels: Array,
+    h: Array,
+    memory: int,
+    plan: Plan,
+    max_abs_x: Array,
+    forward: Callable[..., Base] = unperturbed_pass,
+) -> tuple[Array, Params]:
+    """Compute the loss and the gradient of `collocated`, unchecked; where it does not collocate, `structured`'s."""
+    if not plan.collocates:
+        return structured_gradient(params, x, labels, h, memory, plan, forward)
+    shift, divisor = h * jnp.maximum(1, max_abs_x), 2 * h * len(x)
+
+    def sums(x: Array, labels: Array) -> tuple[Array, Params]:
+        base = forward(params, x, labels, plan.terms)
+        return base.loss.sum(), collocated_sums(base, x, h, shift, divisor, plan)
+
+    loss, total = sum_slices(sums, params, x, labels, memory // collocated_row_bytes(params, plan))
+    return loss / len(x), total
+
+
+def collocated_sums(base: Base, x: Array, h: Array, shift: Array, divisor: Array, plan: Plan) -> Params:
+    """Compute the share of the samples of `base` in the gradient."""
+    hidden_nodes = shift * positive_nodes(plan.hidden_nodes).astype(x.dtype)[:, None, None]
+    output_nodes = h * positive_nodes(plan.output_nodes).astype(x.dtype)[:, None, None]
+    W1, b1 = interpolate(x, h / shift, hidden_difference(base, hidden_nodes, plan) / divisor)
+    W2, b2 = interpolate(base.z1, 1.0, output_difference(base, output_nodes, plan) / divisor)
+    return Params(W1, b1, W2, b2)
+
+
+def interpolate(inputs: Array, scale: Array | float, values: Array) -> tuple[Array, Array]:
+    """Sum the interpolated differences over the samples; the reference has the shapes."""
+    count = len(values)
+    transform = chebyshev_transform(count).astype(values.dtype)
+    coefficients = jnp.tensordot(transform, values, axes=1, precision=lax.Precision.HIGHEST)  # (m, B, H)
+    basis = odd_chebyshev(inputs, scale, count)  # (m, B, I)
+    if count == 1:  # a plain product takes XLA half the time of the einsum
+        weights = matmul(basis[0].T, coefficients[0])
+    else:
+        weights = jnp.einsum("mbi,mbh->ih", basis, coefficients, precision=lax.Precision.HIGHEST)
+    bias_basis = odd_chebyshev(jnp.ones((), values.dtype), scale, count)
+    return weights, matmul(bias_basis, coefficients.sum(axis=1))
+
+
+def odd_chebyshev(v: Array, scale: Array | float, count: int) -> Array:
+    """Compute T_1(scale v), T_3(scale v), ..., (count, ...), by T_{n+2} = 2 T_2 T_n - T_{n-2}."""
+    first = scale * v
+    basis, twice_t2 = [first, first], 4 * first * first - 2  # T_{-1} = T_1
+    while len(basis) <= count:
+        basis.append(twice_t2 * basis[-1] - basis[-2])
+    return jnp.stack(basis[1:])
+
+
+def collocated_row_bytes(params: Params, plan: Plan) -> int:
+    """Return the bytes that one sample takes in `collocated`."""
+    (inputs, hidden), outputs = params.W1.shape, len(params.b2)
+    exponentials = 0 if plan.terms else 8 * outputs * plan.hidden_nodes
+    units = (plan.terms + 3 * outputs + 8 * plan.hidden_nodes + exponentials) * hidden
+    return int(params.W1.itemsize * (4 * plan.hidden_nodes * inputs + units + 10 * plan.output_nodes * outputs))
+
+
+GRADIENTS: dict[str, Callable[..., Params]] = {
+    "loop": loop,
+    "batched": batched,
+    "structured": structured,
+    "collocated": collocated,
+}
+"""The strategies by name."""

@@ -1,0 +1,119 @@
+"""What the port needs of JAX itself: its devices, its dtypes and its compiler.
+
+Importing it computes nothing, so that several processes can still join (ports/jax_port/processes.py).
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import jaxlib.version
+import numpy as np
+from jax import Array
+
+from ports.protocol import NotRunError
+from reference import validation
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+PLATFORMS = {"cuda": "gpu"}
+"""JAX's name of a platform, where the port takes PyTorch's instead."""
+STATIC = frozenset({"strategy", "memory", "plan"})
+"""Arguments that decide what a program does, or its shapes: another value is another program."""
+
+
+def with_x64(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Enable 64-bit types while `function` runs, whatever the caller's setting, so that arrays keep their dtype.
+
+    Each call enters a context of its own: one that threads share would mix up the settings that it restores.
+    """
+
+    @wraps(function)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return run
+
+
+@with_x64
+def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> Array:
+    """Copy `array` to a device of `devices()`."""
+    name, _, index = validation.check_device(device, devices()).partition(":")
+    copy = np.array(validation.check_numbers(array), dtype=validation.check_dtype(dtype))  # device_put may alias it
+    return jax.device_put(copy, devices_of_kind(name)[int(index or 0)])
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Copy `array` to the host."""
+    return np.array(array)
+
+
+def devices() -> tuple[str, ...]:
+    """Return the devices that can be used here, the default one first: "cpu", "cuda", "cuda:1", ...
+
+    Raises
+    ------
+    NotRunError
+        If XLA compiles wrongly here. `ports.load` asks for the devices, so that such a build is never loaded.
+    """
+    compiler_options()
+    names = {platform: name for name, platform in PLATFORMS.items()}
+    platforms = dict.fromkeys((jax.default_backend(), "cpu"))
+    kinds = [(names.get(platform, platform), n) for platform in platforms for n, _ in enumerate(jax.devices(platform))]
+    return tuple(kind if n == 0 else f"{kind}:{n}" for kind, n in kinds)
+
+
+def devices_of_kind(kind: str) -> list[jax.Device]:
+    """Return JAX's devices of a kind, such as "cpu" or "cuda"."""
+    return jax.devices(PLATFORMS.get(kind, kind))
+
+
+def synchronize(result: Any) -> Any:
+    """Wait until `result` has been computed, and return it."""
+    return jax.block_until_ready(result)
+
+
+@cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile `function` when it is called; it is compiled anew for other shapes and for other STATIC arguments."""
+    static = sorted(STATIC & set(inspect.signature(function).parameters))
+    return jax.jit(function, static_argnames=static, compiler_options=compiler_options())
+
+
+@cache
+@with_x64
+def compiler_options() -> dict[str, str]:
+    """Return the options for every program, with which XLA compiles rightly: the canary checks it.
+
+    With XLA's YNN fusion on the CPU, (expm1(d) - expm1(-d)).sum(0) is exactly 0 from 5,000 columns on: seen in jaxlib
+    0.10.2, 0.11.2 and 0.12.0; jax issue 39103.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    try:
+        jax.jit(jnp.negative, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:  # an XLA without that option
+        options = {}
+    run_canary(options)
+    return options
+
+
+def run_canary(options: dict[str, str]) -> None:
+    """Raise NotRunError if this build of XLA compiles the heart of the port wrongly."""
+    for dtype in ("float32", "float64"):
+        d = np.linspace(1e-6, 1e-4, 3 * 20_000).reshape(3, -1).astype(dtype)
+        got = np.asarray(jax.jit(canary_sum, compiler_options=options)(d), np.float64)
+        error = float(np.abs(got / (2 * np.sinh(d.astype(np.float64))).sum(axis=0) - 1).max())
+        if not error < 100 * validation.unit_roundoff(dtype):
+            raise NotRunError(
+                f"this build of jaxlib ({jaxlib.version.__version__}) miscompiles expm1: it is off by {error:.2g}."
+            )
+
+
+def canary_sum(d: Array) -> Array:
+    """Compute the sum that XLA has been seen to compile wrongly."""
+    return (jnp.expm1(d) - jnp.expm1(-d)).sum(axis=0)
