@@ -151,7 +151,9 @@ def _read_folder(folder: Path) -> Images:
         listed = ", ".join(path.name for path in tables)
         raise DataError(f"{folder} must hold one data set, got {listed}; give the path of one of these files instead.")
     if not tables:
-        raise DataError(f"{folder} must hold {idx.FILES[0]}, the like of EMNIST or QMNIST, or train.csv, got none.")
+        raise DataError(
+            f"{folder} must hold {idx.FILES[0]} or the like of EMNIST or QMNIST, or train.csv, got neither."
+        )
     return csv.read_csv(tables[0])
 
 

@@ -61,7 +61,7 @@ def test_of_several_tables_one_is_taken_by_its_path(tmp_path):
 
 def test_a_folder_without_data_is_one_sentence(tmp_path):
     (tmp_path / "test.csv").write_bytes(csv(LETTERS, KINDS))
-    rule = "must hold train-images-idx3-ubyte, the like of EMNIST or QMNIST, or train.csv, got none."
+    rule = "must hold train-images-idx3-ubyte or the like of EMNIST or QMNIST, or train.csv, got neither."
     with pytest.raises(DataError) as caught:
         load(tmp_path)
     assert str(caught.value) == f"{tmp_path} {rule}"
