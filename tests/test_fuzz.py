@@ -1,4 +1,4 @@
-"""Whatever a file holds, it is read or refused in one sentence: no crash, hang or pickle, no more memory than it fills.
+"""Whatever a file holds, it is read or refused in a sentence: no crash, no hang, no pickle, no room but what it fills.
 
 A reader is a row of READERS. Each is given 60 files, and 10,000 under HYPOTHESIS_PROFILE=nightly.
 """
@@ -25,22 +25,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference import checkpoints
+from data_files import ARRAYS, INT, NPZ, WANTED, T, Trap, X, csv, idx, lay, npy, npz, packed_by, with_member
+from reference import checkpoints, datasets
 from reference.checkpoints import MAGIC, Checkpoint
+from reference.csv import read_csv
 from reference.files import ExclusiveFile
-from reference.idx import FILES, PIECE, read_folder, read_idx, read_keras, read_npz
+from reference.idx import FILES, read_folder, read_idx
+from reference.npz import read_npz, read_npz_set
 from reference.params import load_params, save_params
+from reference.reading import PIECE
 from reference.training import begin
 from reference.two_layer_net import init
-from test_idx import ARRAYS, NPZ, WANTED, T, Trap, X, idx, lay, npy, npz, packed_by, with_member
 
 EXAMPLES = settings(max_examples=10_000 if settings.default.max_examples >= 500 else 60)
-ROOM = 4 * PIECE  # for one piece, and a few errors and names
+ROOM = 4 * PIECE  # for what is read at once, and a few errors and names
 UNPACKED = 2 * 1032  # of DEFLATE's 258 bytes from 2 bits; a buffer that grows is copied
 
 
 class Reader(NamedTuple):
-    """A function that reads a file, and the sound files that are damaged to test it."""
+    """What reads a file, and what is made of sound files to try it."""
 
     read: Callable[[Path], Any]
     sound: tuple[bytes, ...]
@@ -64,6 +67,15 @@ def read_as_folder(path: Path) -> Any:
     return read_folder(path.parent / "folder")[:4]
 
 
+def read_as_test_set(path: Path) -> Any:
+    """Read the file as the test set beside a sound `train.csv`."""
+    folder = path.parent / "tables"
+    folder.mkdir(exist_ok=True)
+    (folder / "train.csv").write_bytes(TABLE)
+    (folder / "test.csv").write_bytes(path.read_bytes())
+    return read_csv(folder / "train.csv")[:4]
+
+
 def checkpoint_bytes(folder: str) -> bytes:
     """Return a sound checkpoint."""
     run = begin(init(2, 3, 2, seed=0))._replace(iteration=2, losses=np.ones(2), accuracies=np.zeros((1, 3)))
@@ -85,6 +97,16 @@ def parameters_bytes(folder: str) -> bytes:
 with tempfile.TemporaryDirectory() as folder:
     RUN, PARAMETERS = checkpoint_bytes(folder), parameters_bytes(folder)
 NPY = npy("|u1", "(5, 4, 3)", bytes(60))
+TABLE = csv(X, T)
+COLUMNS = np.column_stack([T, T])
+MEDMNIST = npz(
+    {
+        "train_images": X[:5, ..., None] / 255,
+        "train_labels": T[:5, None],
+        "test_images": X[5:, None] / 255,
+        "test_labels": np.eye(10)[T[5:]],
+    }
+)
 READERS = {
     "a checkpoint": Reader(
         lambda path: checkpoints.load(path).progress[:4], (RUN,), ((signed, RUN[len(MAGIC) + 32 :]),)
@@ -94,20 +116,30 @@ READERS = {
     "idx labels": Reader(lambda path: read_idx(path, 1), (idx(T), gzipped(idx(T))), ((gzipped, idx(T)),)),
     "a folder": Reader(read_as_folder, (idx(ARRAYS[0]), gzipped(idx(ARRAYS[0]))), ((gzipped, idx(ARRAYS[0])),)),
     "npz": Reader(lambda path: read_npz(path, WANTED), (npz(), stored(NPY)), ((with_member, NPY), (stored, NPY))),
-    "mnist.npz": Reader(lambda path: read_keras(path)[:4], (npz(), stored(NPY)), ((with_member, NPY), (stored, NPY))),
+    "qmnist's labels": Reader(
+        lambda path: read_idx(path, 2, "int"),
+        (idx(COLUMNS, INT), gzipped(idx(COLUMNS, INT))),
+        ((gzipped, idx(COLUMNS, INT)),),
+    ),
+    "mnist.npz": Reader(
+        lambda path: read_npz_set(path)[:4], (npz(), stored(NPY), MEDMNIST), ((with_member, NPY), (stored, NPY))
+    ),
+    "train.csv": Reader(lambda path: read_csv(path)[:4], (TABLE, gzipped(TABLE)), ((gzipped, TABLE),)),
+    "test.csv": Reader(read_as_test_set, (TABLE, csv(X, None), gzipped(TABLE)), ((gzipped, TABLE),)),
+    "a file of any kind": Reader(datasets.load, (npz(), MEDMNIST, TABLE), ((gzipped, TABLE), (stored, NPY))),
 }
 EACH_READER = pytest.mark.parametrize("name", READERS)
 
 
-def arrays_in(result: Any) -> list[np.ndarray]:
-    if isinstance(result, np.ndarray):
-        return [result]
-    parts = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else ()
+def arrays_in(found: Any) -> list[np.ndarray]:
+    if isinstance(found, np.ndarray):
+        return [found]
+    parts = found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else ()
     return [array for part in parts for array in arrays_in(part)]
 
 
 def is_read_or_refused(read: Callable[[Path], Any], path: Path) -> str | None:
-    """Read a file; return the sentence that it is refused with, or None, and check what is promised of both cases."""
+    """Return the sentence that a file is refused with, or None; and check all that is promised of either."""
     tracemalloc.start()
     try:
         arrays, sentence = arrays_in(read(path)), None
@@ -189,7 +221,7 @@ def test_sound_files_are_read(name: str, tmp_path: Path) -> None:
         assert is_read_or_refused(reader.read, tmp_path / "sound") is None
 
 
-# --- hostile files, read with little memory
+# --- files made to do harm, read where there is no room for it
 
 
 def boundless_gzip(unpacked: int) -> bytes:
@@ -243,8 +275,12 @@ HOSTILE = {
     "a folder for an array": of_names("x_train.npy/"),
     "10,000 names": of_names(*(f"{n}.npy" for n in range(10_000))),
     "a name of 60,000 characters": of_names("x" * 60_000),
+    "a gigabyte on a line": gzipped(b"1,2") + gzip.compress(bytes(8 << 20)) * 128,
+    "a gigabyte of columns": gzipped(b"1") + gzip.compress(b",1" * (4 << 20)) * 128,
+    "a gigabyte of wide lines": gzip.compress((b"1" + b",1" * 400_000 + b"\n") * 10) * 128,
+    "a gigabyte of empty lines": gzipped(csv(X, T)) + gzip.compress(b"\n" * (8 << 20)) * 128,
     "a zip in a zip": with_member(npz()),
-    "encrypted arrays": re.sub(rb"(?s)(PK\x01\x02....)..", lambda match: match[1] + b"\1\0", npz()),
+    "encrypted arrays": re.sub(rb"(?s)(PK\x01\x02....)..", lambda found: found[1] + b"\1\0", npz()),
     "a directory past the end": npz()[:-10] + struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0) + b"\0\0",
 }
 SANDBOX = """
@@ -274,7 +310,7 @@ for name, reader in fuzz.READERS.items():
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory can only be limited on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory can be limited on Linux only")
 def test_files_made_to_do_harm_do_none(tmp_path: Path) -> None:
     """200 MiB are left to the reader, it may write nowhere but where the test itself does, and nothing is unpickled."""
     for n, content in enumerate(HOSTILE.values()):

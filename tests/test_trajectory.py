@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from comparison.agreement import drift
-from comparison.agreement.bounds import SAFETY, Problem, gradient_bound, loss_bound
+from comparison.agreement.bounds import Problem, gradient_bound, loss_bound
 from comparison.agreement.comparison import Subject
 from comparison.agreement.drift import (
     Drift,
@@ -21,6 +21,7 @@ from comparison.agreement.drift import (
     measure_drifts,
     run_reference,
 )
+from comparison.agreement.summation import SAFETY
 from ports import numpy_port
 from problems import subjects
 from reference import datasets, two_layer_net
