@@ -154,7 +154,7 @@ BAD_ARGUMENTS = {
     "--data=": "`source` must be digits, .*, got ''",
     "--data MNIST": "`source` must be digits, .*, got 'MNIST'",
     "--data {empty}": "must hold train-images-idx3-ubyte or .*, got neither",
-    "--data {broken}": "broken.py must be a readable npz file, got BadZipFile",
+    "--data {broken}": "broken.py must be a CSV file that begins with a label or the name label, got .def predict",
     "--batch 0": "`batch` must be from 1 to 1000, the number of samples, got 0",
     "--batch -1": "`batch` must be from 1 to 1000, the number of samples, got -1",
     "--batch 1001": "`batch` must be from 1 to 1000, .*got 1001",

@@ -1,42 +1,26 @@
 """Every source yields the same kind of data set, or one sentence that says why not."""
 
-import gzip
-import hashlib
-import io
-import logging
 import os
-import re
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pooch
 import pytest
 
+import data_files
+from data_files import KINDS, T, as_medmnist, idx, lay, pack, saved
 from reference import datasets
 from reference.datasets import NAMES, DataError, load, load_mnist
+from reference.idx import FILES
 
-FILES = [
-    f"{part}-ubyte.gz" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-]
-X = np.arange(8 * 4 * 3, dtype=np.uint8).reshape(8, 4, 3)
+X = data_files.X.copy()
 X[0, 0, 0] = 255
-T = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.uint8)
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
-
-
-CONTENTS = {file: gzip.compress(idx(a)) for file, a in zip(FILES, (X[:5], T[:5], X[5:], T[5:]), strict=True)}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for file, content in CONTENTS.items():
-        (tmp_path / file).write_bytes(content)
+    pack(lay(tmp_path, {FILES[0]: idx(X[:5])}))
     return tmp_path
 
 
@@ -97,11 +81,59 @@ def test_random_is_well_formed_and_the_same_in_float32():
     assert (double.x_train.shape, double.x_test.shape) == ((1000, 64), (200, 64))
     np.testing.assert_array_equal(double.x_train.astype("float32"), single.x_train)
     assert min(np.bincount(double.t_train, minlength=10)) > 50
+    assert double.classes == 10
 
 
-def test_random_can_be_learnt():
-    data = load("random")
-    centres = np.stack([data.x_train[data.t_train == k].mean(axis=0) for k in range(10)])  # (10, 64)
+@pytest.mark.parametrize(
+    ("inputs", "classes", "samples"),
+    [(784, 62, 1200), (1, 2, 1200), (64, 10, 1200), (3, 100, 1200), (5, 101, 1212), (2, 1000, 12_000)],
+)
+def test_random_has_the_inputs_and_classes_that_are_asked_for(inputs, classes, samples):
+    data = load("random", inputs=inputs, classes=classes)
+    assert data.classes == classes
+    assert (data.x_train.shape, data.x_test.shape) == ((samples // 6 * 5, inputs), (samples // 6, inputs))
+    assert set(data.t_train) | set(data.t_test) == set(range(classes))
+    assert max(np.bincount(np.concatenate([data.t_train, data.t_test]))) <= -(-samples // classes)
+
+
+def test_random_is_by_default_of_64_inputs_and_10_classes():
+    for given in ({"inputs": 64}, {"classes": 10}, {"inputs": np.int64(64), "classes": np.int64(10)}):
+        for a, b in zip(load("random"), load("random", **given), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "high", "other"),
+    [
+        ("inputs", 0, 111_848, {}),
+        ("inputs", 111_849, 111_848, {}),
+        ("inputs", 1119, 1118, {"classes": 10_000}),
+        ("inputs", 2.0, 111_848, {}),
+        ("inputs", True, 111_848, {}),
+        ("classes", 1, 10_000, {}),
+        ("classes", 10_001, 10_000, {}),
+        ("classes", "3", 10_000, {}),
+    ],
+)
+def test_random_of_no_size_is_refused(name, number, high, other):
+    low = 2 if name == "classes" else 1
+    with pytest.raises(DataError) as caught:
+        load("random", **{name: number}, **other)
+    assert str(caught.value) == f"`{name}` must be a whole number from {low} to {high}, got {number!r}."
+
+
+@pytest.mark.parametrize("name", ["inputs", "classes"])
+@pytest.mark.parametrize("source", ["digits", "mnist", "nope"])
+def test_only_random_can_be_of_another_size(name, source):
+    rule = f"^`{name}` must be left out with every data set but random, got 0.$"
+    with pytest.raises(DataError, match=rule):
+        load(source, **{name: 0})
+
+
+@pytest.mark.parametrize("classes", [10, 62])
+def test_random_can_be_learnt(classes):
+    data = load("random", classes=classes)
+    centres = np.stack([data.x_train[data.t_train == k].mean(axis=0) for k in range(classes)])  # (classes, 64)
     nearest = np.linalg.norm(data.x_test[:, None] - centres, axis=2).argmin(axis=1)
     assert np.mean(nearest == data.t_test) > 0.98
 
@@ -114,8 +146,8 @@ def test_an_unknown_source_is_one_sentence(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
         load(source)
-    rule = f"`source` must be {', '.join(NAMES)} or the path of a folder or npz file, got {str(source)!r}."
-    assert str(caught.value) == rule
+    known = f"{', '.join(NAMES)} or the path of a folder or of an npz, CSV or IDX file"
+    assert str(caught.value) == f"`source` must be {known}, got {str(source)!r}."
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8", "double", "nonsense", ""])
@@ -190,6 +222,20 @@ def test_load_mnist_gives_one_hot_labels(folder, normalize):
     np.testing.assert_array_equal(t_test.argmax(axis=1), T[5:])
 
 
+def test_load_mnist_has_a_row_of_one_hot_labels_for_each_class(tmp_path):
+    (_, t), (_, t_test) = load_mnist(one_hot_label=True, source=as_medmnist(tmp_path))
+    assert (t.shape, t_test.shape) == ((248, 62), (62, 62))
+    np.testing.assert_array_equal(t.argmax(axis=1), KINDS[:248])
+
+
+def test_load_mnist_leaves_colours_where_they_are(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
+    path = saved(tmp_path, x_train=x, y_train=T[:5], x_test=x[:3], y_test=T[5:])
+    (images, _), _ = load_mnist(normalize=False, flatten=False, source=path)
+    np.testing.assert_array_equal(images, x)
+    np.testing.assert_array_equal(load(path).x_train, x.reshape(5, 72) / 255)
+
+
 def test_load_mnist_takes_digits_by_their_own_scale():
     (x, _), _ = load_mnist(source="digits")
     np.testing.assert_array_equal(x, load("digits", dtype="float32").x_train)
@@ -199,187 +245,6 @@ def test_load_mnist_takes_digits_by_their_own_scale():
 def test_load_mnist_has_no_random_pixels():
     with pytest.raises(DataError, match="must be digits, mnist"):
         load_mnist(source="random")
-
-
-# --- downloads
-
-
-class Mirrors:
-    """Stands in for `pooch.retrieve`: hosts in `broken` raise what they map to, the others serve CONTENTS."""
-
-    def __init__(self, broken=()):
-        self.broken = dict(broken)
-        self.calls = []
-
-    def __call__(self, url, known_hash, fname, path, progressbar):
-        self.calls.append((url, known_hash, Path(path), progressbar, pooch.get_logger().level))
-        for host, error in self.broken.items():
-            if host in url:
-                raise error
-        Path(path).mkdir(parents=True, exist_ok=True)
-        (Path(path) / fname).write_bytes(CONTENTS[fname])
-        return str(Path(path) / fname)
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FDNET_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_each_file_is_fetched_from_the_first_mirror_into_the_cache(name, cache, monkeypatch):
-    mirrors = Mirrors()
-    monkeypatch.setattr(pooch, "retrieve", mirrors)
-    assert load(name).x_train.shape == (5, 12)
-    first = datasets._MIRRORS[name][0]
-    assert [call[0] for call in mirrors.calls] == [first + file for file in FILES]
-    assert [call[1] for call in mirrors.calls] == [f"md5:{md5}" for md5 in datasets._MD5[name]]
-    assert {call[2] for call in mirrors.calls} == {cache / name}
-    assert {str(p.relative_to(cache)) for p in cache.rglob("*.gz")} == {os.path.join(name, file) for file in FILES}
-
-
-@pytest.mark.parametrize("error", [ConnectionError("down"), ValueError("hash")])
-def test_the_second_mirror_stands_in_for_the_first(error, cache, monkeypatch):
-    mirrors = Mirrors({"ossci": error})
-    monkeypatch.setattr(pooch, "retrieve", mirrors)
-    (x_train, _), _ = load_mnist()
-    assert x_train.shape == (5, 12)
-    hosts = ["ossci" if "ossci" in call[0] else "cvdf" for call in mirrors.calls]
-    assert hosts == ["ossci", "cvdf"] * 4
-
-
-def test_no_mirror_is_one_sentence_with_a_way_out(cache, monkeypatch):
-    last = ValueError("hash")
-    monkeypatch.setattr(pooch, "retrieve", Mirrors({"fashion-mnist.s3": TimeoutError(), "zalandoresearch": last}))
-    with pytest.raises(DataError) as caught:
-        load("fashion-mnist")
-    assert str(caught.value) == (
-        f"fashion-mnist could not be downloaded to {cache / 'fashion-mnist'}, got no train-images-idx3-ubyte.gz from "
-        "fashion-mnist.s3-website.eu-central-1.amazonaws.com (TimeoutError) or raw.githubusercontent.com "
-        "(wrong checksum); `--data PATH` takes a local folder."
-    )
-    assert caught.value.__cause__ is last
-
-
-def test_the_cache_is_poochs_own_unless_told(tmp_path, monkeypatch):
-    monkeypatch.delenv("FDNET_CACHE", raising=False)
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "os" / project)
-    mirrors = Mirrors()
-    monkeypatch.setattr(pooch, "retrieve", mirrors)
-    load("mnist")
-    assert {call[2] for call in mirrors.calls} == {tmp_path / "os" / "fdnet" / "mnist"}
-
-
-@pytest.mark.parametrize("broken", [{}, {"amazonaws": OSError(), "googleapis": OSError()}])
-def test_poochs_logger_is_quiet_only_meanwhile(broken, cache, monkeypatch):
-    logger = pooch.get_logger()
-    monkeypatch.setattr(logger, "level", logging.DEBUG)
-    mirrors = Mirrors(broken)
-    monkeypatch.setattr(pooch, "retrieve", mirrors)
-    try:
-        load("mnist")
-    except DataError:
-        assert broken
-    assert {call[4] for call in mirrors.calls} == {logging.WARNING}
-    assert logger.level == logging.DEBUG
-
-
-def serve(contents, fetched, tells_size=True):
-    """Return a stand-in for pooch's downloader that drives a progress bar as pooch does."""
-
-    def choose(url, progressbar=False):
-        def download(url, output_file, pooch):
-            content = contents[url.rsplit("/", 1)[1]]
-            fetched.append(url)
-            Path(output_file).write_bytes(content)
-            if progressbar:
-                progressbar.total = total = len(content) if tells_size else 0
-                progressbar.update(len(content))
-                progressbar.reset()
-                progressbar.update(total)
-                progressbar.close()
-
-        return download
-
-    return choose
-
-
-@pytest.fixture
-def served(cache, monkeypatch):
-    fetched = []
-    monkeypatch.setattr(pooch.core, "choose_downloader", serve(CONTENTS, fetched))
-    monkeypatch.setitem(datasets._MD5, "mnist", tuple(hashlib.md5(CONTENTS[file]).hexdigest() for file in FILES))
-    return fetched
-
-
-def test_what_is_cached_and_sound_is_not_fetched_again(served, cache):
-    load("mnist")
-    load("mnist")
-    assert len(served) == 4
-    (cache / "mnist" / FILES[1]).write_bytes(b"damaged")
-    load("mnist")
-    assert [url.rsplit("/", 1)[1] for url in served[4:]] == [FILES[1]]
-
-
-def test_a_file_of_another_hash_is_not_kept(served, cache, monkeypatch):
-    monkeypatch.setattr(pooch.core, "choose_downloader", serve(dict.fromkeys(FILES, b"<html>"), served))
-    with pytest.raises(DataError, match=r"\(wrong checksum\) or storage.googleapis.com \(wrong checksum\)"):
-        load("mnist")
-    assert len(served) == 2
-    assert not any(cache.rglob("*.gz"))
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
-
-
-def shown_on_a_terminal(monkeypatch):
-    """Load mnist and return the lines that are drawn, one over the other, without colours."""
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    for name, value in {"TERM": "xterm", "COLUMNS": "100"}.items():
-        monkeypatch.setenv(name, value)
-    load("mnist")
-    return re.sub(r"\x1b\[[?\d]*[A-Za-z]", "", sys.stderr.getvalue()).splitlines()
-
-
-def test_progress_is_shown_on_a_terminal_only(served, cache, monkeypatch, capsys):
-    load("mnist")
-    assert capsys.readouterr() == ("", "")
-    for file in cache.rglob("*.gz"):
-        file.unlink()
-    lines = shown_on_a_terminal(monkeypatch)
-    for file, content in CONTENTS.items():
-        assert f"{file} {40 * BAR} {len(content)}/{len(content)} bytes" in lines
-    assert capsys.readouterr().out == ""
-
-
-def test_a_server_need_not_tell_the_size(served, monkeypatch):
-    monkeypatch.setattr(pooch.core, "choose_downloader", serve(CONTENTS, served, tells_size=False))
-    lines = [line for line in shown_on_a_terminal(monkeypatch) if line]
-    assert {line.split()[0] for line in lines} == set(FILES)
-    assert all(line.endswith(" 0/? bytes") for line in lines)
-
-
-def test_no_progress_is_shown_for_what_is_cached(served, monkeypatch):
-    load("mnist")
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    load("mnist")
-    assert not any(file in sys.stderr.getvalue() for file in FILES)
-
-
-def test_without_pooch_a_local_folder_is_offered(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(DataError) as caught:
-        load("mnist")
-    assert str(caught.value) == (
-        "mnist must be downloaded by pooch, got 'import of pooch halted; None in sys.modules'; "
-        "`--data PATH` takes a local folder."
-    )
 
 
 def test_nothing_but_numpy_is_imported_until_a_download():

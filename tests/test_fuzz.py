@@ -25,13 +25,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference import checkpoints
+from data_files import ARRAYS, INT, NPZ, WANTED, T, Trap, X, csv, idx, lay, npy, npz, packed_by, with_member
+from reference import checkpoints, datasets
 from reference.checkpoints import MAGIC, Checkpoint
-from reference.idx import FILES, PIECE, read_folder, read_idx, read_keras, read_npz
+from reference.csv import read_csv
+from reference.files import ExclusiveFile
+from reference.idx import FILES, read_folder, read_idx
+from reference.npz import read_npz, read_npz_set
 from reference.params import load_params, save_params
+from reference.reading import PIECE
 from reference.training import begin
 from reference.two_layer_net import init
-from test_idx import ARRAYS, NPZ, WANTED, T, Trap, X, idx, lay, npy, npz, packed_by, with_member
 
 EXAMPLES = settings(max_examples=10_000 if settings.default.max_examples >= 500 else 60)
 ROOM = 4 * PIECE  # for what is read at once, and a few errors and names
@@ -63,10 +67,20 @@ def read_as_folder(path: Path) -> Any:
     return read_folder(path.parent / "folder")[:4]
 
 
+def read_as_test_set(path: Path) -> Any:
+    """Read the file as the test set beside a sound `train.csv`."""
+    folder = path.parent / "tables"
+    folder.mkdir(exist_ok=True)
+    (folder / "train.csv").write_bytes(TABLE)
+    (folder / "test.csv").write_bytes(path.read_bytes())
+    return read_csv(folder / "train.csv")[:4]
+
+
 def checkpoint_bytes(folder: str) -> bytes:
     """Return a sound checkpoint."""
     run = begin(init(2, 3, 2, seed=0))._replace(iteration=2, losses=np.ones(2), accuracies=np.zeros((1, 3)))
-    checkpoints.save(f"{folder}/run", Checkpoint(run, {"backend": "numpy"}, {"python": "3"}))
+    with ExclusiveFile(f"{folder}/run") as file:
+        checkpoints.save(file, Checkpoint(run, {"backend": "numpy"}, {"python": "3"}))
     return Path(folder, "run").read_bytes()
 
 
@@ -83,6 +97,16 @@ def parameters_bytes(folder: str) -> bytes:
 with tempfile.TemporaryDirectory() as folder:
     RUN, PARAMETERS = checkpoint_bytes(folder), parameters_bytes(folder)
 NPY = npy("|u1", "(5, 4, 3)", bytes(60))
+TABLE = csv(X, T)
+COLUMNS = np.column_stack([T, T])
+MEDMNIST = npz(
+    {
+        "train_images": X[:5, ..., None] / 255,
+        "train_labels": T[:5, None],
+        "test_images": X[5:, None] / 255,
+        "test_labels": np.eye(10)[T[5:]],
+    }
+)
 READERS = {
     "a checkpoint": Reader(
         lambda path: checkpoints.load(path).progress[:4], (RUN,), ((signed, RUN[len(MAGIC) + 32 :]),)
@@ -92,7 +116,17 @@ READERS = {
     "idx labels": Reader(lambda path: read_idx(path, 1), (idx(T), gzipped(idx(T))), ((gzipped, idx(T)),)),
     "a folder": Reader(read_as_folder, (idx(ARRAYS[0]), gzipped(idx(ARRAYS[0]))), ((gzipped, idx(ARRAYS[0])),)),
     "npz": Reader(lambda path: read_npz(path, WANTED), (npz(), stored(NPY)), ((with_member, NPY), (stored, NPY))),
-    "mnist.npz": Reader(lambda path: read_keras(path)[:4], (npz(), stored(NPY)), ((with_member, NPY), (stored, NPY))),
+    "qmnist's labels": Reader(
+        lambda path: read_idx(path, 2, "int"),
+        (idx(COLUMNS, INT), gzipped(idx(COLUMNS, INT))),
+        ((gzipped, idx(COLUMNS, INT)),),
+    ),
+    "mnist.npz": Reader(
+        lambda path: read_npz_set(path)[:4], (npz(), stored(NPY), MEDMNIST), ((with_member, NPY), (stored, NPY))
+    ),
+    "train.csv": Reader(lambda path: read_csv(path)[:4], (TABLE, gzipped(TABLE)), ((gzipped, TABLE),)),
+    "test.csv": Reader(read_as_test_set, (TABLE, csv(X, None), gzipped(TABLE)), ((gzipped, TABLE),)),
+    "a file of any kind": Reader(datasets.load, (npz(), MEDMNIST, TABLE), ((gzipped, TABLE), (stored, NPY))),
 }
 EACH_READER = pytest.mark.parametrize("name", READERS)
 
@@ -241,6 +275,10 @@ HOSTILE = {
     "a folder for an array": of_names("x_train.npy/"),
     "10,000 names": of_names(*(f"{n}.npy" for n in range(10_000))),
     "a name of 60,000 characters": of_names("x" * 60_000),
+    "a gigabyte on a line": gzipped(b"1,2") + gzip.compress(bytes(8 << 20)) * 128,
+    "a gigabyte of columns": gzipped(b"1") + gzip.compress(b",1" * (4 << 20)) * 128,
+    "a gigabyte of wide lines": gzip.compress((b"1" + b",1" * 400_000 + b"\n") * 10) * 128,
+    "a gigabyte of empty lines": gzipped(csv(X, T)) + gzip.compress(b"\n" * (8 << 20)) * 128,
     "a zip in a zip": with_member(npz()),
     "encrypted arrays": re.sub(rb"(?s)(PK\x01\x02....)..", lambda found: found[1] + b"\1\0", npz()),
     "a directory past the end": npz()[:-10] + struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0) + b"\0\0",
@@ -272,7 +310,7 @@ for name, reader in fuzz.READERS.items():
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory can be limited on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory can be limited on Linux only")
 def test_files_made_to_do_harm_do_none(tmp_path: Path) -> None:
     """200 MiB are left to the reader, it may write nowhere but where the test itself does, and nothing is unpickled."""
     for n, content in enumerate(HOSTILE.values()):

@@ -1,60 +1,22 @@
 """Files are read for what they hold, not for what they claim."""
 
 import gzip
-import io
-import pickle
 import struct
 import tracemalloc
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from reference.idx import FILES, PIECE, DataError, read_folder, read_idx, read_keras, read_npz
-
-X = np.arange(8 * 4 * 3, dtype=np.uint8).reshape(8, 4, 3)  # rows and columns differ, so that a swap shows
-T = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.uint8)
-ARRAYS = X[:5], T[:5], X[5:], T[5:]
-NPZ = dict(zip(("x_train", "y_train", "x_test", "y_test"), ARRAYS, strict=True))
-WANTED = {"x_train": 3, "y_train": 1, "x_test": 3, "y_test": 1}
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
-
-
-def npz(arrays: dict[str, Any] = NPZ) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def npy(descr: str, shape: str, body: bytes, version: bytes = b"\x01\x00") -> bytes:
-    header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
-    return b"\x93NUMPY" + version + struct.pack("<H", len(header)) + header + body
-
-
-def lay(folder: Path, files: dict[str, bytes] | None = None) -> Path:
-    """Write a sound folder, of which `files` replaces some."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ({name: idx(a) for name, a in zip(FILES, ARRAYS, strict=True)} | (files or {})).items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def assert_is_the_set(images: Any) -> None:
-    for got, want, dtype in zip(images, ARRAYS, (np.uint8, np.int64) * 2, strict=False):
-        assert got.dtype == dtype
-        np.testing.assert_array_equal(got, want)
-    assert images.peak == 255
-
+from data_files import INT, T, X, assert_is_the_set, idx, lay, pack
+from reference.idx import FILES, QMNIST, SPLITS, read_folder, read_idx, read_set, set_of
+from reference.images import count_classes
+from reference.reading import PIECE, DataError
 
 # --- what is read
 
 
-@pytest.mark.parametrize("inner", ["", "raw", "MNIST/raw", "FashionMNIST/raw"])
+@pytest.mark.parametrize("inner", ["", "raw", "gzip", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw"])
 @pytest.mark.parametrize("dotted", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_layout_and_spelling_is_read(tmp_path, inner, dotted, packed):
@@ -86,29 +48,119 @@ def test_one_image_of_one_pixel_is_enough(tmp_path):
     assert read_idx(tmp_path / "one", 3).tolist() == [[[3]]]
 
 
-@pytest.mark.parametrize("labels", ["u1", "<i8", ">i4", "<u2"])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_a_keras_file_is_read(tmp_path, labels, order):
-    arrays = {k: v.astype(labels) if k[0] == "y" else np.asarray(v, order=order) for k, v in NPZ.items()}
-    (tmp_path / "mnist.npz").write_bytes(npz(arrays | {"extra": np.zeros(3)}))
-    assert_is_the_set(read_keras(tmp_path / "mnist.npz"))
+# --- EMNIST and QMNIST
 
 
-def test_version_two_of_the_npy_format_is_read(tmp_path):
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, T, version=(2, 0))
-    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
-        archive.writestr("t.npy", buffer.getvalue())
-    np.testing.assert_array_equal(read_npz(tmp_path / "a.npz", {"t": 1})["t"], T)
+def emnist(split):
+    return tuple(f"emnist-{split}-{part}" for part in EMNIST_PARTS)
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f8"])
-def test_parameters_are_read_as_they_are(tmp_path, dtype):
-    arrays = {"W": np.array([[0.1, 0.2]], dtype), "b": np.array([0.3], dtype)}
-    (tmp_path / "net.npz").write_bytes(npz(arrays))
-    for name, array in read_npz(tmp_path / "net.npz", {"W": 2, "b": 1}, floats=True).items():
-        assert array.dtype == dtype
-        np.testing.assert_array_equal(array, arrays[name])
+EMNIST_PARTS = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "test-images-idx3-ubyte",
+    "test-labels-idx1-ubyte",
+)
+
+
+@pytest.mark.parametrize("inner", ["", "gzip", "EMNIST/raw"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("split", ["balanced", "byclass", "bymerge", "digits", "mnist"])
+def test_a_split_of_emnist_is_read(tmp_path, split, packed, inner):
+    place = lay(tmp_path / inner, names=emnist(split))
+    if packed:
+        pack(place)
+    assert_is_the_set(read_folder(tmp_path))
+
+
+def test_labels_of_emnists_letters_begin_with_1(tmp_path):
+    letters = np.arange(1, 27, dtype=np.uint8)
+    files = zip(emnist("letters"), map(idx, (X.repeat(4, 0)[:26], letters, X[:3], letters[23:])), strict=True)
+    images = read_folder(lay(tmp_path, dict(files), emnist("letters")))
+    assert images.t_train.tolist() == list(range(26))
+    assert images.t_test.tolist() == [23, 24, 25]
+    assert count_classes(images.t_train, images.t_test) == 26
+
+
+def test_a_letter_0_is_refused(tmp_path):
+    place = lay(tmp_path, {emnist("letters")[1]: idx(T[:5] - 1)}, emnist("letters"))
+    with pytest.raises(
+        DataError, match=r"emnist-letters-train-labels-idx1-ubyte must hold labels in 1\.\.10000, got 0\."
+    ):
+        read_folder(place)
+
+
+def test_62_classes_are_62_classes(tmp_path):
+    rng = np.random.default_rng(0)
+    x, t = rng.integers(0, 256, (310, 28, 28), np.uint8), np.arange(310, dtype=np.uint8) % 62
+    arrays = x[:248], t[:248], x[248:], t[248:]
+    files = dict(zip(emnist("byclass"), map(idx, arrays), strict=True))
+    images = read_folder(lay(tmp_path, files, emnist("byclass")))
+    for got, want in zip(images[:4], arrays, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert count_classes(images.t_train, images.t_test) == 62
+
+
+def test_of_several_splits_one_is_taken_by_its_training_images(tmp_path):
+    for split in SPLITS:
+        pack(lay(tmp_path / "EMNIST/raw" / split, names=emnist(split)))
+    raw = tmp_path / "EMNIST/raw"
+    for path in list(raw.rglob("*.gz")):
+        path.rename(raw / path.name)
+    with pytest.raises(DataError) as caught:
+        read_folder(tmp_path)
+    listed = ", ".join(f"EMNIST/raw/{emnist(split)[0]}.gz" for split in SPLITS)
+    rule = f"{tmp_path} must hold one data set, got {listed}; give the path of one of these files instead."
+    assert str(caught.value) == rule
+    for split in ("balanced", "mnist"):
+        assert_is_the_set(read_set(set_of(raw / f"{emnist(split)[0]}.gz")))
+    assert read_set(set_of(raw / f"{emnist('letters')[0]}.gz")).t_train.tolist() == (T[:5] - 1).tolist()
+
+
+@pytest.mark.parametrize("name", [FILES[1], "mine-images-idx3-ubyte", "emnist-balanced-test-images-idx3-ubyte"])
+def test_only_training_images_stand_for_their_set(tmp_path, name):
+    rule = f"{tmp_path / name} must be training images, of a name such as {FILES[0]} or {emnist('balanced')[0]}."
+    with pytest.raises(DataError) as caught:
+        set_of(tmp_path / name)
+    assert str(caught.value) == rule
+
+
+def with_columns(t):
+    """Return labels as QMNIST has them: eight columns, of which the first is the class."""
+    return np.column_stack([t, *(1000 * n + np.arange(len(t)) for n in range(1, 8))])
+
+
+QMNIST_FILES = {QMNIST[1]: idx(with_columns(T[:5]), INT), QMNIST[3]: idx(with_columns(T[5:]), INT)}
+
+
+@pytest.mark.parametrize("inner", ["", "QMNIST/raw"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_qmnist_is_read(tmp_path, packed, inner):
+    assert QMNIST[:2] == ("qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx2-int")
+    assert QMNIST[2:] == ("qmnist-test-images-idx3-ubyte", "qmnist-test-labels-idx2-int")
+    place = lay(tmp_path / inner, QMNIST_FILES, QMNIST)
+    if packed:
+        pack(place)
+    assert_is_the_set(read_folder(tmp_path))
+
+
+BAD_QMNIST = {
+    "bytes": (idx(with_columns(T[:5]).astype(np.uint8)), "magic number 0x00000c02, got 0x00000802"),
+    "one dimension": (idx(T[:5], INT), "magic number 0x00000c02, got 0x00000c01"),
+    "no columns": (idx(np.zeros((5, 0)), INT), r"must not be empty, got the shape \(5, 0\)"),
+    "truncated": (QMNIST_FILES[QMNIST[1]][:-1], "must hold 160 bytes after its header, got 159"),
+    "a label of -1": (idx(with_columns(np.array([1, -1, 2, 3, 4])), INT), r"must hold labels in 0..9999, got -1\."),
+    "a label past all": (idx(with_columns(np.array([1, 10_000, 2, 3, 4])), INT), r"labels in 0..9999, got 10000\."),
+    "one too few": (idx(with_columns(T[:4]), INT), "must hold one label for each of 5 images, got 4"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_QMNIST)
+def test_bad_labels_of_qmnist_are_one_sentence(tmp_path, case):
+    content, sentence = BAD_QMNIST[case]
+    with pytest.raises(DataError, match=sentence) as caught:
+        read_folder(lay(tmp_path, {**QMNIST_FILES, QMNIST[1]: content}, QMNIST))
+    assert str(caught.value).startswith(str(tmp_path / QMNIST[1]))
 
 
 # --- what is wrong with an IDX file
@@ -187,7 +239,6 @@ def test_what_a_reader_raises_is_part_of_a_sentence(tmp_path, monkeypatch, error
 BAD_LABELS = {
     "images' magic": (idx(X[:5]), "begin with the magic number 0x00000801, got 0x00000803"),
     "one too few": (idx(T[:4]), "must hold one label for each of 5 images, got 4"),
-    "ten": (idx(np.array([1, 2, 10, 11, 3], np.uint8)), r"must hold labels in 0..9, got 10\."),
 }
 
 
@@ -219,12 +270,25 @@ def test_a_missing_file_is_named(tmp_path):
         read_idx(tmp_path / FILES[3], 1)
 
 
-@pytest.mark.parametrize(("first", "second"), [("", "/raw"), ("/MNIST/raw", "/FashionMNIST/raw")])
+@pytest.mark.parametrize(("first", "second"), [("", "raw/"), ("MNIST/raw/", "FashionMNIST/raw/")])
 def test_two_sets_in_one_root_are_ambiguous(tmp_path, first, second):
     for place in (first, second):
-        lay(Path(f"{tmp_path}{place}"))
-    with pytest.raises(DataError, match=f"must hold one data set, got {tmp_path}{first} and {tmp_path}{second}."):
+        lay(tmp_path / place)
+    with pytest.raises(DataError, match=f"must hold one data set, got {first}{FILES[0]}, {second}{FILES[0]}; give"):
         read_folder(tmp_path)
+
+
+def test_a_set_without_its_training_images_is_still_one_of_two(tmp_path):
+    (lay(tmp_path / "raw") / FILES[0]).unlink()
+    lay(tmp_path)
+    with pytest.raises(DataError, match=f"must hold one data set, got {FILES[0]}, raw/{FILES[0]}; give"):
+        read_folder(tmp_path)
+
+
+def test_one_class_is_no_classification(tmp_path):
+    files = {FILES[1]: idx(np.zeros(5, np.uint8)), FILES[3]: idx(np.zeros(3, np.uint8))}
+    with pytest.raises(DataError, match=f"{FILES[1]} must hold labels of at least 2 classes, got only 0"):
+        read_folder(lay(tmp_path, files))
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -234,99 +298,6 @@ def test_a_claim_allocates_nothing(tmp_path, pack):
     try:
         with pytest.raises(DataError, match="must hold 1073741824 bytes after its header, got 3"):
             read_folder(tmp_path)
-        assert tracemalloc.get_traced_memory()[1] < 4 << 20
-    finally:
-        tracemalloc.stop()
-
-
-# --- what is wrong with an npz file
-
-
-class Trap:
-    """Unpickling it raises what no reader catches."""
-
-    def __reduce__(self):
-        return exec, ("raise SystemExit('unpickled')",)
-
-
-def with_member(content: bytes) -> bytes:
-    buffer = io.BytesIO(npz({k: v for k, v in NPZ.items() if k != "x_train"}))
-    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x_train.npy", content)
-    return buffer.getvalue()
-
-
-def packed_by(method: int) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(npz())) as sound, zipfile.ZipFile(buffer, "w", method) as archive:
-        for name in sound.namelist():
-            archive.writestr(name, sound.read(name))
-    return buffer.getvalue()
-
-
-BAD_NPZ = {
-    "not a zip": (b"nonsense", "must be a readable npz file, got BadZipFile"),
-    "empty file": (b"", "must be a readable npz file, got BadZipFile"),
-    "truncated": (npz()[:-30], "must be a readable npz file, got BadZipFile"),
-    "no arrays": (npz({}), "must hold the arrays x_train, y_train, x_test, y_test, got no x_train, y_train, x_test"),
-    "a missing array": (npz({k: NPZ[k] for k in list(NPZ)[:3]}), "got no y_test"),
-    "floats": (npz(NPZ | {"x_train": X[:5] / 255}), r"\[x_train\] must be uint8, got float64"),
-    "wide pixels": (npz(NPZ | {"x_test": X[5:].astype("<i8")}), r"\[x_test\] must be uint8, got int64"),
-    "float labels": (npz(NPZ | {"y_test": T[5:] / 1}), r"\[y_test\] must be integers, got float64"),
-    "flat images": (npz(NPZ | {"x_test": X[5:].reshape(3, 12)}), r"\[x_test\] must be 3-dimensional, got .* \(3, 12\)"),
-    "one-hot labels": (npz(NPZ | {"y_train": np.eye(10)[T[:5]]}), r"\[y_train\] must be 1-dimensional, got"),
-    "no images": (npz(NPZ | {"x_train": X[:0]}), r"\[x_train\] must not be empty, got the shape \(0, 4, 3\)"),
-    "a label of -1": (npz(NPZ | {"y_test": np.array([0, -1, 1])}), r"\[y_test\] must hold labels in 0..9, got -1\."),
-    "one label more": (npz(NPZ | {"y_test": T[:4]}), r"\[y_test\] must hold one label for each of 3 images, got 4"),
-    "objects": (npz(NPZ | {"y_test": np.array([Trap()] * 3)}), r"\[y_test\] must be integers, got object"),
-    "a bare pickle": (with_member(pickle.dumps(Trap())), "must be a readable npz file, got ValueError: the magic"),
-    "a short body": (with_member(npy("|u1", "(5, 4, 3)", bytes(59))), "must hold 60 bytes after its header, got 59"),
-    "a long body": (with_member(npy("|u1", "(5, 4, 3)", bytes(61))), "must hold 60 bytes after its header, got more"),
-    "a claim": (with_member(npy("|u1", "(60000, 28, 28)", b"")), "must hold 47040000 bytes after its header, got 0"),
-    "a boundless claim": (with_member(npy("|u1", "(999999999, 999999999, 9)", b"")), "must hold at most"),
-    "a negative size": (with_member(npy("|u1", "(-5, -4, 3)", bytes(60))), "must not be empty, got the shape"),
-    "no header": (with_member(b"\x93NUMPY\x01\x00\xff\xff"), "must be a readable npz file, got ValueError"),
-    "an endless header": (with_member(npy("|u1", "(5, 4, 3)" + " " * 10000, bytes(60))), "got ValueError: Header info"),
-    "an odd compression": (packed_by(zipfile.ZIP_LZMA), "must be stored or deflated, got compression method 14"),
-    "an unknown version": (with_member(npy("|u1", "(5, 4, 3)", bytes(60), b"\x09\x09")), "got KeyError"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_NPZ)
-def test_a_bad_npz_file_is_one_sentence(tmp_path, case):
-    content, sentence = BAD_NPZ[case]
-    path = tmp_path / "mnist.npz"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=sentence) as caught:
-        read_keras(path)
-    assert str(caught.value).startswith(str(path))
-    assert str(caught.value).endswith(".")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("dtype", ["i4", "f2", "c8", "O"])
-def test_parameters_are_float32_or_float64(tmp_path, dtype):
-    (tmp_path / "net.npz").write_bytes(npz({"b": np.ones(3, dtype)}))
-    with pytest.raises(DataError, match=rf"\[b\] must be float32 or float64, got {np.dtype(dtype)}\.$"):
-        read_npz(tmp_path / "net.npz", {"b": 1}, floats=True)
-
-
-def test_rows_of_pixels_are_bytes_too(tmp_path):
-    (tmp_path / "digits.npz").write_bytes(npz({"pixels": X[0].astype("<i8")}))
-    with pytest.raises(DataError, match=r"\[pixels\] must be uint8, got int64\.$"):
-        read_npz(tmp_path / "digits.npz", {"pixels": 2})
-
-
-def test_a_zip_that_lies_about_a_size_is_refused(tmp_path):
-    sound = with_member(npy("|u1", "(5, 4, 3)", bytes(60) + bytes(20 << 20)))
-    size = struct.pack("<I", len(npy("|u1", "(5, 4, 3)", bytes(60) + bytes(20 << 20))))
-    (tmp_path / "mnist.npz").write_bytes(
-        sound.replace(size, struct.pack("<I", len(npy("|u1", "(5, 4, 3)", bytes(60)))))
-    )
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError, match="BadZipFile: Bad CRC-32"):
-            read_keras(tmp_path / "mnist.npz")
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
