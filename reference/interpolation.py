@@ -1,4 +1,4 @@
-"""From the differences at Chebyshev nodes to the gradient: what `collocated` does beyond reference/loss_difference.py."""
+"""From the differences at Chebyshev nodes to the gradient: what `collocated` adds to reference/loss_difference.py."""
 
 from collections.abc import Sequence
 from functools import cache
