@@ -35,7 +35,8 @@ theta^n tanh(S/2) / n! + theta^(n+1) / (n+2)!, and the second, |g'| being at mos
 powers of exp(theta), no more than six of them together. The lesser of the two bounds is at most u for the n that is
 taken. No net changes its loss faster than by V dz, so that |D| <= V tanh(S/2), and the argument of arctanh is at most
 half of that; in the output layer |D| <= 2 h. Cutting artanh(w) after n terms leaves, relative to w, at most
-w^(2n) / ((2n + 1) (1 - w^2)).
+w^(2n) / ((2n + 1) (1 - w^2)). Where one term of either is enough, the denominator of that argument may be 1 as well: it
+is off by at most 2 theta tanh(S/2) + theta^2, in the output layer by 2 h^2.
 
 **float32 where it can't show.** In float64 the second and later coefficients are so small that their products with the
 inputs may be taken in float32. As |c_2| <= S^3 / 24 max|D^(3)|, and D^(3)(s) is at most 2 G exp(S + 2 theta)
@@ -86,6 +87,8 @@ class Plan(NamedTuple):
         The terms of the logarithm, written as arctanh; 0 where no number of terms up to MAX_TERMS is enough.
     mixed, output_mixed : bool
         Whether float32 serves for the second and later coefficients.
+    linear, output_linear : bool
+        Whether D is to rounding what the logits' moves are, each times the slope of the loss.
     """
 
     hidden_nodes: int
@@ -98,6 +101,8 @@ class Plan(NamedTuple):
     output_arctanh_terms: int = 0
     mixed: bool = False
     output_mixed: bool = False
+    linear: bool = False
+    output_linear: bool = False
 
     @property
     def collocates(self) -> bool:
@@ -107,11 +112,12 @@ class Plan(NamedTuple):
     def covers(self, other: "Plan") -> bool:
         """Whether this plan is exact to rounding wherever `other` is: 0 stands for a way that has no limit."""
         counts = ((getattr(self, name), getattr(other, name)) for name in _COUNTS)
-        return all(own == 0 or own >= its > 0 for own, its in counts) and self.mixed <= other.mixed
+        enough = all(own == 0 or own >= its > 0 for own, its in counts)
+        return enough and self.mixed <= other.mixed and self.linear <= other.linear
 
 
 _COUNTS = ("hidden_nodes", "output_nodes", "terms", "arctanh_terms")
-"""What depends on W2, as `mixed` does."""
+"""What depends on W2, as `mixed` and `linear` do."""
 
 
 def largest_shift(h: float, max_abs_x: float) -> float:
@@ -213,17 +219,22 @@ def _plan(h: float, shift: float, spread: float, unit: float) -> Plan:
     width = np.cos(radii / 2) ** 2
     hidden_growth = np.exp(radii) / width * _softmax_growth(radii * spread / (4 * width))
     theta = math.tanh(shift / 4) * spread
+    terms = _terms_needed(lambda n: _cut_of_sums(theta, shift, n), unit) if shift <= 1 else 0
+    arctanh_terms = _terms_needed(lambda n: _cut_of_arctanh(math.tanh(shift / 2) * spread / 2, n), unit)
+    output_arctanh_terms = _terms_needed(lambda n: _cut_of_arctanh(h, n), unit)
     return Plan(
         hidden_nodes=_nodes_needed(shift, radii, hidden_growth, 4 * unit),
         output_nodes=_nodes_needed(h, radii, _softmax_growth(radii), 4 * unit),
-        terms=_terms_needed(lambda n: _cut_of_sums(theta, shift, n), unit) if shift <= 1 else 0,
+        terms=terms,
         shift_terms=_terms_needed(lambda n: _cut_of_expm1(shift, n), unit),
         small_shifts=shift <= 1,
         output_shift_terms=_terms_needed(lambda n: _cut_of_expm1(h, n), unit),
-        arctanh_terms=_terms_needed(lambda n: _cut_of_arctanh(math.tanh(shift / 2) * spread / 2, n), unit),
-        output_arctanh_terms=_terms_needed(lambda n: _cut_of_arctanh(h, n), unit),
+        arctanh_terms=arctanh_terms,
+        output_arctanh_terms=output_arctanh_terms,
         mixed=_second_coefficient(shift, theta, 1 + 1.5 * spread + 0.28 * spread**2) * _FLOAT32 <= 4 * unit < _FLOAT32,
         output_mixed=_second_coefficient(h, h / 2, 4.5) * _FLOAT32 <= 4 * unit < _FLOAT32,
+        linear=terms == arctanh_terms == 1 and theta * (2 * math.tanh(shift / 2) + theta) <= unit,
+        output_linear=output_arctanh_terms == 1 and 2 * h**2 <= unit,
     )
 
 

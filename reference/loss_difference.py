@@ -158,6 +158,8 @@ def hidden_difference(base: Base, shift: Shift, scale: float, plan: Plan) -> np.
     moves = unit_moves(base, shift, scale, plan)
     if not plan.terms:
         return difference_by_exponentials(base, moves[0], moves[1], scale)
+    if plan.linear:
+        return base.q / 2 * base.power_sums[0] * (moves[0] - moves[1])
     above, below = polynomial(base.power_sums, moves)
     mean = above + below
     mean *= (1 + base.r) / 2
@@ -228,11 +230,12 @@ def output_difference(base: Base, shift: Shift, h: float, plan: Plan) -> np.ndar
     """Compute D / (2 h) for the shift of each logit; `shift` broadcasts against (B, O), and so does the result."""
     e, f = shift.e
     ratio = (e - f) * (base.q / 2) * base.abs_delta
-    denominator = base.r * (h * e) * (h * f) * base.abs_delta
-    denominator += h * (e + f) * ((1 + base.r) / 2)
-    denominator *= base.abs_delta
-    denominator += 1
-    ratio /= denominator
+    if not plan.output_linear:
+        denominator = base.r * (h * e) * (h * f) * base.abs_delta
+        denominator += h * (e + f) * ((1 + base.r) / 2)
+        denominator *= base.abs_delta
+        denominator += 1
+        ratio /= denominator
     differences = scaled_arctanh(ratio, h, plan.output_arctanh_terms)
     differences[..., np.arange(len(base.labels)), base.labels] *= -1
     return differences

@@ -132,6 +132,8 @@ def hidden_difference(base: Base, shift: Shift, scale: Array, plan: Plan) -> Arr
     moves = unit_moves(base, shift, scale, plan)
     if not plan.terms:
         return difference_by_exponentials(base, moves[0], moves[1], scale)
+    if plan.linear:
+        return base.q / 2 * base.power_sums[0] * (moves[0] - moves[1])
     above, below = polynomial(base.power_sums, moves)
     mean = (1 + base.r) / 2 * (above + below) + scale * base.r * above * below
     return scaled_arctanh(base.q / 2 * (above - below) / (1 + scale * mean), scale, plan.arctanh_terms)
@@ -183,8 +185,10 @@ def scaled_exponential_sum(exponents: Array) -> tuple[Array, Array]:
 def output_difference(base: Base, shift: Shift, h: Array, plan: Plan) -> Array:
     """Compute D / (2 h) for the shift of each logit; `shift` broadcasts against (B, O), and so does the result."""
     e, f = shift.e
-    denominator = base.r * (h * e) * (h * f) * base.abs_delta + h * (e + f) * ((1 + base.r) / 2)
-    ratio = (e - f) * (base.q / 2) * base.abs_delta / (1 + denominator * base.abs_delta)
+    ratio = (e - f) * (base.q / 2) * base.abs_delta
+    if not plan.output_linear:
+        denominator = base.r * (h * e) * (h * f) * base.abs_delta + h * (e + f) * ((1 + base.r) / 2)
+        ratio = ratio / (1 + denominator * base.abs_delta)
     right = base.labels[:, None] == jnp.arange(base.abs_delta.shape[1])
     differences = scaled_arctanh(ratio, h, plan.output_arctanh_terms)
     return jnp.where(right, -differences, differences)
