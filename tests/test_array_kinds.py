@@ -1,4 +1,4 @@
-"""Arrays of a kind that one backend alone has: refused where they could be misread, taken as they lie in memory."""
+"""Arrays of a kind that only one backend has: refused where they could be misread, taken as they lie in memory."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import ports
-from comparison.agreement.comparison import Problem, Subject, check_forward, check_gradient
-from reference.defaults import STRATEGIES
+from comparison.agreement.bounds import Problem
+from comparison.agreement.comparison import Subject, check_forward, check_gradient
 from problems import subjects
+from reference.defaults import DTYPES, STRATEGIES
 from reference.two_layer_net import Params
-from reference.defaults import DTYPES
-from test_bad_input import FUNCTIONS, Call, arranged, bits, good_call, on_backend
+from test_bad_input import FUNCTIONS, Call, good_call, on_backend, prepare, snapshot
 
 # --- what only one backend has
 
@@ -63,12 +63,12 @@ def test_an_array_of_another_kind_is_refused(
     pytest.importorskip(backend, reason=f"{backend} not run: it is not installed")
     subject = Subject(backend, ports.load(backend), "float64", "cpu")
     call = on_backend(subject, good_call())
-    called, arguments, options = arranged(subject, call._replace(x=change(call.x)), function)
-    before = bits(subject, call)
+    called, arguments, options = prepare(subject, call._replace(x=change(call.x)), function)
+    before = snapshot(subject, call)
     with pytest.raises(ValueError, match=r"^`x` must .*\.$") as caught:
         called(*arguments, **options)
     assert sentence in str(caught.value)
-    assert bits(subject, call) == before
+    assert snapshot(subject, call) == before
 
 
 def test_jax_refuses_arrays_of_two_devices() -> None:
@@ -90,7 +90,7 @@ for function in bad.FUNCTIONS:
     assert set(lines) == {"`x` must be on the device of W1 (cpu:0), got cpu:1."}
 
 
-# --- what is unusual, and right
+# --- unusual arrays that are right
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
@@ -108,12 +108,19 @@ UNUSUAL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def arrays_in(result: Any) -> list[Any]:
+    return [array for part in result for array in arrays_in(part)] if isinstance(result, tuple) else [result]
+
+
 def everything(subject: Subject, call: Call) -> list[np.ndarray]:
+    """Call each function of a port; return all that they return."""
     results = []
     for function in FUNCTIONS:
-        called, arguments, options = arranged(subject, call, function)
-        found = called(*arguments, **options)
-        parts = (*found[0], found[1]) if function == "train_steps" else found if isinstance(found, Params) else [found]
+        called, arguments, options = prepare(subject, call, function)
+        result = called(*arguments, **options)
+        parts = (
+            (*result[0], result[1]) if function == "train_steps" else result if isinstance(result, Params) else [result]
+        )
         results += [subject.port.to_numpy(part).astype(np.float64) for part in parts]
     return results
 
@@ -132,18 +139,22 @@ TENSORS: dict[str, Callable[[Any], Any]] = {
     "in Fortran's order": lambda a: a.T.contiguous().T,
     "every other": lambda a: a.repeat_interleave(2, 0)[::2],
 }
-LAYOUTS = [("numpy", kind) for kind in UNUSUAL] + [("torch", kind) for kind in TENSORS]
+LAYOUTS = [
+    pytest.param(backend, change, id=f"{backend}: {kind}")
+    for backend, changes in {"numpy": UNUSUAL, "torch": TENSORS}.items()
+    for kind, change in changes.items()
+]
 
 
 @pytest.mark.filterwarnings("ignore:The use of `x.T` on tensors:UserWarning")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("backend", "kind"), LAYOUTS, ids=": ".join)
-def test_arrays_may_lie_in_memory_as_they_like(backend: str, kind: str, dtype: str) -> None:
+@pytest.mark.parametrize(("backend", "change"), LAYOUTS)
+def test_arrays_may_lie_in_memory_as_they_like(backend: str, change: Callable[[Any], Any], dtype: str) -> None:
     pytest.importorskip(backend, reason=f"{backend} not run: it is not installed")
-    port, change = ports.load(backend), (UNUSUAL if backend == "numpy" else TENSORS)[kind]
-    laid_out = SimpleNamespace(**vars(port))
-    laid_out.from_numpy = lambda *array, **options: change(port.from_numpy(*array, **options))
-    subject, problem = Subject(backend, laid_out, dtype, "cpu"), Problem(*good_call()[:3])
+    port = ports.load(backend)
+    port_with_change = SimpleNamespace(**vars(port))
+    port_with_change.from_numpy = lambda *array, **options: change(port.from_numpy(*array, **options))
+    subject, problem = Subject(backend, port_with_change, dtype, "cpu"), Problem(*good_call()[:3])
     for row in check_forward(subject, problem):
         assert row.agrees, row
     for strategy in (*STRATEGIES, None):

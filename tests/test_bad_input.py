@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from comparison.agreement.comparison import Subject
-from reference.defaults import STRATEGIES
 from problems import subjects
+from reference.defaults import STRATEGIES
 from reference.two_layer_net import Params
 
 BATCHES = np.array([[0, 1], [2, 3]])
@@ -147,21 +147,21 @@ LABELS = {  # of each function but predict
     "labels are a large word": (with_array("t", lambda t: "7" * 10_000), "`t` must have shape (7,) or (7, 2), got ()"),
 }
 
-STEPS = {  # of each difference
+BAD_H = {  # of each difference
     f"h is {h!r}": (with_option(h=h), f"`h` must be ... got {h!r}")
     for h in (0, 0.0, -1e-5, 1.0000001, 1e-21, float("inf"), float("nan"), True, "1e-4", None, 1e-4j, [1e-4])
 }
-STEPS["h is an array"] = (
+BAD_H["h is an array"] = (
     with_option(h=np.full((3, 3), 1e-4)),
     "`h` must be from 1e-20 to 1, got array([[0.0001, 0.0001",
 )
-STEPS["h is a NumPy NaN"] = (with_option(h=np.float32("nan")), "`h` must be from 1e-20 to 1, got np.float32(nan)")
+BAD_H["h is a NumPy NaN"] = (with_option(h=np.float32("nan")), "`h` must be from 1e-20 to 1, got np.float32(nan)")
 MEMORY = {
     f"memory is {memory!r}": (with_option(memory=memory), f"`memory` must be ... got {memory!r}")
     for memory in (0, -1, float("nan"), float("inf"), "1 MB", None, True, [1], 1j)
 }
 OWN_CHANGES = [change for change, _ in OWN.values()]
-SMALL_STEPS = {  # of the differences that move a parameter
+SMALL_H = {  # of the differences that move a parameter
     "p + h is p": (with_option(h=1e-17), "so that p + h is not p, got 1e-17"),
     "the largest p + h is p": (
         lambda call: with_option(h=1e-4)(with_entry("W2", 1e13)(call)),
@@ -213,17 +213,16 @@ TRAINING = {
         f"the learning rate is {rate!r}": (with_option(learning_rate=rate), f"`learning_rate` must be ... got {rate!r}")
         for rate in (float("nan"), float("inf"), True, "0.1", None, 0.1j, [0.1])
     },
-    "the gradient is a name": (with_option(gradient="loop"), "or one of its `GRADIENTS`, got 'loop'"),
-    "the gradient is another's": (with_option(gradient=max), f"or one of its `GRADIENTS`, got {max!r}"),
-    "the gradient is another port's": (
-        with_option(gradient=lambda *net, h, memory: net[0]),
-        "`GRADIENTS`, got <function",
-    ),
-    "the gradient is none": (with_option(gradient=None), "or one of its `GRADIENTS`, got None"),
-    "the gradient is an array": (
-        with_option(gradient=np.zeros((2, 2))),
-        "`GRADIENTS`, got array([[0., 0.], [0., 0.]])",
-    ),
+    **{
+        f"the strategy is {strategy!r}": (
+            with_option(strategy=strategy),
+            f"{', '.join(STRATEGIES)}, closed form, got {strategy!r}.",
+        )
+        for strategy in ("fast", "Loop", "", "gradient", "closed_form", None, 0, True, ["loop"], {}, max)
+    },
+    "the strategy is a function": (with_option(strategy=lambda *net, **options: net), "closed form, got <function"),
+    "the strategy is an array": (with_option(strategy=np.zeros((2, 2))), "got array([[0., 0.], [0., 0.]])."),
+    "the strategy is a large word": (with_option(strategy="7" * 10_000), "closed form, got '7777"),
 }
 
 FUNCTIONS = ("predict", "loss", "accuracy", "gradient", *STRATEGIES, "train_steps")
@@ -237,8 +236,8 @@ def cases() -> list[Any]:
         (NETS, FUNCTIONS),
         (OWN, FUNCTIONS),
         (LABELS, ("loss", "accuracy", "gradient", *differences, "train_steps")),
-        (STEPS | MEMORY, (*differences, "train_steps")),
-        (SMALL_STEPS | ENTRIES, moving),
+        (BAD_H | MEMORY, (*differences, "train_steps")),
+        (SMALL_H | ENTRIES, moving),
         (TRAINING, ("train_steps",)),
     ]
     return [
@@ -257,41 +256,41 @@ def on_backend(subject: Subject, call: Call) -> Call:
     return call._replace(params=Params(*params), x=x)
 
 
-def arranged(subject: Subject, call: Call, function: str) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
-    """Return the function and its arguments."""
+def prepare(subject: Subject, call: Call, function: str) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
+    """Return the function of that name, its arguments and its options."""
     port, arguments = subject.port, [call.params, call.x] + ([] if function == "predict" else [call.t])
     if function in STRATEGIES:
         return port.GRADIENTS[function], arguments, call.options
     if function == "train_steps":
-        options = {"batches": BATCHES, "gradient": port.GRADIENTS["collocated"], "learning_rate": 0.1} | call.options
+        options = {"batches": BATCHES, "strategy": "collocated", "learning_rate": 0.1} | call.options
         return port.train_steps, arguments, options
     return getattr(port, function), arguments, {}
 
 
-def bits(subject: Subject, call: Call) -> list[Any]:
-    """Return all that a call is given, as it was before the call."""
+def snapshot(subject: Subject, call: Call) -> list[Any]:
+    """Copy all arguments of a call."""
     own = type(subject.port.from_numpy(np.zeros(1), dtype=subject.dtype, device=subject.device))
 
-    def kept(value: Any) -> Any:
+    def copied(value: Any) -> Any:
         if isinstance(value, (own, np.ndarray)):
             array = value if isinstance(value, np.ndarray) else subject.port.to_numpy(value)
             return array.dtype, array.shape, array.tobytes()
         if isinstance(value, dict):
-            return {key: kept(each) for key, each in value.items()}
-        return [kept(each) for each in value] if isinstance(value, (tuple, list)) else repr(value)
+            return {key: copied(item) for key, item in value.items()}
+        return [copied(item) for item in value] if isinstance(value, (tuple, list)) else repr(value)
 
-    return [kept(value) for value in (*call, BATCHES)]
+    return [copied(value) for value in (*call, BATCHES)]
 
 
 def refusal(subject: Subject, call: Call, function: str) -> str:
-    """Return the sentence that a bad call is refused with; nothing that it was given has changed."""
-    before = bits(subject, call)
-    called, arguments, options = arranged(subject, call, function)
+    """Return the message of the ValueError of a bad call; none of its arguments has changed."""
+    before = snapshot(subject, call)
+    called, arguments, options = prepare(subject, call, function)
     with pytest.raises(ValueError, match=r"^`.*\.$") as caught:
         called(*arguments, **options)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
-    assert bits(subject, call) == before
+    assert snapshot(subject, call) == before
     return str(caught.value)
 
 
@@ -307,11 +306,11 @@ def test_a_bad_call_is_one_sentence(
 
 
 @pytest.mark.parametrize("strategy", ["loop", "batched"])
-@pytest.mark.parametrize("bad", SMALL_STEPS)
+@pytest.mark.parametrize("bad", SMALL_H)
 @subjects("float64")
 def test_training_by_differences_that_move_no_parameter_is_refused(subject: Subject, bad: str, strategy: str) -> None:
-    change, sentence = SMALL_STEPS[bad]
-    call = with_option(gradient=subject.port.GRADIENTS[strategy])(on_backend(subject, change(good_call())))
+    change, sentence = SMALL_H[bad]
+    call = with_option(strategy=strategy)(on_backend(subject, change(good_call())))
     assert sentence in refusal(subject, call, "train_steps")
 
 
@@ -324,15 +323,15 @@ def test_a_learning_rate_that_the_dtype_does_not_hold_is_refused(subject: Subjec
 @pytest.mark.parametrize("strategy", ["structured", "collocated"])
 @subjects("float64")
 def test_training_by_differences_that_move_none_may_take_a_smaller_step(subject: Subject, strategy: str) -> None:
-    call = on_backend(subject, with_option(h=1e-17, gradient=subject.port.GRADIENTS[strategy])(good_call()))
-    train_steps, arguments, options = arranged(subject, call, "train_steps")
+    call = on_backend(subject, with_option(h=1e-17, strategy=strategy)(good_call()))
+    train_steps, arguments, options = prepare(subject, call, "train_steps")
     assert np.isfinite(subject.port.to_numpy(train_steps(*arguments, **options)[1])).all()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @subjects()
 def test_the_good_call_is_taken(subject: Subject, function: str) -> None:
-    call, arguments, options = arranged(subject, on_backend(subject, good_call()), function)
+    call, arguments, options = prepare(subject, on_backend(subject, good_call()), function)
     call(*arguments, **options)
 
 

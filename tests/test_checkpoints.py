@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reference import checkpoints, datasets
-from reference.checkpoints import MAGIC, Checkpoint, CheckpointError, load, save, sweep, write_whole
+from reference.checkpoints import MAGIC, Checkpoint, CheckpointError, load, save
+from reference.files import ExclusiveFile, remove_stale, write_atomically
 from reference.idx import DataError
 from reference.params import load_params, save_params
 from reference.training import Progress, begin
@@ -32,9 +33,14 @@ def a_checkpoint(dtype: str = "float32") -> Checkpoint:
     return Checkpoint(now, {"backend": "numpy", "rate": 0.1, "seed": 0}, {"numpy": "2.1", "threads": None})
 
 
+def save_at(path: Path, checkpoint: Checkpoint) -> None:
+    with ExclusiveFile(path) as file:
+        save(file, checkpoint)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    save(tmp_path / "run.ckpt", a_checkpoint())
+    save_at(tmp_path / "run.ckpt", a_checkpoint())
     return tmp_path / "run.ckpt"
 
 
@@ -72,7 +78,7 @@ A_HEADER |= {"generator": dict(np.random.PCG64(0).state), "settings": {}, "envir
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_is_saved_is_loaded(tmp_path: Path, dtype: str) -> None:
     expected = a_checkpoint(dtype)
-    save(tmp_path / "run.ckpt", expected)
+    save_at(tmp_path / "run.ckpt", expected)
     got = load(tmp_path / "run.ckpt")
     assert (got.settings, got.environment) == (expected.settings, expected.environment)
     assert got.progress.iteration == 7
@@ -86,7 +92,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, dtype: str) -> None:
 
 
 def test_a_run_of_the_least_net_that_has_not_begun_is_loaded(tmp_path: Path) -> None:
-    save(tmp_path / "run.ckpt", Checkpoint(begin(init(1, 1, 1, seed=0), seed=1), {}, {}))
+    save_at(tmp_path / "run.ckpt", Checkpoint(begin(init(1, 1, 1, seed=0), seed=1), {}, {}))
     got = load(tmp_path / "run.ckpt").progress
     assert (got.iteration, got.losses.shape, got.accuracies.shape) == (0, (0,), (0, 3))
 
@@ -94,14 +100,14 @@ def test_a_run_of_the_least_net_that_has_not_begun_is_loaded(tmp_path: Path) -> 
 def test_numbers_are_little_endian_in_a_file(saved: Path) -> None:
     before, expected = saved.read_bytes(), a_checkpoint()
     numbers = {name: getattr(expected.progress, name).astype(">f8") for name in ("losses", "accuracies")}
-    save(saved, expected._replace(progress=expected.progress._replace(**numbers)))
+    save_at(saved, expected._replace(progress=expected.progress._replace(**numbers)))
     assert saved.read_bytes() == before
 
 
 def test_what_could_not_be_read_again_is_not_written(saved: Path) -> None:
     before = saved.read_bytes()
     with pytest.raises(ValueError, match="not JSON compliant"):
-        save(saved, a_checkpoint()._replace(settings={"rate": math.nan}))
+        save_at(saved, a_checkpoint()._replace(settings={"rate": math.nan}))
     assert saved.read_bytes() == before
 
 
@@ -153,13 +159,13 @@ def test_each_field_is_checked_even_if_the_hash_is_right(saved: Path, field: str
         ("settings", {"rate": math.nan}, "must have a header in JSON, got ValueError."),
     ],
 )
-def test_what_is_wrong_with_a_field_is_said(saved: Path, field: str, value: Any, sentence: str) -> None:
+def test_the_message_says_what_is_wrong_with_a_field(saved: Path, field: str, value: Any, sentence: str) -> None:
     header, numbers = parts(saved)
     forge(saved, {**header, field: value}, numbers)
     assert refusal(saved) == f"{saved} {sentence}"
 
 
-def test_the_bytes_that_a_header_claims_are_told(saved: Path) -> None:
+def test_the_bytes_that_a_header_claims_are_in_the_message(saved: Path) -> None:
     header, numbers = parts(saved)
     forge(saved, {**header, "iteration": 8}, numbers)
     size = saved.stat().st_size
@@ -233,7 +239,7 @@ def test_hostile_bytes_are_refused(saved: Path, tail: bytes, whole: bool, change
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "sentence"),
+    ("settings", "wanted", "sentence"),
     [
         ({"hidden": 50}, {"hidden": 10}, "run must be of a run with `hidden` 10, got one with 50."),
         ({"rate": 1}, {"rate": 1.0}, "run must be of a run with `rate` 1.0, got one with 1."),
@@ -241,10 +247,10 @@ def test_hostile_bytes_are_refused(saved: Path, tail: bytes, whole: bool, change
         ({"seed": 0}, {}, "run must be of a run with `seed` None, got one with 0."),
     ],
 )
-def test_another_run_is_refused(found: dict[str, Any], wanted: dict[str, Any], sentence: str) -> None:
+def test_another_run_is_refused(settings: dict[str, Any], wanted: dict[str, Any], sentence: str) -> None:
     checkpoints.check_same("run", wanted, wanted)
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.check_same("run", found, wanted)
+        checkpoints.check_same("run", settings, wanted)
     assert str(caught.value) == sentence
 
 
@@ -261,36 +267,51 @@ def test_data_sets_that_differ_in_anything_have_other_hashes() -> None:
     moved[-1, -1] = np.nextafter(moved[-1, -1], np.float32(2))
     others = [data._replace(x_test=moved), data._replace(t_train=data.t_train[::-1])]
     others += [data._replace(x_train=data.x_train.reshape(-1, 32)), data._replace(x_train=data.x_train.view(np.int32))]
-    hashes = {checkpoints.data_hash(each) for each in (data, data, *others)}
+    hashes = {checkpoints.data_hash(arrays) for arrays in (data, data, *others)}
     assert len(hashes) == 5
 
 
 # --- writing
 
 
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    with ExclusiveFile(tmp_path / "run") as file:
+        for checkpoint in (a_checkpoint("float64"), a_checkpoint("float32")):
+            save(file, checkpoint)
+            assert load(tmp_path / "run").progress.params.W1.dtype == checkpoint.progress.params.W1.dtype
+    assert os.listdir(tmp_path) == ["run"]
+
+
 @pytest.mark.parametrize(("umask", "mode"), [(0o027, 0o640), (0o002, 0o664)])
-def test_a_file_is_replaced_as_a_whole_and_keeps_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
-    path = tmp_path / "run"
+def test_a_new_file_follows_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
-        write_whole(path, [b"one"])
-        write_whole(path, [b"t", b"wo"])
+        save_at(tmp_path / "run", a_checkpoint())
+        save_at(tmp_path / "run", a_checkpoint())
     finally:
         os.umask(before)
-    assert path.read_bytes() == b"two"
-    assert stat.S_IMODE(path.stat().st_mode) == mode
-    assert os.listdir(tmp_path) == ["run"]
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == mode
 
 
 def test_a_link_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "inner" / "run")
-    write_whole(tmp_path / "run", [b"one"])
+    save_at(tmp_path / "run", a_checkpoint())
     assert (tmp_path / "run").is_symlink()
-    assert (tmp_path / "inner" / "run").read_bytes() == b"one"
+    load(tmp_path / "inner" / "run")
 
 
-@pytest.mark.parametrize("broken", ["fsync", "replace", "chmod"])
+def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", fail)
+    save_at(tmp_path / "run", a_checkpoint())
+    assert os.listdir(tmp_path) == ["run"]
+    load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace", "fchmod"])
 def test_whatever_fails_leaves_the_file_that_was_there(
     saved: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -301,27 +322,31 @@ def test_whatever_fails_leaves_the_file_that_was_there(
 
     monkeypatch.setattr(os, broken, fail)
     with pytest.raises(OSError, match="No space left") as caught:
-        save(saved, a_checkpoint("float64"))
+        save_at(saved, a_checkpoint("float64"))
     assert caught.value.filename == str(saved)
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]
 
 
-def test_a_file_that_is_gone_already_need_not_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(temporary: str, _: Path) -> None:
+def test_a_temporary_that_is_gone_already_need_not_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(temporary: Path, _: Path) -> None:
         os.unlink(temporary)
         raise OSError(5, "Input/output error", temporary)
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="Input/output error") as caught:
-        write_whole(tmp_path / "run", [b"one"])
+        write_atomically(tmp_path / "run", [b"one"])
     assert caught.value.filename == str(tmp_path / "run")
+    assert os.listdir(tmp_path) == []
 
 
-def test_the_order_that_a_crash_of_the_machine_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("write", [lambda path: save_at(path, a_checkpoint()), lambda path: write_atomically(path, [])])
+def test_the_order_survives_a_crash_of_the_machine(
+    saved: Path, write: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
-    def noted(name: str) -> Callable[..., Any]:
+    def recorded(name: str) -> Callable[..., Any]:
         function = getattr(os, name)
 
         def call(*args: Any) -> Any:
@@ -331,26 +356,21 @@ def test_the_order_that_a_crash_of_the_machine_asks_for(tmp_path: Path, monkeypa
         return call
 
     for name in ("fsync", "replace"):
-        monkeypatch.setattr(os, name, noted(name))
-    write_whole(tmp_path / "run", [b"one"])
+        monkeypatch.setattr(os, name, recorded(name))
+    write(saved)
     assert calls == [("fsync", False), ("replace", None), ("fsync", True)]
 
 
-def test_what_killed_writers_leave_behind_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    kept = {"run", ".run.tmp", ".run.other.file.tmp", ".run2.abcdefgh.tmp", "run.abcdefgh.tmp", ".run.abcdefgh.txt"}
-    for name in (*kept, ".run.abcdefgh.tmp", ".run.12345678.tmp"):
+def test_only_the_files_that_killed_writers_left_behind_are_removed(tmp_path: Path) -> None:
+    others = {"run", ".fdnet-1.txt", "fdnet-1.tmp", ".fdnet.tmp", ".other-1.tmp", ".fdnet-1.tmp.gz"}
+    for name in (*others, ".fdnet-1.tmp", ".fdnet-0123456789abcdef.tmp"):
         (tmp_path / name).write_bytes(b"x")
-    sweep(tmp_path / "run")
-    assert {*os.listdir(tmp_path)} == kept
+    remove_stale(tmp_path)
+    assert {*os.listdir(tmp_path)} == others
 
 
-def test_what_a_killed_writer_leaves_behind_is_swept_by_two_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as killed:
-        killed.setattr(os, "replace", lambda *_: None)
-        write_whole(tmp_path / "run", [b"one"])
-    assert len(os.listdir(tmp_path)) == 1
+def test_two_processes_may_remove_the_same_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".fdnet-1.tmp").write_bytes(b"x")
     unlink = os.unlink
 
     def after_the_other(name: str) -> None:
@@ -358,17 +378,16 @@ def test_what_a_killed_writer_leaves_behind_is_swept_by_two_at_once(
         unlink(name)
 
     monkeypatch.setattr(os, "unlink", after_the_other)
-    sweep(tmp_path / "run")
+    remove_stale(tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 FULL = """
 import resource, sys
 sys.path[:0] = [{root!r}, {tests!r}]
-from test_checkpoints import a_checkpoint
-from reference.checkpoints import save
+from test_checkpoints import a_checkpoint, save_at
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-save(sys.argv[1], a_checkpoint("float64"))
+save_at(sys.argv[1], a_checkpoint("float64"))
 """
 
 

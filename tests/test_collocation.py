@@ -1,5 +1,6 @@
 """The plan is derived, so the derivation is put to the test: on random nets, in 80 digits."""
 
+import linecache
 import math
 
 import mpmath as mp
@@ -10,15 +11,28 @@ from hypothesis import strategies as st
 
 import oracle
 from oracle import Logit, Unit
-from reference.collocation import MAX_NODES, MAX_TERMS, Plan, chebyshev_transform, plan, positive_nodes, reach
-from reference.numerical_gradient import collocated, structured
+from reference.chapter import TwoLayerNet
+from reference.collocation import (
+    MAX_NODES,
+    MAX_TERMS,
+    Plan,
+    chebyshev_transform,
+    largest_shift,
+    make_plan,
+    positive_nodes,
+    run_within_plan,
+    slices,
+    warn_of_structured,
+)
+from reference.descent import train_steps
+from reference.numerical_gradient import GRADIENTS, collocated, structured
 from reference.two_layer_net import init
 from reference.validation import unit_roundoff
 
 DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
 SPREADS = (1.0, 4.0, 32.0)  # powers of sqrt(2), which the plan does not round up
 SEEDS = st.integers(0, 2**32 - 1)
-SIZES = st.floats(1e-9, 1.0)
+SHIFTS = st.floats(1e-9, 1.0)
 
 
 def slope(unit):
@@ -66,7 +80,7 @@ def limit(count, dtype, spread):
     low, high = 1e-12, 1.0
     while high / low > 1.001:
         middle = math.sqrt(low * high)
-        enough = 0 < plan(middle, 1.0, spread / 2, dtype).hidden_nodes <= count
+        enough = 0 < make_plan(middle, 1.0, spread / 2, dtype).hidden_nodes <= count
         low, high = (middle, high) if enough else (low, middle)
     return low
 
@@ -99,23 +113,23 @@ def test_the_interpolation_error_stays_within_the_derived_bound(seed, spread, co
 @DTYPES
 @given(seed=SEEDS, spread=st.sampled_from(SPREADS), shift=st.floats(-9, 0).map(lambda power: 10.0**power))
 def test_the_planned_nodes_leave_less_than_4_roundings(dtype, seed, spread, shift):
-    needs = plan(shift, 1.0, spread / 2, dtype)
+    plan = make_plan(shift, 1.0, spread / 2, dtype)
     with mp.workdps(80):
-        if needs.hidden_nodes:
+        if plan.hidden_nodes:
             for unit in units(seed, spread, 2):
-                assert interpolation_error(unit, mp.mpf(shift), needs.hidden_nodes) <= 4 * unit_roundoff(dtype)
-        if needs.output_nodes:
+                assert interpolation_error(unit, mp.mpf(shift), plan.hidden_nodes) <= 4 * unit_roundoff(dtype)
+        if plan.output_nodes:
             for unit in units(seed, spread, 2):
                 logit = Logit(**vars(unit), moved=seed % len(unit.a2))
-                assert interpolation_error(logit, mp.mpf(shift), needs.output_nodes) <= 4 * unit_roundoff(dtype)
+                assert interpolation_error(logit, mp.mpf(shift), plan.output_nodes) <= 4 * unit_roundoff(dtype)
 
 
 @DTYPES
 @pytest.mark.parametrize("spread", SPREADS)
 def test_the_plan_takes_the_least_nodes_of_which_the_bound_is_below_4_roundings(dtype, spread):
     for shift in np.geomspace(1e-9, 1, 300):
-        needs = plan(shift, 1.0, spread / 2, dtype)
-        for layer, count in ((1, needs.hidden_nodes), (0, needs.output_nodes)):
+        plan = make_plan(shift, 1.0, spread / 2, dtype)
+        for layer, count in ((1, plan.hidden_nodes), (0, plan.output_nodes)):
             if count:
                 assert derived_bound(shift, spread, count, layer) <= 1.001 * 4 * unit_roundoff(dtype)
             fewer = (count or MAX_NODES + 1) - 1
@@ -158,15 +172,15 @@ def test_the_plan_falls_no_more_than_8_times_short_of_the_possible(dtype, spread
 
 
 @DTYPES
-@given(shift=SIZES, spread=st.sampled_from((1.0, 8.0, 64.0)))
+@given(shift=SHIFTS, spread=st.sampled_from((1.0, 8.0, 64.0)))
 def test_the_planned_terms_cut_expm1_below_rounding_and_a_term_fewer_does_not(dtype, shift, spread):
-    needs = plan(shift, 1.0, spread / 2, dtype)
+    plan = make_plan(shift, 1.0, spread / 2, dtype)
     with mp.workdps(80):
-        for terms, largest in ((needs.terms, math.tanh(shift / 4) * spread), (needs.shift_terms, shift)):
+        for terms, exponent in ((plan.terms, math.tanh(shift / 4) * spread), (plan.shift_terms, shift)):
             if terms:
-                assert cut(largest, terms) <= unit_roundoff(dtype)
+                assert cut(exponent, terms) <= unit_roundoff(dtype)
             if terms > 1:
-                assert cut(largest, terms - 1) > 0.2 * unit_roundoff(dtype)
+                assert cut(exponent, terms - 1) > 0.2 * unit_roundoff(dtype)
 
 
 def cut(v, terms):
@@ -186,26 +200,34 @@ def test_a_unit_moves_by_at_most_tanh_of_a_quarter_of_the_shift(a, s):
 
 def test_the_chapters_net_takes_one_node_in_float32_and_two_in_float64():
     for weight in (0.0, 0.5, 2.0):
-        assert plan(1e-4, 1.0, weight, "float32")[:2] == (1, 1)
-        assert plan(1e-4, 1.0, weight, "float64")[:2] == (2, 2)
-    assert [plan(1e-4, 1.0, 2.0, dtype).terms for dtype in ("float32", "float64")] == [2, 4]
+        assert make_plan(1e-4, 1.0, weight, "float32")[:2] == (1, 1)
+        assert make_plan(1e-4, 1.0, weight, "float64")[:2] == (2, 2)
+    assert [make_plan(1e-4, 1.0, 2.0, dtype).terms for dtype in ("float32", "float64")] == [2, 4]
 
 
 @DTYPES
-@given(h=SIZES, max_abs=st.floats(0, 60), weight=st.floats(0, 20), factor=st.floats(1, 10), which=st.integers(0, 2))
-def test_more_of_anything_never_takes_less(dtype, h, largest, weight, factor, which):
-    sizes = [h, largest, weight]
-    sizes[which] *= factor
-    assert plan(min(sizes[0], 1.0), *sizes[1:], dtype).covers(plan(h, largest, weight, dtype))
+@given(
+    h=SHIFTS,
+    max_abs_x=st.floats(0, 60),
+    max_abs_W2=st.floats(0, 20),
+    factor=st.floats(1, 10),
+    which=st.integers(0, 2),
+)
+def test_more_of_anything_never_takes_less(dtype, h, max_abs_x, max_abs_W2, factor, which):
+    more = [h, max_abs_x, max_abs_W2]
+    more[which] *= factor
+    plan = make_plan(h, max_abs_x, max_abs_W2, dtype)
+    assert make_plan(min(more[0], 1.0), *more[1:], dtype).covers(plan)
 
 
-@given(h=SIZES, max_abs=st.floats(0, 300), weight=st.floats(0, 50))
-def test_float64_never_takes_less_than_float32(h, largest, weight):
-    assert plan(h, largest, weight, "float64").covers(plan(h, largest, weight, "float32"))
+@given(h=SHIFTS, max_abs_x=st.floats(0, 300), max_abs_W2=st.floats(0, 50))
+def test_float64_never_takes_less_than_float32(h, max_abs_x, max_abs_W2):
+    double, single = (make_plan(h, max_abs_x, max_abs_W2, dtype) for dtype in ("float64", "float32"))
+    assert double.covers(single)
 
 
 @pytest.mark.parametrize(
-    ("mine", "its", "covers"),
+    ("own", "its", "covers"),
     [
         ((2, 2, 4), (2, 2, 4), True),
         ((2, 2, 4), (1, 2, 3), True),
@@ -219,8 +241,8 @@ def test_float64_never_takes_less_than_float32(h, largest, weight):
         ((0, 0, 0), (0, 0, 0), True),
     ],
 )
-def test_a_plan_covers_what_takes_no_more(mine, its, covers):
-    assert Plan(*mine, 1, True).covers(Plan(*its, 1, True)) is covers
+def test_a_plan_covers_what_takes_no_more(own, its, covers):
+    assert Plan(*own, 1, True).covers(Plan(*its, 1, True)) is covers
 
 
 @pytest.mark.parametrize(("nodes", "collocates"), [((1, 1), True), ((8, 8), True), ((0, 1), False), ((1, 0), False)])
@@ -229,31 +251,31 @@ def test_a_plan_collocates_if_both_layers_have_nodes(nodes, collocates):
 
 
 def test_shifts_beyond_1_take_the_exponentials():
-    last = plan(0.1, 10.0, 1e-3, "float64")
-    assert last.small_shifts
-    assert last.terms > 0
-    needs = plan(0.1, 10.1, 1e-3, "float64")
-    assert not needs.small_shifts
-    assert needs.terms == 0
+    within, beyond = (make_plan(0.1, max_abs_x, 1e-3, "float64") for max_abs_x in (10.0, 10.1))
+    assert within.small_shifts
+    assert within.terms > 0
+    assert not beyond.small_shifts
+    assert beyond.terms == 0
 
 
 def test_no_terms_are_taken_of_exponents_beyond_1():
-    assert plan(0.5, 2.0, 1e-3, "float32").shift_terms > 0
-    assert plan(0.5, 2.01, 1e-3, "float32").shift_terms == 0
+    assert make_plan(0.5, 2.0, 1e-3, "float32").shift_terms > 0
+    assert make_plan(0.5, 2.01, 1e-3, "float32").shift_terms == 0
 
 
 def test_the_plan_goes_up_to_8_nodes_and_12_terms():
-    plans = [plan(h, 1.0, weight, "float64") for h in np.geomspace(1e-6, 1, 100) for weight in np.geomspace(1, 1e4, 20)]
-    assert max(needs.hidden_nodes for needs in plans) == max(needs.output_nodes for needs in plans) == MAX_NODES
-    assert max(needs.terms for needs in plans) == max(needs.shift_terms for needs in plans) == MAX_TERMS
+    hs, weights = np.geomspace(1e-6, 1, 100), np.geomspace(1, 1e4, 20)
+    plans = [make_plan(h, 1.0, weight, "float64") for h in hs for weight in weights]
+    assert max(plan.hidden_nodes for plan in plans) == max(plan.output_nodes for plan in plans) == MAX_NODES
+    assert max(plan.terms for plan in plans) == max(plan.shift_terms for plan in plans) == MAX_TERMS
 
 
 def test_a_small_growth_of_the_weights_seldom_asks_for_a_new_plan():
     for h in np.geomspace(1e-6, 0.1, 100):
-        assert plan(h, 1.0, 0.71, "float64") == plan(h, 1.0, 1.0, "float64")
+        assert make_plan(h, 1.0, 0.71, "float64") == make_plan(h, 1.0, 1.0, "float64")
 
 
-def test_the_reach_counts_a_bias_as_an_input_of_1():
+def test_the_largest_shift_counts_a_bias_as_an_input_of_1():
     assert largest_shift(0.01, 0.5) == 0.01
     assert largest_shift(0.01, 255.0) == 0.01 * 255
 
@@ -276,6 +298,94 @@ def test_the_transform_is_exact_for_odd_polynomials_of_degree_below_2m(count):
         np.testing.assert_allclose(transform @ odd(nodes), np.eye(count)[n], rtol=0, atol=1e-14)
 
 
+# --- training within a plan
+
+
+def trained(strategy, max_abs_W2, *, grown=(), h=1e-2, max_abs_x=1.0, dtype="float64"):
+    """Run a training whose runs end at the weights `grown`, one after the other; return its result and its plans."""
+    plans, ends = [], iter(grown)
+
+    def run(plan):
+        plans.append(plan)
+        return f"result {len(plans)}", next(ends)
+
+    result = run_within_plan(run, strategy, h, {"W2": max_abs_W2, "x": max_abs_x}, dtype)
+    return result, plans
+
+
+PLANNED = pytest.mark.parametrize("strategy", ["structured", "collocated"])
+
+
+@DTYPES
+@PLANNED
+def test_training_is_planned_from_its_first_weights_and_inputs(dtype, strategy):
+    result, plans = trained(strategy, 0.5, grown=[0.5], h=1e-3, max_abs_x=3.0, dtype=dtype)
+    assert (result, plans) == ("result 1", [make_plan(1e-3, 3.0, 0.5, dtype)])
+
+
+@DTYPES
+@PLANNED
+def test_training_is_run_again_for_as_long_as_the_weights_outgrow_the_plan(dtype, strategy):
+    result, plans = trained(strategy, 0.5, grown=[4.0, 1.0, 16.0, 16.0], dtype=dtype)
+    assert plans == [make_plan(1e-2, 1.0, weight, dtype) for weight in (0.5, 4.0)]  # which covers that of 1.0
+    assert result == "result 2"
+    result, plans = trained(strategy, 0.5, grown=[4.0, 16.0, 16.0], dtype=dtype)
+    assert plans == [make_plan(1e-2, 1.0, weight, dtype) for weight in (0.5, 4.0, 16.0)]
+    assert result == "result 3"
+    assert len(set(plans)) == 3
+
+
+@PLANNED
+def test_training_keeps_a_plan_that_covers_the_weights_at_the_end(strategy):
+    grown = 0.7  # by less than what the plan rounds up to
+    assert trained(strategy, 0.5, grown=[grown])[0] == "result 1"
+    assert trained(strategy, 4.0, grown=[0.5])[0] == "result 1"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("strategy", ["loop", "batched", "closed form"])
+def test_training_by_what_needs_no_plan_is_run_once(strategy):
+    assert trained(strategy, 0.5, grown=[1e3])[0] == "result 1"
+    assert trained(strategy, 0.5, grown=[1e3], h=0.1, max_abs_x=255.0)[0] == "result 1"
+
+
+def test_training_warns_once_for_each_plan_that_does_not_collocate():
+    with pytest.warns(RuntimeWarning, match=r"more than 8 nodes at h = 0\.1 and inputs of up to 255 ") as caught:
+        trained("collocated", 0.5, grown=[0.5], h=0.1, max_abs_x=255.0)
+    assert len(caught) == 1
+    with pytest.warns(RuntimeWarning, match=r"more than 8 nodes at h = 0\.01 and inputs of up to 1 ") as caught:
+        _, plans = trained("collocated", 0.5, grown=[1e3, 1e3])
+    assert [plan.collocates for plan in plans] == [True, False]
+    assert len(caught) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_training_by_structured_warns_of_nothing():
+    assert trained("structured", 0.5, grown=[0.5], h=0.1, max_abs_x=255.0)[0] == "result 1"
+
+
+# --- slices
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "stops"),
+    [
+        (10, 4, [4, 8, 10]),
+        (8, 4, [4, 8]),
+        (3, 4, [3]),
+        (3, 1, [1, 2, 3]),
+        (3, 0, [1, 2, 3]),
+        (2, -5, [1, 2]),
+        (0, 4, []),
+    ],
+)
+def test_slices_cover_the_length_and_hold_one_at_least(length, size, stops):
+    assert list(slices(length, size)) == [slice(*ends) for ends in zip([0, *stops[:-1]], stops, strict=False)]
+
+
+# --- where `structured` takes over
+
+
 def past_8_nodes():
     params, rng = init(3, 4, 2, 1.0, seed=0), np.random.default_rng(0)
     return params, 255 * rng.random((5, 3)), np.array([0, 1, 1, 0, 1])
@@ -293,7 +403,37 @@ def test_past_8_nodes_structured_takes_over_and_says_so():
         np.testing.assert_array_equal(g, e)
 
 
-def test_the_warning_points_at_the_caller():
-    with pytest.warns(RuntimeWarning) as caught:
-        collocated(*past_8_nodes(), h=0.01)
-    assert caught[0].filename == __file__
+def network_past_8_nodes():
+    params, x, t = past_8_nodes()
+    network = TwoLayerNet(3, 4, 2, h=0.01)
+    network.params = params._asdict()
+    return network, x, t
+
+
+def by_the_class():
+    network, x, t = network_past_8_nodes()
+    network.numerical_gradient(x, t)
+
+
+def in_training():
+    options = {"strategy": "collocated", "learning_rate": 0.1, "h": 0.01}
+    train_steps(*past_8_nodes(), np.array([[0, 1], [2, 3]]), **options)
+
+
+CALLERS = {
+    "a gradient": lambda: collocated(*past_8_nodes(), h=0.01),
+    "a gradient by name": lambda: GRADIENTS["collocated"](*past_8_nodes(), h=0.01),
+    "the class": by_the_class,
+    "training": in_training,
+    "the function itself": lambda: warn_of_structured(0.01, 255.0),
+}
+
+
+@pytest.mark.parametrize("call", CALLERS.values(), ids=CALLERS)
+def test_the_warning_points_at_the_caller(call):
+    with pytest.warns(RuntimeWarning, match="^`collocated` needs more than 8 nodes") as caught:
+        call()
+    (warning,) = caught
+    line = linecache.getline(warning.filename, warning.lineno)
+    assert warning.filename == __file__
+    assert any(name in line for name in ("collocated", "numerical_gradient(", "train_steps(", "warn_of_structured("))

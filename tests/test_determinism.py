@@ -16,9 +16,9 @@ import numpy as np
 
 import ports
 from comparison.agreement.comparison import Subject, on_device, random_problem
-from reference.defaults import STRATEGIES
 from problems import subjects
 from reference import datasets
+from reference.defaults import STRATEGIES
 from reference.two_layer_net import Params
 
 ROOT = Path(ports.__file__).parents[1]
@@ -27,21 +27,21 @@ SOME = Params(np.arange(0, 3200, 37), np.arange(50), np.arange(0, 500, 7), np.ar
 
 
 def digests(subject: Subject) -> dict[str, str]:
-    """Return a hash of all that each function of a port makes of the digits, by name."""
+    """Hash all results of each function of a port on the digits, by name."""
     data, port = datasets.load("digits"), subject.port
     problem = random_problem(data.x_train, data.t_train, hidden=50, samples=100, seed=0)
     (params, x), t, batches = on_device(subject, problem), problem.t, np.arange(100).reshape(4, 25)
-    made: dict[str, Any] = {
+    results: dict[str, Any] = {
         "forward": (port.predict(params, x), port.loss(params, x, t), port.accuracy(params, x, t)),
         "closed form": port.gradient(params, x, t),
     }
     for name in STRATEGIES:
         entries = {"entries": SOME} if name in ("loop", "batched") else {}
-        made[name] = port.GRADIENTS[name](params, x, t, **entries)
+        results[name] = port.GRADIENTS[name](params, x, t, **entries)
     for name in ("structured", "collocated"):
-        trained, losses = port.train_steps(params, x, t, batches, gradient=port.GRADIENTS[name], learning_rate=0.1)
-        made[f"trained by {name}"] = (*trained, losses)
-    return {name: _digest([port.to_numpy(array) for array in arrays]) for name, arrays in made.items()}
+        trained, losses = port.train_steps(params, x, t, batches, strategy=name, learning_rate=0.1)
+        results[f"trained by {name}"] = (*trained, losses)
+    return {name: _digest([port.to_numpy(array) for array in arrays]) for name, arrays in results.items()}
 
 
 def _digest(arrays: list[np.ndarray]) -> str:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import oracle
 from oracle import Logit, Unit
-from reference.collocation import Plan, plan
-from reference.loss_difference import hidden_difference, output_difference, unperturbed
+from reference.collocation import Plan, make_plan
+from reference.loss_difference import hidden_difference, output_difference, unperturbed_pass
 from reference.two_layer_net import Params, loss
 from reference.validation import unit_roundoff
 
@@ -33,13 +33,13 @@ def nets(draw):
     return np.array(a2), np.array(W2), draw(st.integers(0, classes - 1))
 
 
-def prepared(a, a2, weights, label, dtype, terms):
-    """Return the net of one sample, whose unit 0 has input `a`; unit 1 undoes what it does to the logits."""
+def base_of(a, a2, weights, label, dtype, terms):
+    """Run the unperturbed pass of one sample; unit 0 has the input `a`, and unit 1 cancels its effect on the logits."""
     params = Params(np.ones((1, 2)), np.zeros(2), np.stack([weights, -weights]), a2)
     params = Params(*(p.astype(dtype) for p in params))
-    net = unperturbed_pass(params, np.array([[a]], dtype), np.array([label]), terms)
-    assert (net.margin == a2 - a2[label]).all()  # so the oracle's logits are the very same
-    return net
+    base = unperturbed_pass(params, np.array([[a]], dtype), np.array([label]), terms)
+    assert (base.margin == a2 - a2[label]).all()  # so the oracle's logits are the very same
+    return base
 
 
 def exact_unit(a, a2, weights, label):
@@ -55,16 +55,16 @@ def assert_close(got, exact, dtype, size, roundings):
 @given(net=nets(), a=INPUTS, s=SHIFTS.filter(lambda s: s <= 1))
 def test_power_sums_are_good_to_12_roundings(dtype, net, a, s):
     a, s = np.array([a, s], dtype)
-    terms = plan(float(s), 1.0, float(np.abs(net[1]).max()), dtype).terms
+    terms = make_plan(float(s), 1.0, float(np.abs(net[1]).max()), dtype).terms
     if not terms:
         return
-    got = hidden_difference(prepared(a, *net, dtype, terms), s, Plan(0, 0, terms, 0, True))[0, 0]
+    got = hidden_difference(base_of(a, *net, dtype, terms), s, Plan(0, 0, terms, 0, True))[0, 0]
     with mp.workdps(oracle.DIGITS):
         unit, exact_s = exact_unit(a, *net), mp.mpf(float(s))
         # A difference of two weights counts as their sum: the sums over k are taken of the weights themselves.
         own = unit.weights[unit.label]
         sums = [abs(w) + abs(own) if k != unit.label else mp.mpf(0) for k, w in enumerate(unit.weights)]
-        size = replace(unit, weights=sums).size(exact_s)
+        size = replace(unit, weights=sums).scale(exact_s)
         assert_close(got, unit.difference(exact_s), dtype, size, 12)
 
 
@@ -73,18 +73,18 @@ def test_power_sums_are_good_to_12_roundings(dtype, net, a, s):
 def test_exponentials_are_good_to_10_roundings_of_their_exponents(dtype, net, a, s):
     a, s = np.array([a, s], dtype)
     a2, weights, label = net
-    got = hidden_difference(prepared(a, *net, dtype, 0), s, Plan(0, 0, 0, 0, bool(s <= 1)))[0, 0]
+    got = hidden_difference(base_of(a, *net, dtype, 0), s, Plan(0, 0, 0, 0, bool(s <= 1)))[0, 0]
     exponents = np.abs(a2 - a2[label]).max() + np.tanh(s / 4) * np.ptp(weights) + (abs(a) if s > 1 else 0)
     with mp.workdps(oracle.DIGITS):
         unit, exact_s = exact_unit(a, *net), mp.mpf(float(s))
-        assert_close(got, unit.difference(exact_s), dtype, unit.size(exact_s), 10 * (1 + float(exponents)))
+        assert_close(got, unit.difference(exact_s), dtype, unit.scale(exact_s), 10 * (1 + float(exponents)))
 
 
 @DTYPES
 @given(net=nets(), s=SHIFTS.filter(lambda s: s <= 1))
 def test_output_differences_are_good_to_16_roundings(dtype, net, s):
     s = np.array(s, dtype)
-    got = output_difference(prepared(0, *net, dtype, 1), s)[0]
+    got = output_difference(base_of(0, *net, dtype, 1), s)[0]
     with mp.workdps(oracle.DIGITS):
         for k, g in enumerate(got):
             exact = Logit(**vars(exact_unit(0, *net)), moved=k).difference(mp.mpf(float(s)))
@@ -94,31 +94,31 @@ def test_output_differences_are_good_to_16_roundings(dtype, net, s):
 @pytest.mark.parametrize("terms", [0, 4])
 def test_the_sign_is_that_of_the_slope(terms):
     for sign in (1, -1):
-        net = prepared(0.3, np.zeros(3), sign * np.array([1.0, 2.0, 4.0]), 0, "float64", terms)
-        above, below = hidden_difference(net, np.array(1e-3), Plan(0, 0, terms, 0, True))[0]
+        base = base_of(0.3, np.zeros(3), sign * np.array([1.0, 2.0, 4.0]), 0, "float64", terms)
+        above, below = hidden_difference(base, np.array(1e-3), Plan(0, 0, terms, 0, True))[0]
         assert sign * above > 0
         assert sign * below < 0
-    assert np.sign(output_difference(net, np.array(1e-3))).tolist() == [[-1, 1, 1]]
+    assert np.sign(output_difference(base, np.array(1e-3))).tolist() == [[-1, 1, 1]]
 
 
 @pytest.mark.parametrize("terms", [0, 4])
 def test_no_shift_makes_no_difference(terms):
-    net = prepared(0.3, np.zeros(3), np.array([1.0, 2.0, 4.0]), 0, "float64", terms)
-    assert not hidden_difference(net, np.array(0.0), Plan(0, 0, terms, 0, True)).any()
-    assert not output_difference(net, np.array(0.0)).any()
+    base = base_of(0.3, np.zeros(3), np.array([1.0, 2.0, 4.0]), 0, "float64", terms)
+    assert not hidden_difference(base, np.array(0.0), Plan(0, 0, terms, 0, True)).any()
+    assert not output_difference(base, np.array(0.0)).any()
 
 
 @pytest.mark.parametrize("terms", [0, 4])
 def test_equal_weights_make_no_difference(terms):
-    net = prepared(0.3, np.array([1.0, 2.0, 4.0]), np.full(3, 8.0), 1, "float64", terms)
-    assert not hidden_difference(net, np.array(1e-3), Plan(0, 0, terms, 0, True)).any()
+    base = base_of(0.3, np.array([1.0, 2.0, 4.0]), np.full(3, 8.0), 1, "float64", terms)
+    assert not hidden_difference(base, np.array(1e-3), Plan(0, 0, terms, 0, True)).any()
 
 
 @pytest.mark.parametrize(("s", "small_shifts"), [(1e-3, True), (1e-3, False), (0.5, True), (0.5, False)])
 def test_both_ways_to_the_moves_agree(s, small_shifts):
-    net = prepared(-2.0, np.array([1.0, 2.0, 4.0]), np.array([1.0, 0.25, -1.0]), 1, "float64", 0)
-    got = hidden_difference(net, np.array(s), Plan(0, 0, 0, 0, small_shifts))
-    np.testing.assert_allclose(got, hidden_difference(net, np.array(s), Plan(0, 0, 0, 0, True)), rtol=2e-15)
+    base = base_of(-2.0, np.array([1.0, 2.0, 4.0]), np.array([1.0, 0.25, -1.0]), 1, "float64", 0)
+    got = hidden_difference(base, np.array(s), Plan(0, 0, 0, 0, small_shifts))
+    np.testing.assert_allclose(got, hidden_difference(base, np.array(s), Plan(0, 0, 0, 0, True)), rtol=2e-15)
 
 
 @DTYPES
@@ -126,36 +126,37 @@ def test_both_ways_to_the_moves_agree(s, small_shifts):
 def test_shifts_broadcast_and_samples_are_taken(dtype, terms):
     rng = np.random.default_rng(0)
     params = Params(*(rng.standard_normal(shape).astype(dtype) for shape in ((2, 4), 4, (4, 3), 3)))
-    net = unperturbed_pass(params, rng.random((5, 2)).astype(dtype), np.array([0, 1, 2, 1, 0]), terms)
-    needs, shifts = Plan(0, 0, terms, 0, True), np.array([1e-3, 1e-4], dtype)
-    hidden, output = hidden_difference(net, shifts[:, None, None], needs), output_difference(net, shifts[:, None, None])
+    base = unperturbed_pass(params, rng.random((5, 2)).astype(dtype), np.array([0, 1, 2, 1, 0]), terms)
+    plan, shifts = Plan(0, 0, terms, 0, True), np.array([1e-3, 1e-4], dtype)
+    hidden = hidden_difference(base, shifts[:, None, None], plan)
+    output = output_difference(base, shifts[:, None, None])
     assert (hidden.shape, output.shape) == ((2, 5, 4), (2, 5, 3))
     assert hidden.dtype == output.dtype == dtype
-    np.testing.assert_array_equal(hidden[1], hidden_difference(net, shifts[1], needs))
-    np.testing.assert_array_equal(hidden[0, [3, 0]], hidden_difference(net.take(np.array([3, 0])), shifts[0], needs))
+    np.testing.assert_array_equal(hidden[1], hidden_difference(base, shifts[1], plan))
+    np.testing.assert_array_equal(hidden[0, [3, 0]], hidden_difference(base.take(np.array([3, 0])), shifts[0], plan))
 
 
 def test_q_and_r_add_up_to_1_and_neither_cancels():
-    net = prepared(0.0, np.array([40.0, 0.0]), np.ones(2), 1, "float64", 1)
-    assert net.q == pytest.approx(np.exp(-40) / 1e-7, rel=1e-10)
-    sure = prepared(0.0, np.array([40.0, 0.0]), np.ones(2), 0, "float64", 1)
+    base = base_of(0.0, np.array([40.0, 0.0]), np.ones(2), 1, "float64", 1)
+    assert base.q == pytest.approx(np.exp(-40) / 1e-7, rel=1e-10)
+    sure = base_of(0.0, np.array([40.0, 0.0]), np.ones(2), 0, "float64", 1)
     assert sure.r == pytest.approx(1e-7, rel=1e-6)
-    assert sure.y[0, 0] == sure.y[0, 1] == pytest.approx(np.exp(-40), rel=1e-14)
+    assert sure.abs_delta[0, 0] == sure.abs_delta[0, 1] == pytest.approx(np.exp(-40), rel=1e-14)
     assert sure.loss == pytest.approx(-1e-7, rel=1e-8)
 
 
 @pytest.mark.parametrize("terms", [0, 4])
-def test_each_sample_is_what_it_is_alone(terms):
+def test_the_other_samples_of_a_batch_change_nothing(terms):
     rng = np.random.default_rng(0)
     params = Params(*(rng.standard_normal(shape) for shape in ((2, 4), 4, (4, 3), 3)))
     x, t = rng.random((5, 2)), np.array([0, 1, 2, 1, 0])
-    net = unperturbed_pass(params, x, t, terms)
+    base = unperturbed_pass(params, x, t, terms)
     for b in range(5):
         sample = slice(b, b + 1)
-        alone = unperturbed_pass(params, x[sample], t[sample], terms)
-        assert alone.loss == pytest.approx(loss(params, x[sample], t[sample]), rel=1e-14)
-        for field, of_alone in zip(net.take(np.array([b])), alone, strict=True):
-            np.testing.assert_allclose(field, of_alone, rtol=1e-13, atol=1e-15)
+        single = unperturbed_pass(params, x[sample], t[sample], terms)
+        assert single.loss == pytest.approx(loss(params, x[sample], t[sample]), rel=1e-14)
+        for got, expected in zip(base.take(np.array([b])), single, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("terms", range(1, 6))
@@ -163,7 +164,7 @@ def test_terms_leave_what_they_leave_of_expm1(terms):
     """At most v^n exp(v) / (n + 1)! of each sum, v the largest move, and no sum is below -1/2: so twice that of D."""
     a2, weights, s = np.zeros(3), np.array([1.0, 2.0, 4.0]), np.array(0.5)
     got, exact = (
-        hidden_difference(prepared(0.3, a2, weights, 0, "float64", n), s, Plan(0, 0, n, 0, True))[0, 0]
+        hidden_difference(base_of(0.3, a2, weights, 0, "float64", n), s, Plan(0, 0, n, 0, True))[0, 0]
         for n in (terms, 0)
     )
     v = math.tanh(s / 4) * 3

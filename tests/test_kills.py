@@ -1,4 +1,4 @@
-"""A run killed at any moment and resumed ends with the very bits of one that was not.
+"""A run that is killed at any moment and resumed ends with the very bits of one that was not.
 
 A few kills in every run of the suite; under the nightly profile more than forty, on each backend and in both dtypes.
 """
@@ -20,7 +20,7 @@ from problems import loaded
 COMPARE = [sys.executable, str(Path(compare.__file__)), "train"]
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 KILLS = {"numpy": 12, "torch": 10, "jax": 10} if NIGHTLY else {"numpy": 3, "torch": 1, "jax": 1}
-"""In each dtype if nightly, else in float32 alone (but NumPy)."""
+"""In each dtype under the nightly profile, otherwise only in float32."""
 PAIRS = [(b, dtype) for b in KILLS for dtype in (("float32", "float64") if NIGHTLY else ("float32",))]
 SIZES = ("--hidden", "20", "--learning-rate", "1.5")
 
@@ -32,13 +32,13 @@ def command(backend: str, dtype: str, folder: Path, *options: str) -> list[str]:
 
 
 def checkpointed(backend: str, dtype: str, folder: Path) -> list[str]:
-    # At every border: a kill then often falls into the writing of a checkpoint.
+    # At the end of every segment: a kill then often falls into the writing of a checkpoint.
     return command(backend, dtype, folder, "--checkpoint", str(folder / "run.ckpt"), "--every", "1", "--resume")
 
 
 def finish(arguments: list[str]) -> None:
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run = subprocess.run(arguments, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def results(folder: Path) -> tuple[dict[str, bytes], str]:
@@ -47,8 +47,8 @@ def results(folder: Path) -> tuple[dict[str, bytes], str]:
         return {name: arrays[name].tobytes() for name in arrays}, (folder / "history.csv").read_text()
 
 
-def begun(arguments: list[str], checkpoint: Path) -> subprocess.Popen[bytes]:
-    """Return a run that has just written its first checkpoint."""
+def start(arguments: list[str], checkpoint: Path) -> subprocess.Popen[bytes]:
+    """Start a run, and wait until it has written its first checkpoint."""
     before = checkpoint.stat().st_ino if checkpoint.exists() else None
     run = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (checkpoint.exists() and checkpoint.stat().st_ino != before) and run.poll() is None:
@@ -57,8 +57,8 @@ def begun(arguments: list[str], checkpoint: Path) -> subprocess.Popen[bytes]:
 
 
 def kill_after(arguments: list[str], checkpoint: Path, seconds: float) -> bool:
-    """Kill a run so long after its first checkpoint, and return whether it was still running."""
-    run = begun(arguments, checkpoint)
+    """Kill a run some seconds after its first checkpoint, and return whether it was still running."""
+    run = start(arguments, checkpoint)
     time.sleep(seconds)
     run.send_signal(signal.SIGKILL)
     return run.wait() == -signal.SIGKILL
@@ -69,9 +69,9 @@ def test_a_run_survives_being_killed(backend: str, dtype: str, tmp_path: Path) -
     loaded(backend)
     whole = tmp_path / "whole"
     whole.mkdir()
-    run, start = begun(checkpointed(backend, dtype, whole), whole / "run.ckpt"), time.monotonic()
+    run, first = start(checkpointed(backend, dtype, whole), whole / "run.ckpt"), time.monotonic()
     assert run.wait() == 0
-    span, moments = time.monotonic() - start, random.Random(f"{backend} {dtype}")
+    span, moments = time.monotonic() - first, random.Random(f"{backend} {dtype}")
     kills = 0
     for n in range(20 + 3 * KILLS[backend]):  # more than enough: some come after the end
         folder = tmp_path / str(n)

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 import ports
-from comparison.agreement.comparison import Problem, Subject, on_device
+from comparison.agreement.bounds import Problem
+from comparison.agreement.comparison import Subject, on_device
 from ports import NotRunError
 from ports.protocol import PortError, check_port
 from problems import loaded, subjects
-from reference.two_layer_net import Params
 from reference.defaults import DTYPES
+from reference.two_layer_net import Params
 
 ROOT = Path(ports.__file__).parents[1]
 FRAMEWORKS = {"jax", "torch"}
@@ -52,7 +53,7 @@ def test_naming_the_backends_imports_no_framework() -> None:
 
 
 @pytest.mark.parametrize("name", ports.BUILT_IN)
-def test_loading_a_backend_imports_its_framework_alone(name: str) -> None:
+def test_loading_a_backend_imports_only_its_framework(name: str) -> None:
     code = f"import sys, ports\ntry: ports.load({name!r})\nexcept ports.NotRunError: print('-')\n"
     imported = python(code + f"else: print(*sorted({FRAMEWORKS} & set(sys.modules)))")
     assert imported in ("-", name if name in FRAMEWORKS else "")
@@ -72,7 +73,7 @@ def test_a_module_is_loaded_by_its_dotted_name() -> None:
 
 
 @pytest.fixture
-def a_file(tmp_path: Path) -> Iterator[Path]:
+def port_file(tmp_path: Path) -> Iterator[Path]:
     """Give the path of a port to be written; its module is forgotten afterwards."""
     yield tmp_path / "fdnet_test_port.py"
     sys.modules.pop("fdnet_test_port", None)
@@ -81,58 +82,60 @@ def a_file(tmp_path: Path) -> Iterator[Path]:
 PORT = "from ports.numpy_port import *\nfrom ports.numpy_port import __all__\n"
 
 
-def test_a_file_is_loaded_by_its_path(a_file: Path) -> None:
-    a_file.write_text(PORT)
-    port = ports.load(str(a_file))
-    assert port.__file__ == str(a_file)  # type: ignore[attr-defined]
+def test_a_file_is_loaded_by_its_path(port_file: Path) -> None:
+    port_file.write_text(PORT)
+    port = ports.load(str(port_file))
+    assert port.__file__ == str(port_file)  # type: ignore[attr-defined]
     assert port.GRADIENTS is ports.load("numpy").GRADIENTS
 
 
 def install(folder: Path, entries: str) -> None:
-    """Lay out what pip leaves of a distribution that offers ports, in a folder that is to be on sys.path."""
+    """Write the metadata that pip installs for a distribution that offers ports, in a folder to be put on sys.path."""
     metadata = folder / "fdnet_other-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fdnet-other\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(f"[fdnet.ports]\n{entries}\n[other.group]\nstranger = json\n")
 
 
-def test_a_port_of_an_installed_package_has_a_name(a_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a_file.write_text(PORT)
-    install(a_file.parent, "other = fdnet_test_port\nnumpy = fdnet_test_port")
-    monkeypatch.syspath_prepend(str(a_file.parent))
+def test_a_port_of_an_installed_package_has_a_name(port_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port_file.write_text(PORT)
+    install(port_file.parent, "other = fdnet_test_port\nnumpy = fdnet_test_port")
+    monkeypatch.syspath_prepend(str(port_file.parent))
     assert ports.names() == (*ports.BUILT_IN, "other")
-    assert ports.load("other").__file__ == str(a_file)  # type: ignore[attr-defined]
+    assert ports.load("other").__file__ == str(port_file)  # type: ignore[attr-defined]
     assert ports.load("numpy").__name__ == "ports.numpy_port"  # type: ignore[attr-defined]
     assert "A backend must be one of numpy, torch, jax, other, a module or a .py file" in refusal("stranger")
 
 
-def test_an_entry_point_may_name_an_attribute(a_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a_file.write_text("from ports import numpy_port as inner\n")
-    install(a_file.parent, "other = fdnet_test_port:inner\nnothing = fdnet_test_port:outer\ngone = fdnet_gone")
-    monkeypatch.syspath_prepend(str(a_file.parent))
+def test_an_entry_point_may_name_an_attribute(port_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port_file.write_text("from ports import numpy_port as inner\n")
+    install(port_file.parent, "other = fdnet_test_port:inner\nnothing = fdnet_test_port:outer\ngone = fdnet_gone")
+    monkeypatch.syspath_prepend(str(port_file.parent))
     assert ports.load("other") is ports.load("numpy")
     assert "AttributeError" in refusal("nothing")
     assert refusal("gone").endswith("got 'gone'.")
 
 
 @pytest.fixture
-def installed(a_file: Path) -> dict[str, str]:
-    """Give the environment of an interpreter that finds a port `other` installed, which notes that it was used."""
-    a_file.write_text(PORT + f"open({str(a_file.with_name('used'))!r}, 'a').close()\n")
-    install(a_file.parent, "other = fdnet_test_port")
-    return {"PYTHONPATH": str(a_file.parent), "HYPOTHESIS_PROFILE": "dev"}
+def installed(port_file: Path) -> dict[str, str]:
+    """Give the environment of an interpreter that finds a port `other` installed, which records that it was used."""
+    port_file.write_text(PORT + f"open({str(port_file.with_name('used'))!r}, 'a').close()\n")
+    install(port_file.parent, "other = fdnet_test_port")
+    return {"PYTHONPATH": str(port_file.parent), "HYPOTHESIS_PROFILE": "dev"}
 
 
-def test_compare_finds_an_installed_port(installed: dict[str, str], a_file: Path) -> None:
+def test_compare_finds_an_installed_port(installed: dict[str, str], port_file: Path) -> None:
     small = ("--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy,other", "--json")
     run = shell("compare.py", "agree", *small, **installed)
     assert run.returncode == 0, run.stderr
     assert {row["backend"] for row in json.loads(run.stdout)["agreement"]} == {"numpy", "other"}
-    assert a_file.with_name("used").exists()
+    assert port_file.with_name("used").exists()
 
 
 def test_pytest_finds_an_installed_port(installed: dict[str, str]) -> None:
-    run = shell("-m", "pytest", "-q", "--port", "other", "tests/test_ports.py", "-k", "there_and_back", **installed)
+    run = shell(
+        "-m", "pytest", "-q", "--port", "other", "tests/test_ports.py", "-k", "to_the_port_and_back", **installed
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"{2 * len(ARRAYS)} passed" in run.stdout
 
@@ -180,22 +183,22 @@ def test_an_absent_framework_is_a_reason_not_to_run(framework: str) -> None:
     assert python(code) == f"{framework} is not installed."
 
 
-def test_a_file_whose_framework_is_absent_is_not_run(a_file: Path) -> None:
-    a_file.write_text("import a_framework_that_nobody_has\n")
+def test_a_file_whose_framework_is_absent_is_not_run(port_file: Path) -> None:
+    port_file.write_text("import a_framework_that_nobody_has\n")
     with pytest.raises(NotRunError, match=r"^a_framework_that_nobody_has is not installed\.$"):
-        ports.load(str(a_file))
+        ports.load(str(port_file))
 
 
-def test_a_framework_that_says_itself_what_it_lacks_is_not_run(a_file: Path) -> None:
+def test_a_framework_that_names_what_it_lacks_is_not_run(port_file: Path) -> None:
     lines = (
         "try:",
         "    import a_framework_that_nobody_has",
         "except ImportError as error:",
         "    raise ModuleNotFoundError('install it') from error",
     )
-    a_file.write_text("\n".join(lines))
+    port_file.write_text("\n".join(lines))
     with pytest.raises(NotRunError, match=r"^a_framework_that_nobody_has is not installed\.$"):
-        ports.load(str(a_file))
+        ports.load(str(port_file))
 
 
 def test_jax_without_jaxlib_is_not_run() -> None:
@@ -213,8 +216,11 @@ BROKEN = {
     "bytes that are no text": ("\0", "SyntaxError at .*null bytes"),
     "a wrong name": (NUMPY_PORT + "undefined\n", "NameError at fdnet_test_port.py:2: name 'undefined' is not defined"),
     "an import that fails": ("from ports.numpy_port import nothing\n", "ImportError at fdnet_test_port.py:1: cannot"),
-    "a part of ours that is not": ("import ports.nothing\n", "ModuleNotFoundError at .*: No module named 'ports.noth"),
-    "a part that its framework lacks": (
+    "a module of ours that is missing": (
+        "import ports.nothing\n",
+        "ModuleNotFoundError at .*: No module named 'ports.noth",
+    ),
+    "a module that its framework lacks": (
         "import numpy.nothing\n",
         "ModuleNotFoundError at .*:1: No module named 'numpy.n",
     ),
@@ -225,32 +231,32 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_port_is_one_sentence(case: str, a_file: Path) -> None:
+def test_a_broken_port_is_one_sentence(case: str, port_file: Path) -> None:
     source, got = BROKEN[case]
-    a_file.write_text(source)
-    start = re.escape(f"The port {str(a_file)!r} must be importable, got ")
-    message = refusal(str(a_file))
+    port_file.write_text(source)
+    start = re.escape(f"The port {str(port_file)!r} must be importable, got ")
+    message = refusal(str(port_file))
     assert re.match(start + got, message)
     assert not message.endswith("..")
     assert "fdnet_port_fdnet_test_port" not in sys.modules or case == "devices that fail"
 
 
-def test_what_a_file_lacks_is_named(a_file: Path) -> None:
-    a_file.write_text("from ports.numpy_port import predict\n")
-    assert "fdnet_test_port.accuracy` must be a function (params, x, t), got None." in refusal(str(a_file))
+def test_what_a_file_lacks_is_named(port_file: Path) -> None:
+    port_file.write_text("from ports.numpy_port import predict\n")
+    assert "fdnet_test_port.accuracy` must be a function (params, x, t), got None." in refusal(str(port_file))
 
 
-def test_an_interrupt_is_passed_on(a_file: Path) -> None:
-    a_file.write_text("raise KeyboardInterrupt\n")
+def test_an_interrupt_is_passed_on(port_file: Path) -> None:
+    port_file.write_text("raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
-        ports.load(str(a_file))
+        ports.load(str(port_file))
 
 
-# --- arrays there and back
+# --- copies to the port and back
 
 ARRAYS = {
     "matrix": np.arange(12.0).reshape(3, 4) / 7,
-    "large": np.random.default_rng(0).standard_normal((300, 70)),  # what is small may be copied for other reasons
+    "large": np.random.default_rng(0).standard_normal((300, 70)),  # a small array may be copied for other reasons
     "float32": np.arange(5, dtype=np.float32) / 3,
     "integers": np.arange(6).reshape(2, 3),
     "transposed": np.arange(12.0).reshape(3, 4).T,
@@ -264,7 +270,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("case", ARRAYS)
 @subjects()
-def test_an_array_survives_the_way_there_and_back(subject: Subject, case: str) -> None:
+def test_an_array_is_copied_to_the_port_and_back(subject: Subject, case: str) -> None:
     array = ARRAYS[case]
     back = subject.port.to_numpy(subject.port.from_numpy(array, dtype=subject.dtype, device=subject.device))
     assert (back.dtype, back.shape) == (subject.dtype, array.shape)
@@ -318,7 +324,7 @@ def test_each_device_can_be_used(subject: Subject) -> None:
         assert port.to_numpy(port.from_numpy(np.ones(2), dtype="float32", device=device)).tolist() == [1, 1]
 
 
-# --- what a call leaves as it was
+# --- settings that a call ignores and leaves as they are
 
 NET = Problem(
     Params(np.full((5, 3), 0.1), np.array([0.1, -0.2, 0.3]), np.arange(6.0).reshape(3, 2) / 7, np.array([0.3, -0.1])),
@@ -334,7 +340,7 @@ def everything(subject: Subject) -> list[np.ndarray]:
     for gradient in (port.gradient, *port.GRADIENTS.values()):
         results += gradient(params, x, t)
     trained, losses = port.train_steps(
-        params, x, t, np.array([[0, 1], [2, 3]]), gradient=port.GRADIENTS["collocated"], learning_rate=0.1
+        params, x, t, np.array([[0, 1], [2, 3]]), strategy="collocated", learning_rate=0.1
     )
     return [port.to_numpy(result) for result in (*results, *trained, losses)]
 
@@ -389,7 +395,7 @@ def test_a_call_leaves_the_settings_of_jax(subject: Subject) -> None:
 
 @pytest.fixture
 def torch() -> Iterator[Any]:
-    """Give torch, whose settings are put back afterwards."""
+    """Give torch, whose settings are restored afterwards."""
     torch = pytest.importorskip("torch", reason="torch not run: it is not installed")
     dtype, precision = torch.get_default_dtype(), torch.backends.fp32_precision
     yield torch
@@ -429,7 +435,7 @@ def test_a_call_ignores_the_default_device_of_torch(torch: Any, dtype: str) -> N
         assert digest(everything(subject)) == expected
 
 
-def test_what_torch_returns_asks_for_no_gradient(torch: Any) -> None:
+def test_results_of_torch_require_no_gradient(torch: Any) -> None:
     port = ports.load("torch")
     params, x = on_device(Subject("torch", port, "float64", "cpu"), NET)
     for gradient in (port.gradient, *port.GRADIENTS.values()):

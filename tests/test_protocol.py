@@ -1,4 +1,4 @@
-"""A module that is no port is told what it lacks."""
+"""The message about a module that is no port names what it lacks."""
 
 import inspect
 from types import ModuleType, SimpleNamespace
@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from ports import numpy_port
-from ports.protocol import STRATEGIES, Port, PortError, check_port
+from ports.protocol import Distributable, DistributedPort, Port, PortError, check_port
 from problems import subjects
+from reference.defaults import STRATEGIES
 
 MEMBERS = [name for name, _ in inspect.getmembers(Port, inspect.isfunction) if not name.startswith("_")]
 
 
 def port(**changes: Any) -> ModuleType:
-    """Return a right port with some members replaced; None leaves one out."""
+    """Return a right port, some of whose members are replaced, or left out where they are None."""
     module = ModuleType("a_port")
     members = {name: getattr(numpy_port, name) for name in numpy_port.__all__} | changes
     vars(module).update({name: member for name, member in members.items() if member is not None})
@@ -56,7 +57,7 @@ def test_a_function_that_is_none_is_named(member: str) -> None:
     assert "got 'not a function'" in message
 
 
-@pytest.mark.parametrize("member", [name for name in MEMBERS if name != "devices"])  # which takes nothing
+@pytest.mark.parametrize("member", [name for name in MEMBERS if name != "devices"])  # which has no arguments
 def test_a_wrong_signature_is_named(member: str) -> None:
     message = refusal(port(**{member: lambda wrong: None}))
     assert f"`a_port.{member}` must take (" in message
@@ -104,8 +105,8 @@ def test_gradients_that_are_none_are_named(gradients: Any, got: str) -> None:
     assert message.startswith(rule + got)
 
 
-def test_what_has_no_name_is_shown() -> None:
-    assert refusal(SimpleNamespace()).startswith("`namespace().accuracy` must be a function ")  # type: ignore[arg-type]
+def test_a_module_without_a_name_is_shown() -> None:
+    assert refusal(SimpleNamespace()).startswith("`namespace().accuracy` must be a function ")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -128,19 +129,39 @@ def test_a_wrong_gradient_is_named(strategy: str, function: Any, got: str) -> No
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_only_what_takes_one_parameter_at_a_time_must_know_entries(strategy: str) -> None:
-    offered = port(GRADIENTS={**numpy_port.GRADIENTS, strategy: lambda params, x, t, *, h=1e-4, memory=1: None})
+def test_only_loop_and_batched_must_take_entries(strategy: str) -> None:
+    module = port(GRADIENTS={**numpy_port.GRADIENTS, strategy: lambda params, x, t, *, h=1e-4, memory=1: None})
     if strategy in ("loop", "batched"):
-        assert refusal(offered).endswith("got (params, x, t, *, h=0.0001, memory=1).")
+        assert refusal(module).endswith("got (params, x, t, *, h=0.0001, memory=1).")
     else:
-        check_port(offered)
+        check_port(module)
 
 
-def test_steps_of_training_have_a_step_unless_told() -> None:
-    def train_steps(params: Any, x: Any, t: Any, batches: Any, *, gradient: Any, learning_rate: Any, h: Any) -> None:
+def test_training_must_have_a_default_h() -> None:
+    def train_steps(params: Any, x: Any, t: Any, batches: Any, *, strategy: Any, learning_rate: Any, h: Any) -> None:
         pass
 
     assert "`a_port.train_steps` must take (" in refusal(port(train_steps=train_steps))
+
+
+def test_training_by_a_function_is_a_wrong_signature() -> None:
+    def train_steps(params: Any, x: Any, t: Any, batches: Any, *, gradient: Any, learning_rate: Any) -> None:
+        pass
+
+    message = refusal(port(train_steps=train_steps))
+    assert "`a_port.train_steps` must take (params, x, t, batches, *, strategy, learning_rate, h=0.0001, mem" in message
+
+
+def test_a_port_that_devices_can_share_has_one_function_more() -> None:
+    assert not isinstance(numpy_port, Distributable)
+    assert isinstance(port(distribute=lambda devices: None), Distributable)
+
+
+def test_a_distributed_port_has_five_members_more() -> None:
+    members = {"rank": 0, "subset": max, "sent": max, "barrier": max, "gather": max}
+    assert isinstance(SimpleNamespace(**members), DistributedPort)
+    for name in members:
+        assert not isinstance(SimpleNamespace(**{n: m for n, m in members.items() if n != name}), DistributedPort)
 
 
 @pytest.mark.parametrize("devices", [(), [], ["cpu"], "cpu", None, (0,)])

@@ -273,8 +273,8 @@ def test_devices_that_are_no_number_are_one_sentence(text: str, capsys: pytest.C
 def test_the_threads_of_ranks_are_not_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """To set them a command starts itself anew, and a rank can't."""
     monkeypatch.setattr("comparison.commands.processes.count", lambda: 2)
-    monkeypatch.setattr("comparison.commands.processes.meet", lambda _: None)
-    monkeypatch.setattr("comparison.commands.processes.tell", print)
+    monkeypatch.setattr("comparison.commands.processes.join", lambda command, options: options)
+    monkeypatch.setattr("comparison.commands.processes.print_error", print)
     assert compare.main(["speed", "--devices", "1,2", "--threads", "1"]) == 2
     assert capsys.readouterr().out == (
         "compare.py: `threads` must be left to OMP_NUM_THREADS in ranks of torchrun, got 1.\n"

@@ -1,4 +1,4 @@
-"""Borders: the same for every run of the same sizes, wherever it begins and ends."""
+"""The ends of segments: the same for every run of the same sizes, wherever it begins and ends."""
 
 from itertools import islice
 
@@ -15,7 +15,7 @@ SIZES = {"epoch": st.integers(1, 700), "length": st.integers(1, 400), "iteration
 
 
 def segment_ends(start: int, iterations: int, epoch: int, length: int) -> list[tuple[int, bool]]:
-    """Return the borders, and one too many at most where they never end."""
+    """List the ends; at most one too many where they never stop."""
     return list(islice(segments.segment_ends(start, iterations, epoch, length), iterations + 1))
 
 
@@ -27,29 +27,29 @@ def test_segments_cover_the_run_and_none_is_too_long(epoch: int, length: int, it
     assert lengths.min() >= 1
     assert lengths.max() <= min(length, epoch)
     assert set(range(0, iterations, epoch)) <= set(ends)
-    assert len(set(lengths.tolist())) <= 3  # each is compiled: the piece, the rest of an epoch, the end of the run
+    assert len(set(lengths.tolist())) <= 3  # each is compiled: the segment, the rest of an epoch, the end of the run
 
 
-@given(**SIZES, later=st.integers(0, 2000), begun=st.integers(0, 100))
-def test_borders_depend_on_neither_beginning_nor_end(
-    epoch: int, length: int, iterations: int, later: int, begun: int
+@given(**SIZES, further=st.integers(0, 2000), resumed=st.integers(0, 100))
+def test_segments_depend_on_neither_beginning_nor_end(
+    epoch: int, length: int, iterations: int, further: int, resumed: int
 ) -> None:
-    whole = [end for end, border in segment_ends(0, iterations + later, epoch, length) if border]
+    whole = [end for end, resumable in segment_ends(0, iterations + further, epoch, length) if resumable]
     short = segment_ends(0, iterations, epoch, length)
-    assert [end for end, border in short if border] == [end for end in whole if end <= iterations]
-    start = ([0, *(end for end, border in short if border)] * 101)[begun]
+    assert [end for end, resumable in short if resumable] == [end for end in whole if end <= iterations]
+    start = ([0, *(end for end, resumable in short if resumable)] * 101)[resumed]
     assert segment_ends(start, iterations, epoch, length) == [pair for pair in short if pair[0] > start]
 
 
 @given(**SIZES, start=st.integers(0, 2000))
-def test_from_the_end_of_a_shorter_run_the_borders_are_met_again(
+def test_after_the_end_of_a_shorter_run_the_segments_are_the_same(
     epoch: int, length: int, iterations: int, start: int
 ) -> None:
     whole = segment_ends(0, iterations, epoch, length)
     assert segment_ends(start, iterations, epoch, length) == [pair for pair in whole if pair[0] > start]
 
 
-def test_the_end_of_a_run_is_a_border_only_where_a_longer_one_has_it() -> None:
+def test_the_end_of_a_run_ends_a_segment_only_where_a_longer_run_has_it() -> None:
     assert segment_ends(0, 10, 4, 3) == [(2, True), (4, True), (6, True), (8, True), (10, True)]
     assert segment_ends(0, 9, 4, 3) == [(2, True), (4, True), (6, True), (8, True), (9, False)]
 
@@ -60,7 +60,7 @@ def test_a_segment_of_the_chapter_is_some_tenths_of_a_second(strategy: str, leng
 
 
 @pytest.mark.parametrize("strategy", ["batched", "loop"])
-def test_two_passes_for_each_parameter_count_as_so_many_steps(strategy: str) -> None:
+def test_two_passes_for_each_parameter_count_as_that_many_steps(strategy: str) -> None:
     params = init(2, 2, 2)
     passes = 2 * sum(p.size for p in params)
     assert segment_length(params, strategy, 10) == segment_length(params, "collocated", 10) // passes

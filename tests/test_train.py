@@ -14,10 +14,11 @@ from ports import numpy_port
 from problems import subjects
 from reference import checkpoints, datasets, segments, two_layer_net
 from reference.datasets import Dataset, load_mnist
-from reference.numerical_gradient import collocated, structured
-from reference.training import DivergedError, Progress, begin, epoch_length, train
-from reference.two_layer_net import Params, TwoLayerNet, init
 from reference.defaults import MEMORY
+from reference.files import ExclusiveFile
+from reference.numerical_gradient import collocated
+from reference.training import DivergedError, Progress, begin, epoch_length, train
+from reference.two_layer_net import Params, init
 
 OPTIONS: dict[str, Any] = {"batch": 100, "learning_rate": 3.0}  # so large that W2 outgrows its plan several times
 EPOCH = 14  # of the digits
@@ -42,12 +43,12 @@ def assert_same_bits(got: Progress, expected: Progress) -> None:
 def test_it_is_the_chapters_loop() -> None:
     data, params = digits()
     end = run(numpy_port, params, data, iterations=40)[-1]
-    draw, losses, accuracies = np.random.default_rng(0), [], []
+    rng, losses, accuracies = np.random.default_rng(0), [], []
     for i in range(41):
         if i % EPOCH == 0 or i == 40:
             parts = ((data.x_train, data.t_train), (data.x_test, data.t_test))
             accuracies.append((i, *(two_layer_net.accuracy(params, x, t) for x, t in parts)))
-        batch = draw.integers(0, len(data.x_train), 100)
+        batch = rng.integers(0, len(data.x_train), 100)
         x, t = data.x_train[batch], data.t_train[batch]
         if i < 40:
             losses.append(two_layer_net.loss(params, x, t))
@@ -59,30 +60,43 @@ def test_it_is_the_chapters_loop() -> None:
 
 
 @subjects()
-def test_a_run_goes_on_with_the_same_bits(subject: Subject, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_bits(subject: Subject, tmp_path: Path) -> None:
     data, params = digits(subject.dtype)
     steps = run(subject.port, params, data, iterations=70)
     assert np.abs(params.W2).max() * 8 < np.abs(steps[-1].params.W2).max()  # the plan has changed on the way
     assert steps[-1].params.W1.dtype == subject.dtype
     for n in (0, 2, 4):
-        checkpoints.save(tmp_path / "run", checkpoints.Checkpoint(steps[n], {}, {}))
-        found = checkpoints.load(tmp_path / "run").progress
-        assert_same_bits(found, steps[n])
-        assert_same_bits(run(subject.port, found, data, iterations=70)[-1], steps[-1])
+        with ExclusiveFile(tmp_path / "run") as file:
+            checkpoints.save(file, checkpoints.Checkpoint(steps[n], {}, {}))
+        loaded = checkpoints.load(tmp_path / "run").progress
+        assert_same_bits(loaded, steps[n])
+        assert_same_bits(run(subject.port, loaded, data, iterations=70)[-1], steps[-1])
 
 
 @subjects("float64")
-def test_a_longer_run_goes_on_with_the_same_bits_from_the_last_border(subject: Subject) -> None:
+def test_a_longer_run_resumed_at_the_end_of_a_segment_ends_with_the_same_bits(subject: Subject) -> None:
     data, params = digits(subject.dtype)
-    *_, border, end = run(subject.port, params, data, iterations=38)
-    assert (border.iteration, border.resumable, end.iteration, end.resumable) == (28, True, 38, False)
+    *_, segment, end = run(subject.port, params, data, iterations=38)
+    assert (segment.iteration, segment.resumable, end.iteration, end.resumable) == (28, True, 38, False)
     whole = run(subject.port, params, data, iterations=56)
-    assert_same_bits(run(subject.port, border, data, iterations=56)[-1], whole[-1])
+    assert_same_bits(run(subject.port, segment, data, iterations=56)[-1], whole[-1])
+
+
+@pytest.mark.parametrize("strategy", ["collocated", "structured"])
+@subjects("float64")
+def test_a_port_that_wraps_another_and_replaces_a_strategy_trains(subject: Subject, strategy: str) -> None:
+    """By the wrapped port's own strategy of that name, since `train_steps` is the wrapped port's."""
+    members = {name: getattr(subject.port, name) for name in dir(subject.port) if not name.startswith("_")}
+    wrapper = SimpleNamespace(**members)
+    wrapper.GRADIENTS = {**subject.port.GRADIENTS, strategy: lambda *net, **options: pytest.fail("it was called")}
+    data, params = digits()
+    got, expected = (run(port, params, data, strategy=strategy, iterations=14)[-1] for port in (wrapper, subject.port))
+    assert_same_bits(got, expected)
 
 
 def test_the_end_of_a_shorter_run_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     data, params = digits()
-    monkeypatch.setattr(segments, "WORK", 4.0 * 100 * sum(p.size for p in params))  # pieces of 4 iterations
+    monkeypatch.setattr(segments, "WORK", 4.0 * 100 * sum(p.size for p in params))  # segments of 4 iterations
     short = run(numpy_port, params, data, iterations=18)[-1]
     assert (short.resumable, short.accuracies[:, 0].tolist()) == (True, [0, 14, 18])
     assert_same_bits(run(numpy_port, short, data, iterations=28)[-1], run(numpy_port, params, data, iterations=28)[-1])
@@ -96,12 +110,12 @@ def test_draws_do_not_depend_on_where_they_are_cut() -> None:
         np.testing.assert_array_equal(whole.integers(0, samples, (9, 7)), np.concatenate(cut))
 
 
-def test_progress_once_handed_out_stays_as_it_is() -> None:
+def test_a_progress_that_was_yielded_never_changes() -> None:
     data, params = digits()
-    steps, kept = train(numpy_port, params, data, iterations=42, **OPTIONS), []
-    for now in steps:
-        kept.append((now, now.losses.copy(), now.accuracies.copy(), *(p.copy() for p in now.params)))
-    for now, *copies in kept:
+    copied = []
+    for now in train(numpy_port, params, data, iterations=42, **OPTIONS):
+        copied.append((now, now.losses.copy(), now.accuracies.copy(), *(p.copy() for p in now.params)))
+    for now, *copies in copied:
         for array, copy in zip((now.losses, now.accuracies, *now.params), copies, strict=True):
             np.testing.assert_array_equal(array, copy)
     np.testing.assert_array_equal(params.W1, init(64, 5, 10, seed=0).W1)
@@ -152,9 +166,9 @@ def test_parameters_that_outgrow_the_step_stop_the_run(subject: Subject) -> None
 @subjects("float64")
 def test_parameters_that_outgrow_the_step_at_the_end_stop_the_run(subject: Subject) -> None:
     """A backend looks at them before its steps, and no further steps are taken."""
-    where = {"strategy": "batched", "batch": 5, "learning_rate": 1e15, "iterations": 1}
+    options = {"strategy": "batched", "batch": 5, "learning_rate": 1e15, "iterations": 1}
     with pytest.raises(DivergedError, match="`h` no longer moves the largest parameter after iteration 0; "):
-        run(subject.port, init(64, 2, 10, seed=0), datasets.load("random"), **where)
+        run(subject.port, init(64, 2, 10, seed=0), datasets.load("random"), **options)
 
 
 def test_numpy_does_not_warn_of_the_numbers_that_an_accuracy_is_of() -> None:
@@ -172,8 +186,8 @@ def test_the_first_loss_that_is_not_finite_is_named() -> None:
         run(port, params, data, iterations=28)
 
 
-def asked_of_a_port(**options: Any) -> tuple[list[dict[str, Any]], list[Progress]]:
-    """Return what each call of `train_steps` was given, the shape of the batches with it, and how far the run came."""
+def calls_of_a_port(**options: Any) -> tuple[list[dict[str, Any]], list[Progress]]:
+    """Train; return the options and the shape of the batches of each call of `train_steps`, and the progress."""
     data, params = digits()
     calls: list[dict[str, Any]] = []
 
@@ -188,9 +202,9 @@ def asked_of_a_port(**options: Any) -> tuple[list[dict[str, Any]], list[Progress
     return calls, list(train(port, params, data, **options))
 
 
-def test_the_options_are_the_chapters_unless_told() -> None:
-    calls, steps = asked_of_a_port()
-    options = {"gradient": collocated, "learning_rate": 0.1, "h": 1e-4, "memory": MEMORY}
+def test_the_default_options_are_the_chapters() -> None:
+    calls, steps = calls_of_a_port()
+    options = {"strategy": "collocated", "learning_rate": 0.1, "h": 1e-4, "memory": MEMORY}
     assert calls[0] == options | {"batches": (EPOCH, 100)}
     assert steps[-1].iteration == 10_000
     assert steps[0].resumable
@@ -201,14 +215,14 @@ def test_the_options_are_the_chapters_unless_told() -> None:
 
 def test_the_options_reach_the_port() -> None:
     options = {"learning_rate": 0.3, "h": 1e-2, "memory": 12345}
-    calls, _ = asked_of_a_port(strategy="structured", batch=50, iterations=3, **options)
-    assert calls == [options | {"gradient": structured, "batches": (3, 50)}]
+    calls, _ = calls_of_a_port(strategy="structured", batch=50, iterations=3, **options)
+    assert calls == [options | {"strategy": "structured", "batches": (3, 50)}]
 
 
 def test_segments_are_as_long_as_the_strategy_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     _, params = digits()
     monkeypatch.setattr(segments, "WORK", 4.0 * 16 * 100 * sum(p.size for p in params))
-    _, steps = asked_of_a_port(strategy="structured", iterations=EPOCH)
+    _, steps = calls_of_a_port(strategy="structured", iterations=EPOCH)
     assert [now.iteration for now in steps] == [0, 4, 8, 12, 14]
 
 
@@ -263,14 +277,14 @@ def test_bad_arguments_are_refused_at_once(options: dict[str, Any], sentence: st
     assert str(caught.value).startswith(sentence)
 
 
-def test_a_run_can_not_end_before_it_goes_on() -> None:
+def test_a_run_can_not_end_before_it_is_resumed() -> None:
     data, params = digits()
     with pytest.raises(ValueError, match=r"^`iterations` must be at least 9, got 5\.$"):
         next(train(numpy_port, begin(params)._replace(iteration=9, losses=np.ones(9)), data, iterations=5))
 
 
 @subjects("float64")
-def test_the_chapters_listing_runs_with_its_imports_changed_alone(subject: Subject) -> None:
+def test_the_chapters_listing_runs_with_only_its_imports_changed(subject: Subject) -> None:
     backend = subject.source
 
     # from dataset.mnist import load_mnist
@@ -278,8 +292,8 @@ def test_the_chapters_listing_runs_with_its_imports_changed_alone(subject: Subje
         return load_mnist(normalize=True, one_hot_label=True, source="digits")
 
     # from two_layer_net import TwoLayerNet
-    def make(input_size: int, hidden_size: int, output_size: int) -> TwoLayerNet:
-        return TwoLayerNet(input_size, hidden_size, output_size, backend=backend, seed=0)
+    def make(input_size: int, hidden_size: int, output_size: int) -> ports.TwoLayerNet:
+        return ports.TwoLayerNet(input_size, hidden_size, output_size, backend=backend, seed=0)
 
     (x_train, t_train), (x_test, t_test) = load()
     network = make(input_size=64, hidden_size=50, output_size=10)

@@ -1,4 +1,4 @@
-"""The trials leave no part of a port idle, and the bound on training holds and is no larger than it must be."""
+"""The cases leave no part of a port idle, and the bound on training holds and is no larger than it must be."""
 
 from typing import Any, NamedTuple
 
@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given
 
 import ports
-from comparison.agreement import comparison as agreement
+from comparison.agreement import comparison
 from comparison.agreement.bounds import Problem, curvature_bound, gradient_bound, loss_bound
 from comparison.agreement.cases import (
     LARGE_H,
-    SMALL_MEMORY,
-    RATE,
+    LEARNING_RATE,
     SECOND_H,
+    SMALL_MEMORY,
     _prime,
-    check,
     check_copies,
     check_data_only,
+    check_subject,
     check_training,
+    expected_training,
     saturate,
     shift,
     stretch,
-    trajectory,
     variations,
 )
 from comparison.agreement.comparison import (
@@ -33,11 +33,10 @@ from comparison.agreement.comparison import (
     check_gradient,
     sample_entries,
 )
-from reference.defaults import STRATEGIES
 from problems import problems, subjects
+from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES
 from reference.functions import sigmoid
 from reference.two_layer_net import Params, gradient, loss, predict
-from reference.defaults import DTYPES
 from test_agreement import FEW, nets, with_members
 
 pytestmark = pytest.mark.filterwarnings("ignore:`collocated` needs more than:RuntimeWarning")
@@ -87,13 +86,13 @@ def test_shifted_logits_overflow_where_the_largest_is_not_taken_out() -> None:
 
 def test_each_variation_is_what_its_name_says() -> None:
     data = plain()
-    found, stretched = variations(data, 0), stretch(data, 0)
-    assert list(found) == ["data", "stretched", "saturated", "shifted"]
+    varied, stretched = variations(data, 0), stretch(data, 0)
+    assert list(varied) == ["data", "stretched", "saturated", "shifted"]
     for name, expected in (("data", data), ("stretched", stretched)):
-        np.testing.assert_array_equal(found[name].x, expected.x)
-    np.testing.assert_array_equal(found["saturated"].params.b1, saturate(stretched).params.b1)
-    np.testing.assert_array_equal(found["shifted"].params.b2, shift(stretched).params.b2)
-    assert not np.array_equal(found["saturated"].params.b1, data.params.b1)
+        np.testing.assert_array_equal(varied[name].x, expected.x)
+    np.testing.assert_array_equal(varied["saturated"].params.b1, saturate(stretched).params.b1)
+    np.testing.assert_array_equal(varied["shifted"].params.b2, shift(stretched).params.b2)
+    assert not np.array_equal(varied["saturated"].params.b1, data.params.b1)
 
 
 @pytest.mark.parametrize(("samples", "prime"), [(1, 1), (2, 2), (4, 3), (12, 11), (100, 97), (101, 101)])
@@ -128,12 +127,13 @@ def test_right_ports_train_within_the_bound(subject: Subject, strategy: str | No
 @pytest.mark.parametrize("strategy", ["collocated", None])
 def test_one_step_is_off_by_its_gradient_and_three_roundings(strategy: str | None) -> None:
     problem, u = plain(), 2.0**-53
-    (*members, losses), (*bounds, loss_bounds) = trajectory(problem, np.arange(12)[None], strategy, 1e-4, "float64")
+    expected, bounds = expected_training(problem, np.arange(12)[None], strategy, 1e-4, "float64")
+    (*members, losses), (*member_bounds, loss_bounds) = expected, bounds
     slope = NUMPY.port.GRADIENTS[strategy](*problem) if strategy else gradient(*problem)
-    off = gradient_bound(problem, "float64", strategy, 1e-4 if strategy else 0.0)
-    for p, start, g, bound, b in zip(members, problem.params, slope, bounds, off, strict=True):
-        np.testing.assert_allclose(p, start - RATE * g, rtol=1e-13)
-        np.testing.assert_allclose(bound, RATE * (b + 2 * u * np.abs(g)) + u * np.abs(p), rtol=1e-6)
+    slope_bounds = gradient_bound(problem, "float64", strategy, 1e-4 if strategy else 0.0)
+    for p, start, g, bound, b in zip(members, problem.params, slope, member_bounds, slope_bounds, strict=True):
+        np.testing.assert_allclose(p, start - LEARNING_RATE * g, rtol=1e-13)
+        np.testing.assert_allclose(bound, LEARNING_RATE * (b + 2 * u * np.abs(g)) + u * np.abs(p), rtol=1e-6)
     assert losses[0] == loss(*problem)
     assert loss_bounds[0] == loss_bound(problem, "float64")
 
@@ -142,109 +142,110 @@ def test_one_step_is_off_by_its_gradient_and_three_roundings(strategy: str | Non
 def test_the_bound_on_training_is_a_few_roundings(dtype: str) -> None:
     """It is no excuse for a wrong step: a thousandth of a step is far outside."""
     problem, batches = plain(), np.arange(12).reshape(2, 6)
-    expected, bounds = trajectory(problem.rounded(dtype), batches, "collocated", 1e-4, dtype)
+    expected, bounds = expected_training(problem.rounded(dtype), batches, "collocated", 1e-4, dtype)
     for p, e, b in zip(problem.params, expected, bounds, strict=False):
         assert (b <= 8 * np.finfo(dtype).eps * (1 + np.abs(p))).all()
-        assert np.abs(e - p).max() > 1e-3 * RATE > 10 * b.max()
+        assert np.abs(e - p).max() > 1e-3 * LEARNING_RATE > 10 * b.max()
 
 
 def names(h: float = 1e-4, strategies: Any = STRATEGIES, **changes: Any) -> set[tuple[str, str | None, float | None]]:
-    rows = check(NUMPY._replace(**changes), plain(), strategies, h=h, memory=2**28, seed=0)
-    return {(row.problem, row.strategy, row.step) for row in rows if isinstance(row, Agreement)}
+    rows = check_subject(NUMPY._replace(**changes), plain(), strategies, h=h, memory=2**28, seed=0)
+    return {(row.problem, row.strategy, row.h) for row in rows if isinstance(row, Agreement)}
 
 
-def test_each_strategy_is_tried_on_each_problem_at_both_steps() -> None:
+def test_each_strategy_is_compared_on_each_problem_at_two_values_of_h() -> None:
     assert {(name, strategy) for name, strategy, _ in names()} == {
         (name, strategy)
         for name in ("data", "stretched", "saturated", "shifted")
         for strategy in (None, "closed form", *STRATEGIES)
     }
     for strategy in STRATEGIES:
-        assert {step for _, name, step in names(strategies=(strategy,)) if name == strategy} >= {1e-4, 1e-2}
+        assert {h for _, name, h in names(strategies=(strategy,)) if name == strategy} >= {1e-4, 1e-2}
 
 
-def test_where_rounding_hides_the_difference_the_data_alone_are_tried_at_the_larger_step() -> None:
-    found = {(name, step) for name, strategy, step in names(h=1e-6, dtype="float32") if strategy == "loop"}
-    assert found == {("data", 1e-2)}
+def test_where_rounding_hides_the_difference_only_the_data_are_compared_at_the_larger_h() -> None:
+    compared = {(name, h) for name, strategy, h in names(h=1e-6, dtype="float32") if strategy == "loop"}
+    assert compared == {("data", 1e-2)}
 
 
-# --- what a port is asked
+# --- the calls of a port
 
 
-class Asked(NamedTuple):
+class PortCall(NamedTuple):
     """A call of a port."""
 
-    of: str | None  # the strategy; None for training
+    strategy: str | None  # None for training
     params: Params
     x: np.ndarray
     t: np.ndarray
     options: dict[str, Any]
 
 
-def asking(calls: list[Asked], **changes: Any) -> Subject:
-    """Return NumPy's port, which keeps what its gradients and its descent are asked in `calls`."""
+def recording(calls: list[PortCall], **changes: Any) -> Subject:
+    """Return NumPy's port, which records the calls of its gradients and of its training in `calls`."""
     port = NUMPY.port
 
     def gradient_of(name: str) -> Any:
         def call(params: Params, x: np.ndarray, t: np.ndarray, **options: Any) -> Params:
-            calls.append(Asked(name, params, x, t, options))
+            calls.append(PortCall(name, params, x, t, options))
             return port.GRADIENTS[name](params, x, t, **options)
 
         return call
 
     gradients = {name: gradient_of(name) for name in STRATEGIES}
-    names = {g: name for name, g in gradients.items()}
 
     def train_steps(params: Params, x: np.ndarray, t: np.ndarray, batches: np.ndarray, **options: Any) -> Any:
-        name = names.get(options.pop("gradient"))
-        calls.append(Asked(None, params, x, t, options | {"batches": batches, "of": name}))
-        return port.train_steps(params, x, t, batches, gradient=port.GRADIENTS[name] if name else gradient, **options)
+        calls.append(PortCall(None, params, x, t, options | {"batches": batches}))
+        return port.train_steps(params, x, t, batches, **options)
 
     return with_members(GRADIENTS=gradients, train_steps=train_steps)._replace(**changes)
 
 
-def asked(problem: Problem, strategy: str, dtype: str = "float64", memory: float = 2**28) -> list[Asked]:
-    """Return all that `check` asks a port for by one strategy, and in training by the closed form too."""
-    calls: list[Asked] = []
-    for row in check(asking(calls, dtype=dtype), problem, (strategy,), h=1e-4, memory=memory, seed=0):
+def calls_for(problem: Problem, strategy: str, dtype: str = "float64", memory: float = 2**28) -> list[PortCall]:
+    """Check a right port by one strategy, and return all calls; training by the closed form is one of them."""
+    calls: list[PortCall] = []
+    for row in check_subject(recording(calls, dtype=dtype), problem, (strategy,), h=1e-4, memory=memory, seed=0):
         assert isinstance(row, Agreement)
         assert row.agrees, row
     return calls
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_strategy_is_asked_for_whole_data_then_for_problems_in_chunks_and_to_train(strategy: str) -> None:
-    """In float64 little memory is told; large shifts are for `structured`, training at its default for `collocated`."""
-    calls = asked(plain(), strategy)
-    gradients = [(len(call.x), call.options.get("h"), call.options["memory"]) for call in calls if call.of]
+def test_a_strategy_is_called_for_all_data_then_for_problems_in_chunks_then_for_training(strategy: str) -> None:
+    """In float64 memory is small; large shifts are for `structured`, training at the default h for `collocated`."""
+    calls = calls_for(plain(), strategy)
+    gradients = [(len(call.x), call.options.get("h"), call.options["memory"]) for call in calls if call.strategy]
     large = [(11, LARGE_H, SMALL_MEMORY)] if strategy == "structured" else []
     assert gradients == [(12, None, 2**28), *[(11, SECOND_H, SMALL_MEMORY)] * 3, *large]
     trained = [
-        tuple(call.options.get(name) for name in ("of", "h", "learning_rate", "memory"))
+        tuple(call.options.get(name) for name in ("strategy", "h", "learning_rate", "memory"))
         for call in calls
-        if not call.of
+        if not call.strategy
     ]
-    default = [(strategy, None, RATE, SMALL_MEMORY)] if strategy == "collocated" else []
-    assert trained == [(None, SECOND_H, RATE, 2**28), (strategy, SECOND_H, RATE, SMALL_MEMORY), *default]
+    closed_form = (CLOSED_FORM, SECOND_H, LEARNING_RATE, 2**28)
+    by_strategy = [(strategy, SECOND_H, LEARNING_RATE, SMALL_MEMORY)]
+    if strategy == "collocated":
+        by_strategy.append((strategy, None, LEARNING_RATE, SMALL_MEMORY))
+    assert trained == [closed_form, *by_strategy]
 
 
-def test_in_float32_all_memory_is_told_and_no_large_shift() -> None:
-    calls = [call for call in asked(plain(), "structured", "float32") if call.of]
+def test_in_float32_memory_is_not_reduced_and_no_shift_is_large() -> None:
+    calls = [call for call in calls_for(plain(), "structured", "float32") if call.strategy]
     assert [(call.options.get("h"), call.options["memory"]) for call in calls] == [
         (None, 2**28),
         *[(SECOND_H, 2**28)] * 3,
     ]
 
 
-def test_memory_is_never_more_than_told() -> None:
-    assert {call.options["memory"] for call in asked(plain(), "batched", memory=1000) if call.of} == {1000}
+def test_memory_is_never_more_than_the_users() -> None:
+    assert {call.options["memory"] for call in calls_for(plain(), "batched", memory=1000) if call.strategy} == {1000}
 
 
 @pytest.mark.parametrize("strategy", ["loop", "batched"])
-def test_of_differences_of_losses_few_entries_are_asked_for_beyond_the_data(strategy: str) -> None:
+def test_of_differences_of_losses_few_entries_are_compared_beyond_the_data(strategy: str) -> None:
     """They spread from the first entry to the last."""
     problem = plain(inputs=40)
-    whole, *others = [call.options.get("entries") for call in asked(problem, strategy) if call.of]
+    whole, *others = [call.options.get("entries") for call in calls_for(problem, strategy) if call.strategy]
     assert whole is None
     for entries in others:
         assert [len(at) for at in entries] == [83, 6, 24, 4]
@@ -253,15 +254,15 @@ def test_of_differences_of_losses_few_entries_are_asked_for_beyond_the_data(stra
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_where_all_entries_would_take_long_a_sample_is_asked_for_and_a_step_is_not(
+def test_where_all_entries_would_take_long_a_sample_is_compared_and_no_training(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agreement, "FULL_COST", 0)
+    monkeypatch.setattr(comparison, "FULL_COST", 0)
     problem = plain(inputs=40)
-    calls, of_losses = asked(problem, strategy), strategy in ("loop", "batched")
-    trained = {call.options["of"] for call in calls if not call.of}
-    assert trained == ({None} if of_losses else {None, strategy})
-    entries = next(call.options.get("entries") for call in calls if call.of)
+    calls, of_losses = calls_for(problem, strategy), strategy in ("loop", "batched")
+    trained = {call.options["strategy"] for call in calls if not call.strategy}
+    assert trained == ({CLOSED_FORM} if of_losses else {CLOSED_FORM, strategy})
+    entries = next(call.options.get("entries") for call in calls if call.strategy)
     expected = sample_entries(problem.params, 12, seed=0)
     assert expected is not None
     assert (entries is None) != of_losses
@@ -271,7 +272,7 @@ def test_where_all_entries_would_take_long_a_sample_is_asked_for_and_a_step_is_n
 
 
 def test_the_problems_are_the_same_every_time() -> None:
-    data, *others = [call.x for call in asked(plain(), "collocated") if call.of]
+    data, *others = [call.x for call in calls_for(plain(), "collocated") if call.strategy]
     np.testing.assert_array_equal(data, plain().x)
     for x in others:
         np.testing.assert_array_equal(x, stretch(plain(), 0).x[:11])
@@ -279,25 +280,26 @@ def test_the_problems_are_the_same_every_time() -> None:
 
 @pytest.mark.parametrize(("samples", "batch"), [(1, 1), (2, 1), (7, 4), (12, 6), (100, 37)])
 def test_each_sample_is_in_a_batch_and_all_batches_are_of_one_size(samples: int, batch: int) -> None:
-    calls: list[Asked] = []
-    assert all(row.agrees for row in check_training(asking(calls), plain(samples), "collocated", 1e-2))
+    calls: list[PortCall] = []
+    assert all(row.agrees for row in check_training(recording(calls), plain(samples), "collocated", 1e-2))
     (call,) = calls
     assert call.options["batches"].shape == (2, batch)
     assert set(call.options["batches"].ravel()) == set(range(min(samples, 74)))
     np.testing.assert_array_equal(call.t, np.eye(4)[plain(samples).t])
 
 
-# --- what is said
+# --- the rows
 
 
 @pytest.mark.parametrize("strategy", ["collocated", None])
-def test_each_row_of_training_says_what_it_is(strategy: str | None) -> None:
+def test_each_row_of_training_has_its_strategy_and_h(strategy: str | None) -> None:
     subject = NUMPY._replace(dtype="float32")
     rows = list(check_training(subject, plain(), strategy, 1e-2))
-    said = (strategy, 1e-2) if strategy else ("closed form", None)
+    strategy_and_h = (strategy, 1e-2) if strategy else ("closed form", None)
     assert [row.quantity for row in rows] == ["trained W1", "trained b1", "trained W2", "trained b2", "losses"]
-    assert {(row.strategy, row.step) for row in rows} == {said}
-    expected, bounds = trajectory(plain().rounded("float32"), np.arange(12).reshape(2, 6), strategy, 1e-2, "float32")
+    assert {(row.strategy, row.h) for row in rows} == {strategy_and_h}
+    problem, batches = plain().rounded("float32"), np.arange(12).reshape(2, 6)
+    expected, bounds = expected_training(problem, batches, strategy, 1e-2, "float32")
     for row, e, b in zip(rows, expected, bounds, strict=True):
         assert row.worst_index is not None
         assert (row.expected, row.bound) == (e[row.worst_index], b[row.worst_index])
@@ -306,38 +308,38 @@ def test_each_row_of_training_says_what_it_is(strategy: str | None) -> None:
 @pytest.mark.parametrize("name", [*Params._fields, "x", "t"])
 def test_an_argument_that_training_changes_is_named(name: str) -> None:
     def train_steps(params: Params, x: Any, t: Any, batches: Any, **options: Any) -> Any:
-        found = NUMPY.port.train_steps(params, x, t, batches, **options)
+        result = NUMPY.port.train_steps(params, x, t, batches, **options)
         changed = {**params._asdict(), "x": x, "t": t}[name]
         changed[...] = np.roll(changed, 1) if name == "t" else changed + 1
-        return found
+        return result
 
     rows = list(check_training(with_members(train_steps=train_steps), plain(), "collocated", 1e-2))
-    assert {row.got for row in rows} == {f"`{name}` was changed by the call"}
+    assert {row.got for row in rows} == {f"computed by a call that changed `{name}`"}
 
 
-def test_what_is_not_compared_is_said_with_the_reason() -> None:
+def test_a_gradient_that_is_not_compared_has_a_row_with_the_reason() -> None:
     subject = NUMPY._replace(dtype="float32")
-    rows = check(subject, plain(), STRATEGIES, h=1e-6, memory=2**28, seed=0)
+    rows = check_subject(subject, plain(), STRATEGIES, h=1e-6, memory=2**28, seed=0)
     reason = "rounding of two float32 losses outweighs their difference."
     expected = [NotCompared("numpy", strategy, "float32", 1e-6, reason) for strategy in ("loop", "batched")]
     assert [row for row in rows if isinstance(row, NotCompared)] == expected
 
 
-@pytest.mark.parametrize(("dtype", "step"), [("float64", 1e-6), ("float32", SECOND_H)])
+@pytest.mark.parametrize(("dtype", "comparable_h"), [("float64", 1e-6), ("float32", SECOND_H)])
 @pytest.mark.parametrize("cost", [0, 1e11])
-def test_of_another_size_the_data_alone_are_compared(
-    dtype: str, step: float, cost: float, monkeypatch: pytest.MonkeyPatch
+def test_of_another_size_only_the_data_are_compared(
+    dtype: str, comparable_h: float, cost: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agreement, "FULL_COST", cost)
-    problem, calls = plain(inputs=40), list[Asked]()
-    subject = asking(calls, dtype=dtype)
+    monkeypatch.setattr(comparison, "FULL_COST", cost)
+    problem, calls = plain(inputs=40), list[PortCall]()
+    subject = recording(calls, dtype=dtype)
     rows = list(check_data_only(subject, problem, STRATEGIES, h=1e-6, memory=2**20, seed=0))
     assert {call.options["memory"] for call in calls} == {2**20}
     expected = list(check_forward(subject, problem))
     for strategy in STRATEGIES:
         of_losses = strategy in ("loop", "batched")
         entries = sample_entries(problem.params, 12, seed=0) if of_losses else None
-        expected += check_gradient(subject, problem, strategy, step if of_losses else 1e-6, entries=entries)
+        expected += check_gradient(subject, problem, strategy, comparable_h if of_losses else 1e-6, entries=entries)
     assert rows == expected
 
 

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from ports import numpy_port
-from reference.numerical_gradient import GRADIENTS, batched, loop
+from reference.defaults import CLOSED_FORM
 from reference.descent import train_steps
-from reference.two_layer_net import Params, accuracy, gradient, init, max_abs, loss, predict
+from reference.numerical_gradient import GRADIENTS, batched, loop
+from reference.two_layer_net import Params, accuracy, gradient, init, loss, max_abs, predict
 from reference.validation import (
     check_batches,
     check_device,
     check_dtype,
     check_entries,
-    check_gradient,
+    check_h,
+    check_h_moves,
     check_labels,
     check_learning_rate,
     check_memory,
@@ -25,9 +27,8 @@ from reference.validation import (
     check_numbers,
     check_seed,
     check_size,
+    check_strategy,
     check_weight_init_std,
-    check_h,
-    check_h_moves,
     dtype_name,
     shown,
     unit_roundoff,
@@ -111,10 +112,10 @@ def test_what_is_not_finite_is_refused(name, value, shown):
         loss(*net_with(name, array), T)
 
 
-def test_an_array_is_told_by_the_package_that_its_type_is_from():
-    mine, other = (type("Array", (), {"__module__": f"{package}.parts.arrays"}) for package in ("mine", "other"))
-    with refuses("`W1` must be a mine.Array (the port's from_numpy makes one), got other.Array."):
-        check_net(Params(*(other() for _ in NET)), other(), mine, lambda array: 1.0)
+def test_an_array_type_is_named_by_its_package():
+    own, other = (type("Array", (), {"__module__": f"{package}.parts.arrays"}) for package in ("own", "other"))
+    with refuses("`W1` must be a own.Array (the port's from_numpy makes one), got other.Array."):
+        check_net(Params(*(other() for _ in NET)), other(), own, lambda array: 1.0)
 
 
 def test_arrays_are_on_one_device():
@@ -142,16 +143,16 @@ def test_predict_checks_the_net():
         predict(NET, np.full_like(X, math.nan))
 
 
-def test_the_size_of_nothing_has_no_sign():
+def test_the_magnitude_of_zero_has_no_sign():
     """A warning may show it."""
-    sizes = check_net(init(2, 2, 2, seed=0), -np.zeros((1, 2)), np.ndarray, largest)
-    assert f"{sizes['x']:g}" == "0"
+    magnitudes = check_net(init(2, 2, 2, seed=0), -np.zeros((1, 2)), np.ndarray, max_abs)
+    assert f"{magnitudes['x']:g}" == "0"
 
 
-def test_the_largest_sizes_are_returned():
+def test_the_magnitudes_are_returned():
     arrays = Params(-2 * np.ones((3, 5)), np.zeros(5), 3 * np.ones((5, 2)), np.array([-7.0, 6.0]))
-    sizes = check_net(arrays, np.array([[1.0, 0.0, -4.0]]), np.ndarray, lambda array: np.abs(array).max())
-    assert sizes == {"W1": 2, "b1": 0, "W2": 3, "b2": 7, "x": 4}
+    magnitudes = check_net(arrays, np.array([[1.0, 0.0, -4.0]]), np.ndarray, lambda array: np.abs(array).max())
+    assert magnitudes == {"W1": 2, "b1": 0, "W2": 3, "b2": 7, "x": 4}
 
 
 # --- labels
@@ -283,13 +284,13 @@ def test_the_ends_of_a_range_belong_to_it_or_do_not():
     assert check_size("hidden_size", 1) == 1
     assert check_weight_init_std(0) == 0
     assert check_seed(0) == 0
-    sizes = {"W1": 1.0, "b1": 0.5, "W2": 0.5, "b2": 0.5}
+    magnitudes = {"W1": 1.0, "b1": 0.5, "W2": 0.5, "b2": 0.5}
     with refuses(
         "`h` must be above 1.11e-16, half the spacing of float64 at the largest parameter (1 in `W1`), "
         f"so that p + h is not p, got {2.0**-53!r}."
     ):
-        check_h_moves(2.0**-53, sizes, "float64")
-    check_h_moves(2.0**-53 * 1.01, sizes, "float64")
+        check_h_moves(2.0**-53, magnitudes, "float64")
+    check_h_moves(2.0**-53 * 1.01, magnitudes, "float64")
 
 
 @pytest.mark.parametrize("rate", [math.nan, math.inf, "0.1", None, True])
@@ -302,16 +303,16 @@ def test_the_learning_rate_is_finite(rate):
 def test_the_learning_rate_is_one_that_the_dtype_can_hold(rate, dtype):
     with refuses(f"`learning_rate` must be a number of {dtype}, got {rate!r}."):
         check_learning_rate(rate, dtype)
-    largest_of_float32 = float(np.finfo(dtype).max)
-    assert check_learning_rate(largest_of_float32, dtype) == largest_of_float32
-    assert check_learning_rate(1e300) == 1e300  # float64 unless told
+    largest = float(np.finfo(dtype).max)
+    assert check_learning_rate(largest, dtype) == largest
+    assert check_learning_rate(1e300) == 1e300  # float64 by default
 
 
 # --- training
 
 
 def steps(batches, **options):
-    options = {"gradient": gradient, "learning_rate": 0.1, **options}
+    options = {"strategy": CLOSED_FORM, "learning_rate": 0.1, **options}
     return train_steps(NET, X, T, batches, **options)
 
 
@@ -342,24 +343,35 @@ def test_batches_become_indices():
     assert batches.tolist() == [[0, 3], [1, 2]]
 
 
-def test_the_gradient_is_one_of_those_known():
-    check_gradient(loop, (gradient, loop))
-    with refuses(f"`gradient` must be the port's `gradient` or one of its `GRADIENTS`, got {shown(batched)}."):
-        check_gradient(batched, (gradient, loop))
+def test_a_strategy_is_a_name_of_the_ports_or_the_closed_form():
+    assert [check_strategy(name, ("loop", "fast")) for name in ("loop", "fast", "closed form")] == [
+        "loop",
+        "fast",
+        CLOSED_FORM,
+    ]
+    assert check_strategy("loop", GRADIENTS) == "loop"
 
 
-def test_training_checks_all_it_is_given():
+@pytest.mark.parametrize("strategy", ["batched", "Loop", "", None, 1, True, loop, ["loop"], {}, np.array("loop")])
+def test_another_strategy_is_refused(strategy):
+    with refuses(f"`strategy` must be one of loop, fast, closed form, got {shown(strategy)}."):
+        check_strategy(strategy, ("loop", "fast"))
+
+
+def test_training_checks_all_its_arguments():
+    with refuses("`strategy` must be one of loop, batched, structured, collocated, closed form, got 'fast'."):
+        steps([[0]], strategy="fast")
     with refuses("`h` must be from 1e-20 to 1, got 0."):
         steps([[0]], h=0)
     with refuses("`memory` must be a positive number of bytes, got 0."):
         steps([[0]], memory=0)
     with refuses("`x` must be finite, but holds nan."):
-        train_steps(NET, X * math.nan, T, [[0]], gradient=gradient, learning_rate=0.1)
+        train_steps(NET, X * math.nan, T, [[0]], strategy=CLOSED_FORM, learning_rate=0.1)
     with refuses("`t` must hold whole class numbers from 0 to 1, got 2 at 0."):
-        train_steps(NET, X, T + 2, [[1]], gradient=gradient, learning_rate=0.1)
+        train_steps(NET, X, T + 2, [[1]], strategy=CLOSED_FORM, learning_rate=0.1)
 
 
-# --- what is no array, and what is shown of it
+# --- arguments that are no arrays, and how they are shown
 
 
 @pytest.mark.parametrize(
@@ -427,11 +439,11 @@ def bits(*arrays):
 @EACH_STRATEGY
 @pytest.mark.parametrize("wrong", [{"h": 0}, {"memory": 0}, {"t": T + 1}])
 def test_a_refusal_changes_no_argument(strategy, wrong):
-    given = {"params": Params(*(p.copy() for p in NET)), "x": X.copy(), "t": T.copy(), **wrong}
-    before = bits(*given["params"], given["x"], given["t"])
+    arguments = {"params": Params(*(p.copy() for p in NET)), "x": X.copy(), "t": T.copy(), **wrong}
+    before = bits(*arguments["params"], arguments["x"], arguments["t"])
     with pytest.raises(ValueError, match="must"):
-        strategy(**given)
-    assert bits(*given["params"], given["x"], given["t"]) == before
+        strategy(**arguments)
+    assert bits(*arguments["params"], arguments["x"], arguments["t"]) == before
 
 
 @pytest.mark.parametrize("strategy", [loop, batched])

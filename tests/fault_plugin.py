@@ -1,4 +1,4 @@
-"""A plugin of pytest: `pytest -p plant --fault torch "loop: no half"` plants a wrong port for the right one."""
+"""A plugin of pytest: `pytest -p fault_plugin --fault torch "loop: no half"` replaces a port by a wrong one."""
 
 import importlib
 import sys
@@ -10,7 +10,7 @@ import wrong_ports
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault", nargs=2, metavar=("BACKEND", "NAME"), required=True, help="the fault to plant")
+    parser.addoption("--fault", nargs=2, metavar=("BACKEND", "NAME"), required=True, help="the fault of the port")
 
 
 def pytest_configure(config: pytest.Config) -> None:
