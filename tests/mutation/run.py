@@ -36,7 +36,7 @@ MODULES = {  # and the tests that each is held against
     "reference/csv.py": ["test_csv"],
     "reference/checkpoints.py": ["test_checkpoints"],
     "reference/params.py": ["test_checkpoints"],
-    "reference/datasets.py": ["test_datasets"],
+    "reference/datasets.py": ["test_datasets", "test_file_kinds"],
     "reference/downloads.py": ["test_downloads"],
     "ports/protocol.py": ["test_protocol"],
     "ports/registry.py": ["test_ports"],
