@@ -39,7 +39,7 @@ def test_json_is_pure_and_complete() -> None:
     done = run(*SMALL, "--json")
     result = json.loads(done.stdout)
     assert done.returncode == 0
-    assert (result["schema_version"], result["command"], result["agrees"]) == (1, "agree", True)
+    assert (result["schema_version"], result["command"], result["agrees"]) == (2, "agree", True)
     assert result["settings"]["hidden"] == 3
     assert result["environment"]["numpy"] == np.__version__
     assert result["not_run"] == []
