@@ -99,39 +99,39 @@ BYCLASS = tuple(
 )
 
 
-def as_emnist(folder):
+def as_emnist(folder: Path) -> Path:
     lay(folder, {name: idx(a.astype(np.uint8)) for name, a in zip(BYCLASS, SPLIT, strict=True)}, BYCLASS)
     lay(folder)  # beside another
     return folder / BYCLASS[0]
 
 
-def as_medmnist(folder):
+def as_medmnist(folder: Path) -> Path:
     labels = {"train_labels": KINDS[:248, None], "test_labels": KINDS[248:, None]}
     return saved(folder, train_images=LETTERS[:248], test_images=LETTERS[248:], **labels)
 
 
-def as_keras(folder):
+def as_keras(folder: Path) -> Path:
     one_hot = np.eye(62)[KINDS]
     x = (LETTERS[..., None] / 255).astype(np.float32)
     return saved(folder, x_train=x[:248], x_test=x[248:], y_train=one_hot[:248], y_test=one_hot[248:])
 
 
-def as_csv(folder):
+def as_csv(folder: Path) -> Path:
     for name, x, t in (("train.csv", LETTERS[:248], KINDS[:248]), ("test.csv", LETTERS[248:], KINDS[248:])):
         (folder / name).write_bytes(csv(x, t))
     return folder / "train.csv"
 
 
-def as_csv_folder(folder):
+def as_csv_folder(folder: Path) -> Path:
     return as_csv(folder).parent
 
 
-def as_csv_of_another_name(folder):
+def as_csv_of_another_name(folder: Path) -> Path:
     path = as_csv(folder)
     (folder / "test.csv").rename(folder / "letters_test.txt")
     return path.rename(folder / "letters_train.txt")
 
 
-def saved(folder, **arrays):
+def saved(folder: Path, **arrays: np.ndarray) -> Path:
     np.savez(folder / "letters.npz", **arrays)
     return folder / "letters.npz"

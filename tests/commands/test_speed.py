@@ -1,4 +1,4 @@
-"""compare.py speed and compare.py alone, as a user calls them."""
+"""compare.py speed and compare.py without a command, as a user calls them."""
 
 import json
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import compare
+from command_lines import CRASHING, SMALL, WRONG, run
 from comparison import commands
 from comparison.commands import speed
-from test_advice import timing
-from test_compare import CRASHING, SMALL, WRONG, run
+from timings import timing
 
 NET = SMALL[1:]
 SHORT = (*NET, "--dtype", "float64", "--budget", "0.1")
@@ -24,9 +24,9 @@ def result(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -
 
 @pytest.mark.parametrize("what", ["gradient", "step", "run"])
 def test_json_has_what_was_timed(what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = result(capsys, "speed", *SHORT, "--what", what, "--iterations", "3")
-    (row,) = found["speed"]
-    assert found["command"] == "speed"
+    output = result(capsys, "speed", *SHORT, "--what", what, "--iterations", "3")
+    (row,) = output["speed"]
+    assert output["command"] == "speed"
     wanted = {"backend": "numpy", "strategy": "collocated", "dtype": "float64", "device": "cpu", "what": what}
     assert {key: row[key] for key in wanted} == wanted
     assert row["interval_s"][0] <= row["median_s"] <= row["interval_s"][1]
@@ -35,17 +35,17 @@ def test_json_has_what_was_timed(what: str, capsys: pytest.CaptureFixture[str]) 
     assert row["estimated"] is None
     assert row["sizes"] == {"inputs": 64, "hidden": 3, "outputs": 10, "batch": 6}
     assert (row["first_call_s"] is None) == (what == "run")
-    assert found["excluded"] == found["not_run"] == []
-    assert found["advice"]["winner"]["backend"] == "numpy"
-    assert [row["steps"] for row in found["advice"]["break_even"]] == ([] if what == "run" else [1, 100, 10**4, 10**6])
+    assert output["excluded"] == output["not_run"] == []
+    assert output["advice"]["winner"]["backend"] == "numpy"
+    assert [row["steps"] for row in output["advice"]["break_even"]] == ([] if what == "run" else [1, 100, 10**4, 10**6])
 
 
 def test_the_ladder_has_every_rung(capsys: pytest.CaptureFixture[str]) -> None:
-    found = result(capsys, "speed", *SHORT, "--what", "gradient", "--strategy", "all")
+    output = result(capsys, "speed", *SHORT, "--what", "gradient", "--strategy", "all")
     rungs = ["closed form", "collocated", "structured", "batched", "loop"]
-    assert [row["strategy"] for row in found["speed"]] == rungs
-    assert all(row["ratio_to_closed_form"] > 0 for row in found["speed"])
-    assert [row["ranked"] for row in found["speed"]] == [False, True, True, True, True]
+    assert [row["strategy"] for row in output["speed"]] == rungs
+    assert all(row["ratio_to_closed_form"] > 0 for row in output["speed"])
+    assert [row["ranked"] for row in output["speed"]] == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize(("source", "code"), [(WRONG, commands.DISAGREES), (CRASHING, commands.CRASHED)])
@@ -55,18 +55,18 @@ def test_what_does_not_agree_is_excluded(
     path = tmp_path / "their_port.py"
     path.write_text(source)
     arguments = ("speed", *SHORT, "--strategy", "structured,collocated", "--what", "gradient", "--port", str(path))
-    found = result(capsys, *arguments, code=code)
-    timed = {(row["backend"], row["strategy"]) for row in found["speed"]}
-    excluded = {(row["backend"], row["strategy"]) for row in found["excluded"]}
+    output = result(capsys, *arguments, code=code)
+    timed = {(row["backend"], row["strategy"]) for row in output["speed"]}
+    excluded = {(row["backend"], row["strategy"]) for row in output["excluded"]}
     assert ("their_port", "structured") in excluded
     assert not timed & excluded
     if code == commands.DISAGREES:
-        (row,) = found["excluded"]
+        (row,) = output["excluded"]
         assert row["quantity"] == "b2"
         assert row["gap"] > row["bound"] > 0
         assert ("their_port", "collocated") in timed  # that one is right
     else:
-        assert all("crashed: TypeError at their_port.py:6: no such loss" in row["reason"] for row in found["excluded"])
+        assert all("crashed: TypeError at their_port.py:6: no such loss" in row["reason"] for row in output["excluded"])
         assert {backend for backend, _ in timed} == {"numpy"}
 
 
@@ -77,12 +77,12 @@ def test_a_wrong_loss_excludes_all_of_a_port(tmp_path: Path, capsys: pytest.Capt
         "def loss(params, x, t):\n    return 2 * right.loss(params, x, t)\n"
     )
     arguments = ("speed", *SHORT, "--strategy", "structured,closed form", "--what", "gradient", "--port", str(path))
-    found = result(capsys, *arguments, code=commands.DISAGREES)
-    assert [(row["strategy"], row["quantity"]) for row in found["excluded"]] == [
+    output = result(capsys, *arguments, code=commands.DISAGREES)
+    assert [(row["strategy"], row["quantity"]) for row in output["excluded"]] == [
         ("structured", "loss"),
         ("closed form", "loss"),
     ]
-    assert {row["backend"] for row in found["speed"]} == {"numpy"}
+    assert {row["backend"] for row in output["speed"]} == {"numpy"}
 
 
 @pytest.mark.parametrize(("low", "code"), [(1.9, 0), (2.1, commands.DISAGREES)])
@@ -109,8 +109,8 @@ def test_a_crash_in_the_first_call_excludes(tmp_path: Path, capsys: pytest.Captu
     path.write_text(CRASHING.replace("def loss(params, x, t)", "def train_steps(params, x, t, batches, **_)"))
     # `train_steps` must be one, so that the module is a port at all
     path.write_text(path.read_text().replace("**_", "*, strategy, learning_rate, h=1e-4, memory=0"))
-    found = result(capsys, "speed", *SHORT, "--port", str(path), code=commands.CRASHED)
-    assert [row["reason"] for row in found["excluded"]] == ["crashed: TypeError at their_port.py:6: no such loss"]
+    output = result(capsys, "speed", *SHORT, "--port", str(path), code=commands.CRASHED)
+    assert [row["reason"] for row in output["excluded"]] == ["crashed: TypeError at their_port.py:6: no such loss"]
 
 
 def test_slow_is_a_failure_only_with_the_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,9 +137,9 @@ GRADIENTS = {**right.GRADIENTS, "collocated": collocated}
 
 def test_the_sweep_repeats_it_over_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     for over, size in (("hidden", "hidden"), ("batch", "batch"), ("inputs", "inputs")):
-        found = result(capsys, "speed", *SHORT, "--what", "gradient", "--sweep", over, "--sizes", "2,5")
-        assert [row["sizes"][size] for row in found["speed"]] == [2, 5]
-        assert found["sweep"] == {"over": over, "sizes": [2, 5], "crossovers": []}
+        output = result(capsys, "speed", *SHORT, "--what", "gradient", "--sweep", over, "--sizes", "2,5")
+        assert [row["sizes"][size] for row in output["speed"]] == [2, 5]
+        assert output["sweep"] == {"over": over, "sizes": [2, 5], "crossovers": []}
     assert compare.main(["speed", *SHORT, "--what", "gradient", "--sweep", "hidden", "--sizes", "2,5"]) == 0
     assert "No contender overtakes another beyond doubt" in capsys.readouterr().out
 
@@ -148,15 +148,15 @@ def test_the_self_check_prints_its_rate(capsys: pytest.CaptureFixture[str]) -> N
     arguments = ["speed", *SHORT, "--what", "gradient", "--self-check"]
     assert compare.main(arguments) == 0
     assert re.search(r"against itself, \d+ verdicts: .*% \(.*nominal 5%\)", capsys.readouterr().out)
-    found = result(capsys, *arguments)["self_check"]
-    assert 0 <= found["winners"] <= found["told_apart"] <= found["verdicts"]
+    output = result(capsys, *arguments)["self_check"]
+    assert 0 <= output["winners"] <= output["told_apart"] <= output["verdicts"]
 
 
 def test_a_self_check_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "their_port.py"
     path.write_text("from ports.numpy_port import *\n\n\ndef gradient(params, x, t):\n    raise TypeError('none')\n")
-    alone = (*SHORT[:-4], "--what", "gradient", "--strategy", "closed form", "--self-check", "--dtype", "float64")
-    arguments = [name if name != "numpy" else str(path) for name in alone]
+    options = (*SHORT[:-4], "--what", "gradient", "--strategy", "closed form", "--self-check", "--dtype", "float64")
+    arguments = [name if name != "numpy" else str(path) for name in options]
     assert compare.main(["speed", *arguments]) == commands.BAD_INPUT
     assert re.search(r"^compare.py: Nothing to time: .* crashed: TypeError at .*: none\n$", capsys.readouterr().err)
 
@@ -164,9 +164,9 @@ def test_a_self_check_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureF
 def test_threads_are_set_before_a_library_counts_them() -> None:
     done = run("speed", *SHORT, "--threads", "1", "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["speed"][0]["cores_used"] < 1.2
-    assert ", 1 core)" in found["advice"]["sentence"]
+    output = json.loads(done.stdout)
+    assert output["speed"][0]["cores_used"] < 1.2
+    assert ", 1 core)" in output["advice"]["sentence"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system pins no process to cores")
@@ -178,31 +178,31 @@ def test_threads_pin_the_process_before_a_port_is_loaded(tmp_path: Path) -> None
 
 
 def test_peers_stand_beside_and_are_not_ranked(capsys: pytest.CaptureFixture[str]) -> None:
-    found = result(capsys, "speed", *SHORT, "--peer", "--hidden", "1")
-    assert found["speed"][0]["what"] == "gradient"
-    others = [row for row in found["speed"] if row["strategy"] == "peer"]
-    assert len(others) + len(found["not_run"]) == 4
+    output = result(capsys, "speed", *SHORT, "--peer", "--hidden", "1")
+    assert output["speed"][0]["what"] == "gradient"
+    others = [row for row in output["speed"] if row["strategy"] == "peer"]
+    assert len(others) + len(output["not_run"]) == 4
     assert not any(row["ranked"] for row in others)
 
 
-def test_alone_it_agrees_then_times_then_advises(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_it_agrees_then_times_then_advises(capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([*SHORT]) == 0
     output = capsys.readouterr()
     agreed, timed, advised = (output.out.index(text) for text in ("quantities agree", "a training step", "For 64-3-10"))
     assert agreed < timed < advised
     assert output.err == ""
-    found = result(capsys, *SHORT)
-    assert found["command"] == "advise"
-    assert found["agrees"] is True
-    assert len(found["speed"]) == 1
+    output = result(capsys, *SHORT)
+    assert output["command"] == "advise"
+    assert output["agrees"] is True
+    assert len(output["speed"]) == 1
 
 
-def test_alone_it_times_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    found = result(capsys, *SHORT, "--strategy", "structured")
-    assert [row["strategy"] for row in found["speed"]] == ["structured"]
+def test_without_a_command_it_times_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    output = result(capsys, *SHORT, "--strategy", "structured")
+    assert [row["strategy"] for row in output["speed"]] == ["structured"]
 
 
-def test_alone_a_wrong_port_fails_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_a_wrong_port_fails_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "their_port.py"
     path.write_text(WRONG)
     assert compare.main([*SHORT, "--port", str(path)]) == commands.DISAGREES

@@ -31,13 +31,13 @@ def subject(dtype: str = "float64") -> Subject:
 @pytest.mark.parametrize("what", ["gradient", "step", "run"])
 @pytest.mark.parametrize("strategy", [CLOSED_FORM, "collocated"])
 def test_a_clock_reads(what: str, strategy: str) -> None:
-    made = make_contender(subject(), strategy, task(what))
-    found = made.clock()
-    assert found.seconds > 0
-    assert found.cpu_seconds > 0
-    assert (made.first_call_s is None) == (what == "run")
-    assert made.estimated is None
-    assert made.ranked == (strategy != CLOSED_FORM)
+    contender = make_contender(subject(), strategy, task(what))
+    reading = contender.clock()
+    assert reading.seconds > 0
+    assert reading.cpu_seconds > 0
+    assert (contender.first_call_s is None) == (what == "run")
+    assert contender.estimated is None
+    assert contender.ranked == (strategy != CLOSED_FORM)
 
 
 @pytest.mark.parametrize("strategy", ["loop", "batched"])
@@ -63,12 +63,12 @@ def test_a_sample_of_parameters_is_scaled_up(strategy: str, monkeypatch: pytest.
         return Params(*(np.zeros(at.size) for at in entries))
 
     monkeypatch.setitem(port.GRADIENTS, strategy, counting)
-    made = make_contender(subject(), strategy, net)
+    contender = make_contender(subject(), strategy, net)
     count, total = SAMPLED[strategy], sum(p.size for p in net.problem.params)
-    assert made.estimated == f"{count:,} of {total:,} parameters"
+    assert contender.estimated == f"{count:,} of {total:,} parameters"
     assert set(seen) == {count}
-    assert made.error == 1.0  # zeros
-    one, many = made.clock(), make_contender(subject(), strategy, task("run", hidden=64, iterations=1000)).clock()
+    assert contender.error == 1.0  # zeros
+    one, many = contender.clock(), make_contender(subject(), strategy, task("run", hidden=64, iterations=1000)).clock()
     assert many.seconds > 10 * one.seconds
 
 
@@ -108,15 +108,15 @@ def test_a_step_is_a_share_of_the_call_and_the_first_call_is_the_first(monkeypat
 def test_a_call_of_steps_takes_a_tenth_of_a_second_but_no_more_steps_than_there_are_batches(
     seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
+    steps_made: list[int] = []
 
     def read(call: Callable[[], object], units: float = 1.0) -> Reading:
         call()
         return Reading(seconds, seconds)
 
     monkeypatch.setattr(workloads, "read", read)
-    workloads.step_clock(made.append)
-    assert made == [16, 16, steps]
+    workloads.step_clock(steps_made.append)
+    assert steps_made == [16, 16, steps]
 
 
 def test_few_parameters_are_all_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ class Asked(list[Any]):
 
 
 def test_what_a_step_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of samples no more than told, all of them in some batch; and it is waited for."""
+    """Of the first samples only, all of them in some batch; and it is waited for."""
     monkeypatch.setattr(workloads, "STEP_SAMPLES", 5)
     asked, few = Asked(monkeypatch), replace(task("step"), h=1e-3, memory=1e6)
     make_contender(subject("float32"), "collocated", few)
@@ -179,7 +179,7 @@ def test_batches_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> Non
     asked = Asked(monkeypatch)
     for seed in (0, 0, 1):
         workloads.make_train(subject(), CLOSED_FORM, replace(task("step"), seed=seed))(9)
-    one, same, other = (each[0][3].tolist() for each in asked[::2])
+    one, same, other = (call[0][3].tolist() for call in asked[::2])
     assert one == same != other
 
 
@@ -227,10 +227,10 @@ def test_the_error_is_that_of_the_difference() -> None:
     """Of the closed form it is the truncation: a hundred times as much at ten times the step."""
     small, large = task("gradient"), task("gradient")
     object.__setattr__(large, "h", 1e-3)
-    errors = [make_contender(subject(), CLOSED_FORM, each).error for each in (small, large)]
+    errors = [make_contender(subject(), CLOSED_FORM, one).error for one in (small, large)]
     assert errors[1] / errors[0] == pytest.approx(100, rel=0.01)
-    for each in (small, large):
-        assert make_contender(subject(), "collocated", each).error < 1e-14
+    for one in (small, large):
+        assert make_contender(subject(), "collocated", one).error < 1e-14
     rounded = Params(*(p.astype(np.float32) for p in small.problem.params)), small.problem.x.astype(np.float32)
     got = ports.load("numpy").GRADIENTS["collocated"](*rounded, small.problem.t)
     error = make_contender(subject("float32"), "collocated", small).error
@@ -277,19 +277,19 @@ def test_memory_is_told_in_kibibytes(tmp_path: Path) -> None:
 def test_peers_differentiate_the_same_loss() -> None:
     pytest.importorskip("scipy", minversion="1.15")
     small = task("gradient", hidden=1)
-    found, not_run = make_library_contenders(small, budget=60.0)
-    assert {row["backend"] for row in not_run} | {peer.backend for peer in found} == {
+    contenders, not_run = make_library_contenders(small, budget=60.0)
+    assert {row["backend"] for row in not_run} | {contender.backend for contender in contenders} == {
         library.name for library in LIBRARIES
     }
-    for peer in found:
-        assert not peer.ranked
-        assert peer.error < (1e-3 if "approx_fprime" in peer.backend else 1e-6), peer.backend
+    for contender in contenders:
+        assert not contender.ranked
+        assert contender.error < (1e-3 if "approx_fprime" in contender.backend else 1e-6), contender.backend
 
 
 def test_a_peer_that_would_take_long_does_not_run() -> None:
     pytest.importorskip("scipy")
-    found, not_run = make_library_contenders(task("gradient"), budget=0.0)
-    assert found == []
+    contenders, not_run = make_library_contenders(task("gradient"), budget=0.0)
+    assert contenders == []
     assert all("would take about" in row["reason"] or "not installed" in row["reason"] for row in not_run)
 
 

@@ -3,23 +3,8 @@ import pytest
 
 from comparison.timing.crossovers import crossovers
 from comparison.timing.recommendation import GAIN, Timing, advise, machine, overtaking_steps, timings
-from comparison.timing.rounds import Interval, Reading, Rounds, best_of, ratios
-from comparison.timing.workloads import Contender
-
-
-def contender(
-    backend: str, *, strategy: str = "collocated", dtype: str = "float64", first: float | None = 0.0
-) -> Contender:
-    ranked = strategy != "closed form"
-    return Contender(backend, strategy, dtype, "cpu", lambda: Reading(0, 0), first, None, None, None, ranked)
-
-
-def timing(
-    backend: str, seconds: float, ratio: tuple[float, float, float], *, first: float = 0.0, dtype: str = "float64"
-) -> Timing:
-    around = Interval(seconds, 0.99 * seconds, 1.01 * seconds)
-    return Timing(contender(backend, first=first, dtype=dtype), around, Interval(*ratio), None, 30, 1.0)
-
+from comparison.timing.rounds import Interval, Rounds, best_of, ratios
+from timings import contender, timing
 
 BEST = (1.0, 1.0, 1.0)
 
@@ -37,16 +22,16 @@ def test_a_winner_is_named_with_the_next_and_where() -> None:
 
 @pytest.mark.parametrize("ratio", [(1.5, 0.99, 2.0), (1.04, 1.03, 1.05)], ids=["noise", "too small a gain"])
 def test_a_tie_goes_to_the_simpler(ratio: tuple[float, float, float]) -> None:
-    found = [timing("jax", 1.0, BEST), timing("numpy", ratio[0], ratio), timing("torch", 3.0, (3.0, 2.9, 3.1))]
-    (advice,) = advise(found, "step", "7-5-3")
+    timed = [timing("jax", 1.0, BEST), timing("numpy", ratio[0], ratio), timing("torch", 3.0, (3.0, 2.9, 3.1))]
+    (advice,) = advise(timed, "step", "7-5-3")
     assert advice.winner is None
     assert [t.contender.backend for t in advice.tie] == ["numpy", "jax"]
     assert "numpy collocated and jax collocated are a tie: take numpy collocated, the simpler." in advice.sentence
 
 
 def test_a_tie_of_three_is_listed() -> None:
-    found = [timing(name, 1.0, BEST) for name in ("jax", "torch", "numpy")]
-    (advice,) = advise(found, "step", "7-5-3")
+    timed = [timing(name, 1.0, BEST) for name in ("jax", "torch", "numpy")]
+    (advice,) = advise(timed, "step", "7-5-3")
     assert "numpy collocated, torch collocated and jax collocated are a tie" in advice.sentence
 
 
@@ -79,8 +64,8 @@ def test_nothing_gives_no_advice() -> None:
 
 
 def test_each_dtype_has_its_advice() -> None:
-    found = [timing("jax", 1.0, BEST, dtype="float32"), timing("numpy", 1.0, BEST)]
-    assert [advice.dtype for advice in advise(found, "step", "7-5-3")] == ["float32", "float64"]
+    timed = [timing("jax", 1.0, BEST, dtype="float32"), timing("numpy", 1.0, BEST)]
+    assert [advice.dtype for advice in advise(timed, "step", "7-5-3")] == ["float32", "float64"]
 
 
 def test_the_break_even_counts_the_first_call() -> None:
@@ -111,12 +96,12 @@ def test_only_what_starts_later_and_is_faster_catches_up() -> None:
         assert overtaking_steps(timing("jax", seconds, BEST, first=first), quick) is None
 
 
-@pytest.mark.parametrize(("first", "told"), [(2.0, False), (2.5, True)])
-def test_a_first_call_made_up_for_at_once_is_not_worth_a_word(first: float, told: bool) -> None:
+@pytest.mark.parametrize(("first", "mentioned"), [(2.0, False), (2.5, True)])
+def test_a_first_call_made_up_for_at_once_is_not_worth_a_word(first: float, mentioned: bool) -> None:
     """After one step or two."""
-    found = [timing("jax", 1.0, BEST, first=first), timing("numpy", 2.0, (2.0, 1.9, 2.1), first=1.0)]
-    (advice,) = advise(found, "step", "7-5-3")
-    assert ("made up for" in advice.sentence) == told
+    timed = [timing("jax", 1.0, BEST, first=first), timing("numpy", 2.0, (2.0, 1.9, 2.1), first=1.0)]
+    (advice,) = advise(timed, "step", "7-5-3")
+    assert ("made up for" in advice.sentence) == mentioned
 
 
 def test_a_run_counts_its_first_call_itself() -> None:
@@ -132,13 +117,13 @@ def test_ratios_are_among_one_dtype_and_never_to_what_is_not_ranked() -> None:
         contender("jax", dtype="float32"),
     ]
     seconds = np.tile([1.0, 4.0, 2.0, 0.5], (30, 1))
-    found = timings(contenders, Rounds(seconds, seconds))
-    assert [t.ratio and t.ratio.median for t in found] == [0.5, 2.0, 1.0, 1.0]
-    assert [t.to_closed_form and t.to_closed_form.median for t in found] == [1.0, 4.0, None, None]
-    assert [t.cores_used for t in found] == [1.0] * 4
-    assert [t.contender for t in found] == contenders
-    assert [t.seconds.median for t in found] == [1.0, 4.0, 2.0, 0.5]
-    assert [t.rounds for t in found] == [30] * 4
+    timed = timings(contenders, Rounds(seconds, seconds))
+    assert [t.ratio and t.ratio.median for t in timed] == [0.5, 2.0, 1.0, 1.0]
+    assert [t.to_closed_form and t.to_closed_form.median for t in timed] == [1.0, 4.0, None, None]
+    assert [t.cores_used for t in timed] == [1.0] * 4
+    assert [t.contender for t in timed] == contenders
+    assert [t.seconds.median for t in timed] == [1.0, 4.0, 2.0, 0.5]
+    assert [t.rounds for t in timed] == [30] * 4
 
 
 def test_the_ratio_is_taken_within_the_round() -> None:
@@ -154,14 +139,14 @@ def test_all_intervals_of_what_is_ranked_hold_together(ranked: int) -> None:
     """The more there are the wider is each; the closed form is none of them."""
     seconds = np.random.default_rng(0).lognormal(size=(200, 4))
     contenders = [contender(f"port {n}", strategy="collocated" if n < ranked else "closed form") for n in range(4)]
-    found = timings(contenders, Rounds(seconds, seconds))
+    timed = timings(contenders, Rounds(seconds, seconds))
     best = best_of(seconds[:, :ranked])
-    assert [t.ratio for t in found[:ranked]] == ratios(seconds[:, :ranked], best)
-    assert found[3].ratio == ratios(seconds[:, [best, 3]], 0, ranked - 1)[1]
+    assert [t.ratio for t in timed[:ranked]] == ratios(seconds[:, :ranked], best)
+    assert timed[3].ratio == ratios(seconds[:, [best, 3]], 0, ranked - 1)[1]
 
 
 @pytest.mark.parametrize(
-    ("affinity", "count", "told", "cores"),
+    ("affinity", "count", "threads", "cores"),
     [
         ({0}, 8, None, "1 core"),
         ({2, 3, 5}, 8, None, "3 cores"),
@@ -171,9 +156,9 @@ def test_all_intervals_of_what_is_ranked_hold_together(ranked: int) -> None:
     ],
 )
 def test_the_machine_has_the_cores_that_may_be_used(
-    affinity: set[int] | None, count: int | None, told: str | None, cores: str, monkeypatch: pytest.MonkeyPatch
+    affinity: set[int] | None, count: int | None, threads: str | None, cores: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those given to the process, where the system tells, or as many threads as it was told to use."""
+    """Those given to the process, where the system reports them, or the threads of --threads."""
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr("os.cpu_count", lambda: count)
@@ -181,8 +166,8 @@ def test_the_machine_has_the_cores_that_may_be_used(
     if affinity is None:
         monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.delenv("FDNET_THREADS", raising=False)
-    if told:
-        monkeypatch.setenv("FDNET_THREADS", told)
+    if threads:
+        monkeypatch.setenv("FDNET_THREADS", threads)
     assert machine() == f"Linux x86_64, {cores}"
 
 
@@ -209,8 +194,8 @@ def test_parallel_lines_never_cross() -> None:
 
 def test_only_what_is_ranked_in_one_dtype_and_timed_at_either_size_crosses() -> None:
     def named(seconds: float, **changes: object) -> Timing:
-        found = timing("numpy", seconds, BEST)
-        return found._replace(contender=found.contender._replace(**changes))  # type: ignore[arg-type]
+        timed = timing("numpy", seconds, BEST)
+        return timed._replace(contender=timed.contender._replace(**changes))  # type: ignore[arg-type]
 
     def crossing(other: dict[str, object]) -> int:
         sizes = [[named(1.0), named(2.0, **other)], [named(2.0), named(1.0, **other)]]
@@ -242,8 +227,12 @@ def test_a_timing_is_recorded_whole() -> None:
         **{"ratio_to_best": 1.5, "ratio_interval": (1.4, 1.6), "ratio_to_closed_form": 1.2},
         **{"cores_used": 0.5, "peak_bytes": 7, "error": 1e-7, "estimated": "2 of 9 parameters", "ranked": True},
     }
-    alone = row._replace(ratio=None, to_closed_form=None).as_json("step")
-    assert (alone["ratio_to_best"], alone["ratio_interval"], alone["ratio_to_closed_form"]) == (None, None, None)
+    unranked = row._replace(ratio=None, to_closed_form=None).as_json("step")
+    assert (unranked["ratio_to_best"], unranked["ratio_interval"], unranked["ratio_to_closed_form"]) == (
+        None,
+        None,
+        None,
+    )
 
 
 def test_advice_is_recorded_whole() -> None:

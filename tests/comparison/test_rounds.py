@@ -53,25 +53,25 @@ def apart(ratio: Interval) -> bool:
 
 
 def test_a_gain_of_a_tenth_is_found() -> None:
-    found = [ratios(thirty(clocks([1.0, 1.1], noise=0.05, seed=seed), seed), 0)[1] for seed in range(200)]
-    assert sum(ratio.low > 1 for ratio in found) >= 195
-    assert sum(ratio.low <= 1.1 <= ratio.high for ratio in found) >= 180
+    intervals = [ratios(thirty(clocks([1.0, 1.1], noise=0.05, seed=seed), seed), 0)[1] for seed in range(200)]
+    assert sum(ratio.low > 1 for ratio in intervals) >= 195
+    assert sum(ratio.low <= 1.1 <= ratio.high for ratio in intervals) >= 180
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.01, -0.01])
 def test_no_gain_is_found_where_there_is_none_whatever_the_drift(drift: float) -> None:
     """400 verdicts of 5% each: more than 33 or fewer than 9 have a probability below 0.5%."""
-    found = [ratios(thirty(clocks([1.0, 1.0], noise=0.05, seed=s, drift=drift), s), 0)[1] for s in range(400)]
-    assert 9 <= sum(map(apart, found)) <= 33
+    intervals = [ratios(thirty(clocks([1.0, 1.0], noise=0.05, seed=s, drift=drift), s), 0)[1] for s in range(400)]
+    assert 9 <= sum(map(apart, intervals)) <= 33
 
 
 def test_drift_falls_on_all_alike() -> None:
     """In 30 rounds of two the machine becomes six times as slow; the ratios don't see it."""
     rounds = [thirty(clocks([1.0, 1.2], noise=0.02, seed=seed, drift=0.03), seed) for seed in range(100)]
     assert all(seconds[-1].mean() > 4 * seconds[0].mean() for seconds in rounds)
-    found = [ratios(seconds, 0)[1] for seconds in rounds]
-    assert sum(ratio.low <= 1.2 <= ratio.high for ratio in found) >= 88  # of 95: 88 or fewer in 0.3% of all cases
-    assert all(ratio.width < 0.1 for ratio in found)
+    intervals = [ratios(seconds, 0)[1] for seconds in rounds]
+    assert sum(ratio.low <= 1.2 <= ratio.high for ratio in intervals) >= 88  # of 95: 88 or fewer in 0.3% of all cases
+    assert all(ratio.width < 0.1 for ratio in intervals)
 
 
 def test_turns_are_random_and_each_round_has_each_contender_once() -> None:
@@ -96,8 +96,8 @@ def test_all_intervals_hold_together() -> None:
     """Five contenders that are the same as the best: one of the intervals excludes 1 in 5% of all cases, not in 20%."""
     wrong = 0
     for seed in range(200):
-        found = ratios(thirty(clocks([1.0] * 6, noise=0.05, seed=seed), seed), 0)
-        wrong += any(apart(ratio) for ratio in found[1:])
+        intervals = ratios(thirty(clocks([1.0] * 6, noise=0.05, seed=seed), seed), 0)
+        wrong += any(apart(ratio) for ratio in intervals[1:])
     assert wrong <= 20
 
 
@@ -124,13 +124,13 @@ def test_the_interval_is_that_of_the_bootstrap(n: int, level: float) -> None:
     values = rng.exponential(size=n)
     resampled = np.median(values[rng.integers(0, n, (100_000, n))], axis=1)
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    found = median(values, level)
-    assert found.median == np.median(values)
+    interval = median(values, level)
+    assert interval.median == np.median(values)
     if n % 2:
-        assert (found.low, found.high) == (low, high)
+        assert (interval.low, interval.high) == (low, high)
     ordered = np.sort(values)
-    assert ordered.searchsorted(low, "right") - ordered.searchsorted(found.low, "right") in (0, 1)
-    assert ordered.searchsorted(found.high) - ordered.searchsorted(high) in (0, 1)
+    assert ordered.searchsorted(low, "right") - ordered.searchsorted(interval.low, "right") in (0, 1)
+    assert ordered.searchsorted(interval.high) - ordered.searchsorted(high) in (0, 1)
 
 
 @pytest.mark.parametrize("n", range(1, 7))
@@ -162,13 +162,13 @@ def test_cores_are_processor_time_over_wall_time() -> None:
 
 
 class Watch:
-    """Time that passes by being told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now, self.cpu = 128.0, 64.0
 
     def taking(self, *seconds: float) -> Callable[[], None]:
-        """Return a call that takes so long, each time the next of these, on two cores."""
+        """Return a call that takes these seconds, one after the other, on two cores."""
         left = iter(seconds)
 
         def call() -> None:
@@ -250,10 +250,10 @@ def test_the_self_check_tells_apart_by_pairs() -> None:
 
         return call
 
-    found = [self_check([clock(n) for n in range(3)], 0.0, 1.05, IN_ORDER) for _ in range(100)]
+    checks = [self_check([clock(n) for n in range(3)], 0.0, 1.05, IN_ORDER) for _ in range(100)]
     pairs = np.array(taken).reshape(-1, timing_rounds.MIN_ROUNDS, 2)
-    assert len(pairs) == sum(check.verdicts for check in found) == 300
-    assert sum(check.told_apart for check in found) == sum(apart(ratios(pair, 0)[1]) for pair in pairs) > 0
+    assert len(pairs) == sum(check.verdicts for check in checks) == 300
+    assert sum(check.told_apart for check in checks) == sum(apart(ratios(pair, 0)[1]) for pair in pairs) > 0
 
 
 @pytest.mark.parametrize(

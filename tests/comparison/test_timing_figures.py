@@ -5,11 +5,11 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from comparison.report import figures, timing_figures
 from comparison.report.figures import COLORS
+from drawings import drawn, points
 
 BACKENDS = ("numpy", "torch", "jax")
 
@@ -30,19 +30,6 @@ def timed(**changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def drawn(draw: Any, *arguments: Any) -> Axes:
-    return figures.single_figure(draw, *arguments).axes[0]
-
-
-def points(axes: Axes, marker: str) -> set[tuple[float, float]]:
-    return {
-        (float(x), round(float(y), 6))
-        for line in axes.lines
-        if line.get_marker() == marker
-        for x, y in zip(*line.get_data(), strict=True)
-    }
-
-
 def test_the_ladder_has_a_point_for_each_and_goes_down_from_the_loop() -> None:
     rows = [
         timed(backend=backend, strategy=strategy, median_s=10.0**-n, interval_s=[0.9 * 10.0**-n, 1.1 * 10.0**-n])
@@ -52,9 +39,9 @@ def test_the_ladder_has_a_point_for_each_and_goes_down_from_the_loop() -> None:
     axes = drawn(timing_figures.draw_ladder, rows)
     assert [label.get_text() for label in axes.get_yticklabels()] == list(figures.LADDER)
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
-    found = points(axes, "o")
-    assert len(found) == 15
-    assert {(x, round(y)) for x, y in found} == {(10.0**-n, n) for n in range(5)}
+    drawn_points = points(axes, "o")
+    assert len(drawn_points) == 15
+    assert {(x, round(y)) for x, y in drawn_points} == {(10.0**-n, n) for n in range(5)}
     assert axes.get_xscale() == "log"
 
 
@@ -84,9 +71,9 @@ def test_the_lead_changes_where_the_totals_meet() -> None:
     """1 ms a step from the start, against 0.1 ms after a second: they meet after 1,111 steps; a third never leads."""
     rows = [timed(first_call_s=1e-3), timed(backend="jax", first_call_s=1.0, median_s=1e-4)]
     rows.append(timed(backend="torch", first_call_s=0.5, median_s=1e-2))
-    found = points(drawn(timing_figures.draw_break_even, rows), "o")
-    assert len(found) == 1
-    assert next(iter(found))[0] == pytest.approx(1111, rel=0.03)
+    drawn_points = points(drawn(timing_figures.draw_break_even, rows), "o")
+    assert len(drawn_points) == 1
+    assert next(iter(drawn_points))[0] == pytest.approx(1111, rel=0.03)
 
 
 @pytest.fixture
@@ -110,7 +97,7 @@ def test_the_same_figure_gives_the_same_file(figure: Figure) -> None:
     assert figures.svg(figure) == figures.svg(figures.single_figure(timing_figures.draw_ladder, [timed()]))
 
 
-def test_matplotlibs_settings_are_left_alone(figure: Figure) -> None:
+def test_matplotlibs_settings_stay(figure: Figure) -> None:
     before = dict(matplotlib.rcParams)
     figures.svg(figure)
     assert dict(matplotlib.rcParams) == before

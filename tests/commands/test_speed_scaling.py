@@ -66,14 +66,14 @@ def as_json(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, Any
 
 
 def test_each_number_of_devices_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, found = as_json(capsys, *port(tmp_path), "--devices", "1,2,4", "--strategy", "collocated,closed-form")
+    code, output = as_json(capsys, *port(tmp_path), "--devices", "1,2,4", "--strategy", "collocated,closed-form")
     assert code == 0
-    rows = {(row["strategy"], row["devices"]): row for row in found["scaling"]}
+    rows = {(row["strategy"], row["devices"]): row for row in output["scaling"]}
     assert set(rows) == {(strategy, count) for strategy in ("collocated", "closed form") for count in (1, 2, 4)}
     assert all(row["speedup"] == 1 for (_, count), row in rows.items() if count == 1)
     assert all(row["sizes"]["batch"] == row["batch"] == 10 for row in rows.values())
-    assert found["excluded"] == []
-    assert found["not_run"] == [{"backend": "numpy", "reason": "it runs on one device."}]
+    assert output["excluded"] == []
+    assert output["not_run"] == [{"backend": "numpy", "reason": "it runs on one device."}]
 
 
 def test_the_table_is_followed_by_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,9 +85,9 @@ def test_the_table_is_followed_by_what_it_says(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_what_disagrees_on_any_number_is_not_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, found = as_json(capsys, *port(tmp_path, wrong=2), "--devices", "1,2,4")
-    assert (code, found["scaling"]) == (1, [])
-    assert [row["backend"] for row in found["excluded"]] == ["several on 2 devices"]
+    code, output = as_json(capsys, *port(tmp_path, wrong=2), "--devices", "1,2,4")
+    assert (code, output["scaling"]) == (1, [])
+    assert [row["backend"] for row in output["excluded"]] == ["several on 2 devices"]
     code, out, _ = run(capsys, *port(tmp_path, wrong=2), "--devices", "1,2,4")
     assert code == 1
     assert "excluded: several on 2 devices float64 collocated: predictions" in out

@@ -14,7 +14,7 @@ import pytest
 import compare
 import ports
 from comparison.agreement.comparison import Subject
-from comparison.agreement.drift import course, drifts
+from comparison.agreement.drift import measure_drifts, run_reference
 from reference import datasets
 from reference.checkpoints import load
 from reference.two_layer_net import init
@@ -128,10 +128,10 @@ def test_two_processes_train_as_the_reference_does_and_the_first_alone_writes(tm
     assert other == (0, "", "")
     data = datasets.load("random")
     where = {"strategy": "collocated", "iterations": 200, "batch": 10, "learning_rate": 0.1, "h": 1e-2}
-    along = course(init(data.x_train.shape[1], 3, 10, seed=0), data, dtype="float64", seed=0, **where)
-    assert along is not None
+    reference_run = run_reference(init(data.x_train.shape[1], 3, 10, seed=0), data, dtype="float64", seed=0, **where)
+    assert reference_run is not None
     subject = Subject("jax", ports.load("jax"), "float64", "cpu")
-    assert all(row.agrees for row in drifts(subject, load(tmp_path / "run").progress, along))
+    assert all(row.agrees for row in measure_drifts(subject, load(tmp_path / "run").progress, reference_run))
 
 
 def test_processes_with_other_settings_are_told_apart_at_the_start() -> None:

@@ -62,7 +62,7 @@ def test_digits_name_their_authors_and_licence():
 # --- random
 
 
-def test_random_is_drawn_from_its_seed_alone():
+def test_random_is_drawn_from_its_seed_only():
     np.random.seed(1)
     before = np.random.get_state()[1].copy()
     first = load("random", seed=3)

@@ -174,17 +174,17 @@ class Several:
     GRADIENTS: ClassVar = {"collocated": "collocated"}
     rank = 0
 
-    def __init__(self, made: list[Any], count: int = 4, silent: bool = False) -> None:
-        self.made, self.count, self.silent = made, count, silent
+    def __init__(self, calls: list[Any], count: int = 4, silent: bool = False) -> None:
+        self.calls, self.count, self.silent = calls, count, silent
 
     def subset(self, count: int, *, silent: bool = False) -> "Several":
-        return Several(self.made, count, silent)
+        return Several(self.calls, count, silent)
 
     def from_numpy(self, array: np.ndarray, *, dtype: str, device: str) -> np.ndarray:
         return array
 
     def train_steps(self, params: Any, x: Any, t: Any, batches: np.ndarray, *, strategy: str, **options: Any) -> None:
-        self.made.append((self.count, self.silent, strategy, batches.shape, len(x)))
+        self.calls.append((self.count, self.silent, strategy, batches.shape, len(x)))
 
     def synchronize(self, result: Any) -> Any:
         return result
@@ -193,7 +193,7 @@ class Several:
         raise NotImplementedError
 
     def barrier(self) -> None:
-        self.made.append("waited")
+        self.calls.append("waited")
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
@@ -214,32 +214,32 @@ def test_a_run_makes_its_steps_on_its_devices_and_waits_for_them(
     strategy: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("comparison.timing.scaling.STEP_SAMPLES", 30)
-    made: list[Any] = []
-    subject = subject_of(Several(made))
+    steps_made: list[Any] = []
+    subject = subject_of(Several(steps_made))
     placed = [on_devices(subject, count) for count in (2, 4)]
     assert [where.name for where in placed if where] == ["torch on 2 devices", "torch on 4 devices"]
-    found = make_runs(subject, strategy, (2, 4), placed, task)
-    assert found[:4] == (subject, strategy, (2, 4), placed)
-    for train in found.all:
+    runs = make_runs(subject, strategy, (2, 4), placed, task)
+    assert runs[:4] == (subject, strategy, (2, 4), placed)
+    for train in runs.all:
         train(3)
     sizes = [(2, False, 10), (4, False, 10), (4, False, 20), (2, True, 10), (4, True, 10)]
     expected = [(count, silent, strategy, (3, batch), 30) for count, silent, batch in sizes]
-    assert made[::2] == expected
-    assert made[1::2] == ["waited"] * 5
+    assert steps_made[::2] == expected
+    assert steps_made[1::2] == ["waited"] * 5
 
 
-def test_on_one_device_a_plain_port_runs_and_on_the_first_rank_alone(task: Task) -> None:
+def test_on_one_device_a_plain_port_runs_and_only_on_the_first_rank(task: Task) -> None:
     port = Several([])
     one = on_devices(subject_of(port), 1)
     assert one is not None
     assert (one.name, one.port, one.dtype) == ("torch on 1 device", ports.load("numpy"), "float64")
     port.rank = 1
     assert on_devices(subject_of(port), 1) is None
-    found = make_runs(subject_of(port), "collocated", (1, 2), [None, on_devices(subject_of(port), 2)], task)
-    assert len(found.silent) == 1
-    assert found.strong[0](3) is None
-    found.strong[1](3)
-    assert len(port.made) == 2
+    runs = make_runs(subject_of(port), "collocated", (1, 2), [None, on_devices(subject_of(port), 2)], task)
+    assert len(runs.silent) == 1
+    assert runs.strong[0](3) is None
+    runs.strong[1](3)
+    assert len(port.calls) == 2
     make_runs(subject_of(port), "collocated", (1,), [one], task).strong[0](3)  # a plain port: nobody to wait for
 
 
@@ -255,7 +255,7 @@ def test_the_first_steps_are_made_before_the_clock_is_set(monkeypatch: pytest.Mo
 
 
 def two_ranks() -> tuple[Callable[[Any], list[Any]], Callable[[Any], list[Any]]]:
-    """Return what two ranks gather by."""
+    """Return the gather functions of two ranks."""
     there: Queue[Any] = Queue()
     back: Queue[Any] = Queue()
 
@@ -271,9 +271,10 @@ def two_ranks() -> tuple[Callable[[Any], list[Any]], Callable[[Any], list[Any]]]
 
 
 def test_the_other_ranks_make_what_the_first_makes_until_it_ends() -> None:
-    made: dict[str, list[Any]] = {"first": [], "second": []}
+    calls: dict[str, list[Any]] = {"first": [], "second": []}
     runs = {
-        rank: [lambda steps, rank=rank, name=name: made[rank].append((name, steps)) for name in "abc"] for rank in made
+        rank: [lambda steps, rank=rank, name=name: calls[rank].append((name, steps)) for name in "abc"]
+        for rank in calls
     }
     first, second = two_ranks()
     other = Thread(target=repeat_calls, args=(second, runs["second"]))
@@ -284,7 +285,7 @@ def test_the_other_ranks_make_what_the_first_makes_until_it_ends() -> None:
     end_calls(first)
     other.join(timeout=10)
     assert not other.is_alive()
-    assert made["first"] == made["second"] == [("c", 3), ("a", 16), ("c", 32)]
+    assert calls["first"] == calls["second"] == [("c", 3), ("a", 16), ("c", 32)]
 
 
 def test_what_a_call_sends_once_is_no_part_of_a_step() -> None:
@@ -296,9 +297,9 @@ def test_what_a_call_sends_once_is_no_part_of_a_step() -> None:
 
     port = Several([])
     port.sent = sent  # type: ignore[method-assign]
-    found = sent_each_step(subject_of(port), steps_made.append)
-    assert found == (2, 800)
-    assert {type(number) for number in found} == {int}
+    per_step = sent_each_step(subject_of(port), steps_made.append)
+    assert per_step == (2, 800)
+    assert {type(number) for number in per_step} == {int}
     assert steps_made == [FIRST_STEPS, 2 * FIRST_STEPS]
 
 

@@ -59,13 +59,13 @@ def test_it_learns_and_predict_agrees(tmp_path: Path, capsys: pytest.CaptureFixt
     assert trained["accuracies"][-1]["test"] == right
     assert main("predict", "--params", path, "--data", "random", "--backend", "numpy,torch,jax", "--json") == 0
     answers = json.loads(capsys.readouterr().out)["answers"]
-    assert [each["backend"] for each in answers] == ["numpy", "torch", "jax"]
-    for each in answers:
-        counts = np.array(each["confusion"])
-        assert each["accuracy"] == right
+    assert [answer["backend"] for answer in answers] == ["numpy", "torch", "jax"]
+    for answer in answers:
+        counts = np.array(answer["confusion"])
+        assert answer["accuracy"] == right
         assert counts.trace() == round(right * 200)
         np.testing.assert_array_equal(counts.sum(axis=1), np.bincount(data.t_test, minlength=10))
-        assert each["agrees"]
+        assert answer["agrees"]
 
 
 def test_predict_prints_a_confusion_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,12 +198,12 @@ def test_a_history_has_every_iteration(tmp_path: Path) -> None:
     records = json.loads((tmp_path / "h.json").read_text())
     assert [(record["backend"], record["dtype"]) for record in records] == [("numpy", "float64"), ("torch", "float64")]
     for record in records:
-        mine = [row for row in rows if row["backend"] == record["backend"]]
-        assert [int(row["iteration"]) for row in mine] == list(range(51))
-        assert [float(row["loss"]) for row in mine[1:]] == record["losses"]
-        assert mine[0]["loss"] == ""
-        measured = [(int(row["iteration"]), float(row["test_accuracy"])) for row in mine if row["test_accuracy"]]
-        assert measured == [(each["iteration"], each["test"]) for each in record["accuracies"]]
+        own = [row for row in rows if row["backend"] == record["backend"]]
+        assert [int(row["iteration"]) for row in own] == list(range(51))
+        assert [float(row["loss"]) for row in own[1:]] == record["losses"]
+        assert own[0]["loss"] == ""
+        measured = [(int(row["iteration"]), float(row["test_accuracy"])) for row in own if row["test_accuracy"]]
+        assert measured == [(entry["iteration"], entry["test"]) for entry in record["accuracies"]]
         assert [at for at, _ in measured] == [0, 20, 40, 50]
 
 
@@ -289,15 +289,15 @@ def test_a_damaged_checkpoint_is_refused_and_left(kept: Path, damage: Any, capsy
 
 
 def test_a_checkpoint_with_the_former_names_is_resumed(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = checkpoints.load(kept)
+    checkpoint = checkpoints.load(kept)
     former = {"h": "step", "memory": "chunk_memory"}
-    settings = {former.get(name, name): value for name, value in found.settings.items()}
+    settings = {former.get(name, name): value for name, value in checkpoint.settings.items()}
     assert {"step", "chunk_memory"} <= set(settings)
-    rewrite(kept, found._replace(settings=settings))
+    rewrite(kept, checkpoint._replace(settings=settings))
     assert main(*SMALL, "--checkpoint", kept, "--resume", "--step", 1e-3) == commands.BAD_INPUT
     assert "must be of a run with `h` 0.001, got one with 0.0001." in capsys.readouterr().err
     assert main(*SMALL, "--checkpoint", kept, "--resume", "--quiet") == 0
-    assert checkpoints.load(kept).settings == found.settings
+    assert checkpoints.load(kept).settings == checkpoint.settings
 
 
 def test_a_checkpoint_that_another_run_is_writing_is_refused(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,8 +311,8 @@ def test_a_checkpoint_that_another_run_is_writing_is_refused(kept: Path, capsys:
 
 
 def test_other_versions_are_said(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = checkpoints.load(kept)
-    rewrite(kept, found._replace(environment={**found.environment, "numpy": "2.1.0", "device": "gpu"}))
+    checkpoint = checkpoints.load(kept)
+    rewrite(kept, checkpoint._replace(environment={**checkpoint.environment, "numpy": "2.1.0", "device": "gpu"}))
     assert main(*SMALL, "--checkpoint", kept, "--resume", "--quiet") == 0
     assert capsys.readouterr().err == (
         f"compare.py: {kept} was written with another numpy, device: the run continues, but the same bits as without "
@@ -321,10 +321,10 @@ def test_other_versions_are_said(kept: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_net_of_other_sizes_than_the_settings_is_refused(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = checkpoints.load(kept)
-    params = found.progress.params
+    checkpoint = checkpoints.load(kept)
+    params = checkpoint.progress.params
     other = params._replace(W1=params.W1[:, :4], b1=params.b1[:4], W2=params.W2[:4])
-    rewrite(kept, found._replace(progress=found.progress._replace(params=other)))
+    rewrite(kept, checkpoint._replace(progress=checkpoint.progress._replace(params=other)))
     assert main(*SMALL, "--checkpoint", kept, "--resume") == commands.BAD_INPUT
     assert capsys.readouterr().err == f"compare.py: {kept} must hold a net of the settings' sizes, got another.\n"
 

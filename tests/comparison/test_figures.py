@@ -1,4 +1,4 @@
-"""The figures show what they say, in the colors of their backends, and leave matplotlib's state alone."""
+"""The figures show what they say, in the colors of their backends, and leave matplotlib's state as it is."""
 
 import sys
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from comparison.report import agreement_figures
 from comparison.report.figures import COLORS, OTHERS, backend_colors
 from comparison.report.training_figure import WINDOW, Curves, running_mean, training_figure
-from test_speed_figures import drawn, points
+from drawings import drawn, points
 
 RUN = Curves(np.linspace(2, 1, 250), np.array([[0, 0.1, 0.2], [125, 0.5, 0.4], [250, 0.9, 0.8]]))
 
@@ -49,9 +49,9 @@ def test_a_mean_is_of_what_there_is() -> None:
 
 
 def test_other_ports_have_colors_of_their_own() -> None:
-    found = backend_colors(["mine", "jax", "yours", "mine"])
-    assert len({*found.values()}) == 5
-    assert found["jax"] == "#009E73"
+    colors = backend_colors(["mine", "jax", "yours", "mine"])
+    assert len({*colors.values()}) == 5
+    assert colors["jax"] == "#009E73"
 
 
 def compared(**changes: Any) -> dict[str, Any]:

@@ -19,9 +19,9 @@ def problem() -> Problem:
 
 
 def test_the_error_is_a_v_for_the_loop_and_has_no_left_arm_for_collocated(problem: Problem) -> None:
-    found = {(row["strategy"], row["dtype"]): dict(zip(row["steps"], row["errors"], strict=True))
+    errors = {(row["strategy"], row["dtype"]): dict(zip(row["steps"], row["errors"], strict=True))
              for row in errors_by_step(problem)}  # fmt: skip
-    loop, collocated = found["loop", "float64"], found["collocated", "float64"]
+    loop, collocated = errors["loop", "float64"], errors["collocated", "float64"]
     small, middle, large = (min(step_study.STEPS, key=lambda h: abs(h / wanted - 1)) for wanted in (1e-11, 1e-5, 1e-1))
     assert loop[small] > 1e3 * loop[middle]
     assert collocated[small] < 1e-14
@@ -77,19 +77,19 @@ def test_any_other_refusal_is_an_error(strategy: str, problem: Problem, monkeypa
 
 def test_images_are_those_of_the_units_with_the_largest_gradient(problem: Problem) -> None:
     port = ports.load("numpy")
-    units, found = gradient_images([Subject("numpy", port, "float64", "cpu")], problem, units=2)
+    units, images = gradient_images([Subject("numpy", port, "float64", "cpu")], problem, units=2)
     gradient = port.GRADIENTS["collocated"](*problem).W1
     largest = np.abs(gradient).max(0)
     assert units == np.argsort(-largest)[:2].tolist()
-    np.testing.assert_array_equal(found["numpy"][0].ravel(), gradient[:, units[0]])
-    assert found["numpy"].shape == (2, 8, 8)
+    np.testing.assert_array_equal(images["numpy"][0].ravel(), gradient[:, units[0]])
+    assert images["numpy"].shape == (2, 8, 8)
 
 
 def test_images_are_of_four_units_at_most_and_float64(problem: Problem) -> None:
     larger = random_problem(problem.x, problem.t, hidden=5, samples=6, seed=0)
-    units, found = gradient_images([Subject("numpy", ports.load("numpy"), "float32", "cpu")], larger)
+    units, images = gradient_images([Subject("numpy", ports.load("numpy"), "float32", "cpu")], larger)
     assert len(units) == 4
-    assert found["numpy"].dtype == np.float64
+    assert images["numpy"].dtype == np.float64
 
 
 def test_inputs_that_are_no_square_have_no_images(problem: Problem) -> None:

@@ -134,7 +134,15 @@ def test_compare_finds_an_installed_port(installed: dict[str, str], port_file: P
 
 def test_pytest_finds_an_installed_port(installed: dict[str, str]) -> None:
     run = shell(
-        "-m", "pytest", "-q", "--port", "other", "tests/test_ports.py", "-k", "to_the_port_and_back", **installed
+        "-m",
+        "pytest",
+        "-q",
+        "--port",
+        "other",
+        "tests/conformance/test_ports.py",
+        "-k",
+        "to_the_port_and_back",
+        **installed,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"{2 * len(ARRAYS)} passed" in run.stdout
