@@ -18,6 +18,8 @@ With t = 2^-126, its least normal number, and rho <= 2^-27, the second coefficie
 c rho v^3 with an input v <= 1 is lost where it is below t. Relative to c v that is at most min(rho v^2, t / (c v)), and
 for the worst v rho^(1/3) (t / c)^(2/3): at most u = 2^-53 from c = t rho^(1/2) / u^(3/2) = 2^-60 on.
 """
+MIXED_LEAST = 10_000
+"""Entries of a weight from which on a product in float32 saves more time than it takes to ask for it."""
 
 
 class Nodes(NamedTuple):
@@ -101,7 +103,8 @@ def interpolate(
     inputs = inputs if factor == 1 else inputs * factor
     weights = inputs.T @ coefficients[0]
     if len(values) > 1:
-        dtype = np.float32 if mixed and float32_holds(coefficients[0]) else values.dtype
+        narrow = mixed and weights.size >= MIXED_LEAST and float32_holds(coefficients[0])
+        dtype = np.float32 if narrow else values.dtype
         basis = odd_basis(inputs.astype(dtype, copy=False), len(values))
         for b, c in zip(basis[1:], coefficients[1:], strict=True):
             weights += b.T @ c.astype(dtype, copy=False)

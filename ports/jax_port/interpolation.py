@@ -9,7 +9,7 @@ from jax import Array, lax
 from ports.jax_port.functions import matmul
 from ports.jax_port.loss_difference import Shift, make_shift
 from reference.collocation import Plan, positive_nodes
-from reference.interpolation import FLOAT32_LEAST, interpolation_matrix
+from reference.interpolation import FLOAT32_LEAST, MIXED_LEAST, interpolation_matrix
 
 # Not in JAX: `interpolation_matrix`: it is a constant of the plan.
 # Not in JAX: `combine`: XLA fuses the sums.
@@ -72,7 +72,7 @@ def interpolate(inputs: Array, factor: Array | None, values: Array, matrix: Arra
         products = [matmul(b.T, c.astype(dtype)) for b, c in zip(basis, others, strict=True)]
         return sum(products[1:], products[0]).astype(values.dtype)
 
-    if not mixed:
+    if not mixed or weights.size < MIXED_LEAST:
         return weights + add_others(values.dtype), bias
     fits = float32_holds(first)
     return weights + lax.cond(fits, lambda: add_others(jnp.float32), lambda: add_others(values.dtype)), bias

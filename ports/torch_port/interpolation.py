@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ports.torch_port.loss_difference import Shift, make_shift
+from ports.torch_port.loss_difference import OutputShift, Shift, make_output_shift, make_shift
 from reference.collocation import Plan, largest_shift, positive_nodes, shift_scale
-from reference.interpolation import FLOAT32_LEAST, interpolation_matrix
+from reference.interpolation import FLOAT32_LEAST, MIXED_LEAST, interpolation_matrix
 from reference.two_layer_net import Params
 
 # Not in PyTorch: `interpolation_matrix`: it is a constant of the plan.
@@ -24,7 +24,7 @@ class Nodes(NamedTuple):
     scale: float  # the unit of the hidden shifts
     input_factor: float  # h / S, which takes the inputs to [-1, 1]
     hidden: Shift  # (m, 1, 1)
-    output: Shift
+    output: OutputShift
     hidden_matrix: list[list[float]]  # (m, m), from the values at the nodes to the coefficients of the gradient
     output_matrix: list[list[float]]
 
@@ -43,7 +43,7 @@ def make_nodes(h: float, max_abs_x: float, plan: Plan, samples: int, like: Param
         scale=scale,
         input_factor=h / shift,
         hidden=make_shift(on_device(shift / scale * positive_nodes(plan.hidden_nodes)), scale, plan.shift_terms),
-        output=make_shift(on_device(positive_nodes(plan.output_nodes)), h, plan.output_shift_terms),
+        output=make_output_shift(on_device(positive_nodes(plan.output_nodes)), h, plan.output_shift_terms),
         hidden_matrix=(scale / h / samples * interpolation_matrix(plan.hidden_nodes)).tolist(),
         output_matrix=(interpolation_matrix(plan.output_nodes) / samples).tolist(),
     )
@@ -53,9 +53,7 @@ def odd_basis(v: Any, count: int) -> list[Any]:
     """Compute the `count` functions v, v^3, T_5(v), T_7(v), ..., by T_{n+2} = 2 T_2 T_n - T_{n-2}."""
     basis = [v]
     if count > 1:
-        cube = v * v
-        cube *= v
-        basis.append(cube)
+        basis.append(cube := v**3)
     if count > 2:
         before, last, twice_t2 = v, 4 * cube - 3 * v, 4 * v * v - 2
         for _ in range(2, count):
@@ -74,7 +72,8 @@ def interpolate(
     inputs = inputs if factor == 1 else inputs * factor
     weights = coefficients[0].T @ inputs  # (H, I): faster than (I, H)
     if len(at_nodes) > 1:
-        narrow = mixed and inputs.device.type == "cpu" and float32_holds(coefficients[0])  # no device is waited for
+        narrow = mixed and weights.numel() >= MIXED_LEAST and inputs.device.type == "cpu"  # no device is waited for
+        narrow = narrow and float32_holds(coefficients[0])
         inputs = inputs.float() if narrow else inputs
         for b, c in zip(odd_basis(inputs, len(at_nodes))[1:], coefficients[1:], strict=True):
             if narrow:

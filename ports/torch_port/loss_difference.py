@@ -34,7 +34,7 @@ class Base(NamedTuple):
     delta: Tensor  # (B, O), y, for the right class minus the sum of the others
     half_margin: Tensor  # (B, O), (a2 - a2[t]) / 2; with power sums (B, 0)
     half_spread: Tensor  # (B, O, H), scale V / 2; with power sums (B, 0, H)
-    power_sums: tuple[Tensor, ...]  # P_n, (B, H) each; none where the exponentials are taken
+    power_sums: tuple[Tensor, ...]  # n! P_n, (B, H) each; none where the exponentials are taken
 
     def take(self, samples: Tensor) -> Self:
         """Return the pass for `samples`, in their order."""
@@ -44,7 +44,7 @@ class Base(NamedTuple):
 
 
 SumPowers = Callable[[Tensor, Tensor, Tensor, float, int], tuple[Tensor, ...]]
-"""From (delta, W2, labels, scale, terms) to P_1, ..., P_n."""
+"""From (delta, W2, labels, scale, terms) to 1! P_1, ..., n! P_n: the factorials are brought by `polynomial`."""
 
 
 def unperturbed_pass(
@@ -78,40 +78,40 @@ def halved_spread(W2: Tensor, labels: Tensor) -> Tensor:
 
 # Other arguments: the sign of delta is that of the differences, so that nothing else has to bring it
 def sum_powers(delta: Tensor, W2: Tensor, labels: Tensor, scale: float, terms: int) -> tuple[Tensor, ...]:
-    """Compute P_1, ..., P_n, (B, H) each, from V itself, to a few roundings also where columns of W2 are alike."""
+    """Compute 1! P_1, ..., n! P_n, (B, H) each, from V itself: to a few roundings, also where columns are alike."""
     if terms == 0:
         return ()
     V = W2.T - W2.T.index_select(0, labels)[:, None]  # (B, O, H), 0 for the right class
-    power, power_sums = V, []
-    for n in range(terms):
+    power, power_sums, scaled = V, [], scale * V
+    for _ in range(terms):
         power_sums.append((delta[:, None] @ power)[:, 0])
-        power = power * (V * (scale / (n + 2)))
+        power = power * scaled
     return tuple(power_sums)
 
 
 # Other arguments: as in `sum_powers`
 def multiply_powers(delta: Tensor, W2: Tensor, labels: Tensor, scale: float, terms: int) -> tuple[Tensor, ...]:
-    """Compute P_1, ..., P_n, (B, H) each, by matrix products with powers of W2: there is no tensor over (B, O, H)."""
+    """Compute 1! P_1, ..., n! P_n, (B, H) each, by products with powers of W2: no tensor is over (B, O, H)."""
     if terms == 0:
         return ()
     power = W2.T  # (O, H)
-    R = [delta @ power]  # (B, H)
+    Q = [delta @ power]  # (B, H)
     if terms == 1:
-        return (R[0],)
+        return (Q[0],)
     scaled = W2.T * scale
-    for r in range(2, terms + 1):
-        power = power * (scaled / r)
-        R.append(delta @ power)
+    for _ in range(1, terms):
+        power = power * scaled
+        Q.append(delta @ power)
     c_t = scaled.index_select(0, labels)
-    return (R[0], *(binomial_sum(R[:n], c_t) for n in range(2, terms + 1)))
+    return (Q[0], *(binomial_sum(Q[:n], c_t) for n in range(2, terms + 1)))
 
 
-# Other arguments: c has the other sign, which an operation takes in
-def binomial_sum(R: list[Tensor], c: Tensor) -> Tensor:
-    """Compute sum_r R_r (-c)^(n - r) / (n - r)!, r = 1, ..., n, by Horner's rule; n = len(R)."""
-    total = R[0]
-    for r in range(1, len(R)):
-        total = torch.addcmul(R[r], total, c, value=-1 / (len(R) - r))
+# Other arguments: Q_r = r! R_r, and c has the other sign, which an operation takes in
+def binomial_sum(Q: list[Tensor], c: Tensor) -> Tensor:
+    """Compute sum_r binomial(n, r) Q_r (-c)^(n - r), r = 1, ..., n, by Horner's rule; n = len(Q)."""
+    total, n = Q[0], len(Q)
+    for r in range(2, n + 1):
+        total = torch.addcmul(Q[r - 1], total, c, value=-r / (n - r + 1))
     return total
 
 
@@ -159,8 +159,8 @@ def unit_moves(base: Base, shift: Shift, scale: float, plan: Plan) -> Tensor:
 def polynomial(power_sums: tuple[Tensor, ...], dz: Tensor) -> Tensor:
     """Compute sum_n P_n dz^n by Horner's rule, in the place of dz."""
     total = power_sums[-1]
-    for P in power_sums[-2::-1]:
-        total = torch.addcmul(P, total, dz)
+    for n in range(len(power_sums) - 1, 0, -1):
+        total = torch.addcmul(power_sums[n - 1], total, dz, value=1 / (n + 1))
     return dz.mul_(total)
 
 
@@ -191,14 +191,30 @@ def scaled_exponential_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
     return top[..., 0, :], (exponents - top).exp_().sum(-2)
 
 
-def output_difference(base: Base, shift: Shift, h: float, plan: Plan) -> Tensor:
+# Only in PyTorch: what the shifts of the logits bring, so that a training computes it once
+class OutputShift(NamedTuple):
+    """Shifts of a logit, with e = expm1(h v) / h and f = expm1(-h v) / h."""
+
+    rise: Tensor  # e - f
+    mean: Tensor  # h (e + f) / 2
+    product: Tensor  # h e h f
+
+
+# Only in PyTorch: see `OutputShift`
+def make_output_shift(v: Tensor, h: float, terms: int) -> OutputShift:
+    """Prepare the shifts of logits by +-h v, v of at least two axes."""
+    e, f = make_shift(v, h, terms).e.unbind()
+    return OutputShift(e - f, (e + f) * (h / 2), h * e * (h * f))
+
+
+def output_difference(base: Base, shift: OutputShift, h: float, plan: Plan) -> Tensor:
     """Compute D / (2 h) for the shift of each logit; `shift` broadcasts against (B, O), and so does the result."""
-    e, f = shift.e.unbind()
-    ratio = base.delta * ((e - f) * (base.half_rho / base.one_plus_rho))
-    if not plan.output_linear:
-        size, r = base.delta.abs(), base.one_plus_rho.reciprocal()
-        denominator = torch.addcmul(h * (e + f) * ((1 + r) / 2), h * e * (h * f) * r, size)
-        ratio.div_(torch.addcmul(scalar(1, size), denominator, size))
+    if plan.output_linear:
+        return base.delta * (base.half_rho / base.one_plus_rho * shift.rise)
+    size = base.delta.abs()
+    denominator = torch.addcmul(torch.addcmul(shift.mean, shift.mean, base.one_plus_rho), shift.product, size)
+    denominator = torch.addcmul(base.one_plus_rho, denominator, size)
+    ratio = (base.half_rho * shift.rise * base.delta).div_(denominator)
     return scaled_arctanh(ratio, h, plan.output_arctanh_terms)
 
 

@@ -19,6 +19,7 @@ from ports.torch_port.interpolation import Nodes, interpolate, make_nodes
 from ports.torch_port.loss_difference import (
     Base,
     hidden_difference,
+    make_output_shift,
     make_shift,
     multiply_powers,
     output_difference,
@@ -159,12 +160,12 @@ def structured_gradient(
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes(params, plan) * len(params.b1)))))
     scale = shift_scale(h, max_abs_x)
     bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
-    output_bias_shift = make_shift(one, h, plan.output_shift_terms)
+    output_bias_shift = make_output_shift(one, h, plan.output_shift_terms)
     for rows in slices(len(x), int(memory // structured_row_bytes(params, plan))):
         base = unperturbed_pass(params, x[rows], labels[rows], scale, plan.terms, sum_powers)
         add_input_differences(total.W1, base, x[rows], h / scale, scale, plan, pairs)
         total.b1.add_(hidden_difference(base, bias_shift, scale, plan).sum(0))
-        z1_shift = make_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
+        z1_shift = make_output_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
         total.W2.add_(output_difference(base, z1_shift, h, plan).sum(1))  # (H, b, O)
         total.b2.add_(output_difference(base, output_bias_shift, h, plan).sum(0))
         y_t.append(base.y_t)
