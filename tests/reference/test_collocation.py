@@ -263,9 +263,13 @@ def test_the_second_coefficient_is_as_small_as_derived(seed, spread, shift):
             logit = Logit(**vars(unit), moved=seed % len(unit.a2))
             for moved, bound in ((unit, curvature), (logit, 4.5 * math.exp(2 * shift))):
                 nodes = [shift * mp.cos((2 * k - 1) * mp.pi / 18) for k in range(1, 5)]
-                second = 4 * mp.fsum(
-                    moved.difference(s) * mp.cos(3 * (2 * k - 1) * mp.pi / 18) for k, s in enumerate(nodes, 1)
-                ) / 9
+                second = (
+                    4
+                    * mp.fsum(
+                        moved.difference(s) * mp.cos(3 * (2 * k - 1) * mp.pi / 18) for k, s in enumerate(nodes, 1)
+                    )
+                    / 9
+                )
                 assert abs(second) <= shift**2 / 24 * bound * 2 * shift * slope(moved) * (1 + 1e-6)
 
 

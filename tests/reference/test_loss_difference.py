@@ -200,8 +200,7 @@ def test_terms_leave_what_they_leave_of_expm1(terms):
     """At most v^n exp(v) / (n + 1)! of each sum, v the largest move, and no sum is below -1/2: so twice that of D."""
     a2, weights, s = np.zeros(3), np.array([1.0, 2.0, 4.0]), np.array(0.5)
     got, exact = (
-        hidden(base_of(0.3, a2, weights, 0, "float64", n), s, Plan(0, 0, n, 0, True))[0, 0]
-        for n in (terms, 0)
+        hidden(base_of(0.3, a2, weights, 0, "float64", n), s, Plan(0, 0, n, 0, True))[0, 0] for n in (terms, 0)
     )
     v = math.tanh(s / 4) * 3
     assert abs(got / exact - 1) <= 2 * v**terms * math.exp(v) / math.factorial(terms + 1)

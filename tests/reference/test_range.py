@@ -61,7 +61,7 @@ def test_single_units_at_the_ends_of_the_range(name, strategy, dtype, case, monk
     problem, h = case
     problem = problem.rounded(dtype)
     got = gradient_of(name, strategy, *problem, h, dtype)
-    for g, e, bound in zip(got, exact_gradient(problem, h, monkeypatch), gradient_bound(problem, dtype, strategy, h)):
+    for g, e, bound in zip(got, exact_gradient(problem, h, monkeypatch), gradient_bound(problem, dtype, strategy, h), strict=True):
         assert np.isfinite(g).all()
         assert (np.abs(g - e) <= bound).all()
 
@@ -76,16 +76,16 @@ def wide_problems(draw, dtype):
     exponent["W1"] = draw(st.integers(-most, min(most, most - 2 - max(0, exponent["x"]))))
     exponent["b1"], exponent["b2"] = (min(exponent[name], most - 2) for name in ("b1", "b2"))
     exponent["W2"] = min(exponent["W2"], most - 2)
-    shapes = {"W1": (2, 3), "b1": 3, "W2": (3, 2), "b2": 2, "x": (2, 2)}
+    shapes = {"W1": (2, 2), "b1": 2, "W2": (2, 2), "b2": 2, "x": (1, 2)}
     arrays = {name: 10.0 ** exponent[name] * rng.uniform(-1, 1, shape) for name, shape in shapes.items()}
     params = Params(*(arrays[name] for name in Params._fields))
-    return Problem(params, arrays["x"], rng.integers(0, 2, 2)).rounded(dtype)
+    return Problem(params, arrays["x"], rng.integers(0, 2, 1)).rounded(dtype)
 
 
 @PORTS
 @EXACT
 @DTYPES
-@settings(max_examples=15)
+@settings(max_examples=4, deadline=None)
 @given(data=st.data(), h=st.sampled_from((1e-20, 1e-12, 1e-4, 0.1)))
 def test_any_magnitude_of_any_array_leaves_the_gradient_within_its_bound(name, strategy, dtype, data, h):
     problem = data.draw(wide_problems(dtype))
