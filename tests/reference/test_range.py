@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
-from problems import loaded
 from comparison.agreement.bounds import gradient_bound
 from comparison.agreement.comparison import Problem
+from problems import loaded
 from reference.two_layer_net import Params
 
 DIGITS = 700  # of float64's range, 616; 150 take entries below 1e-150 for 0
@@ -61,7 +61,8 @@ def test_single_units_at_the_ends_of_the_range(name, strategy, dtype, case, monk
     problem, h = case
     problem = problem.rounded(dtype)
     got = gradient_of(name, strategy, *problem, h, dtype)
-    for g, e, bound in zip(got, exact_gradient(problem, h, monkeypatch), gradient_bound(problem, dtype, strategy, h), strict=True):
+    expected, bounds = exact_gradient(problem, h, monkeypatch), gradient_bound(problem, dtype, strategy, h)
+    for g, e, bound in zip(got, expected, bounds, strict=True):
         assert np.isfinite(g).all()
         assert (np.abs(g - e) <= bound).all()
 
