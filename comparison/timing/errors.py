@@ -16,7 +16,7 @@ def extended_gradient(problem: Problem, h: float) -> Params:
     *members, x = (array.astype(np.longdouble) for array in (*problem.params, problem.x))
     params = Params(*members)
     plan = make_plan(h, max_abs(x), max_abs(params.W2), str(x.dtype))
-    return structured_gradient(params, x, problem.t, h, 2**28, plan)[1]
+    return structured_gradient(params, x, problem.t, h, 2**28, plan, max_abs(x))[1]
 
 
 def at_entries(gradient: Params, entries: Params) -> Params:
