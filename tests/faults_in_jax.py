@@ -216,7 +216,6 @@ KERNELS = {
     'logits are always linear': edit('output_difference', 'if not plan.output_linear:', 'if False:'),
     'the denominator dropped': edit('hidden_difference', '(1 + scale * mean)', '1'),
     'the product of S(+) and S(-) negated': edit('hidden_difference', '+ scale * base.r * above * below', '- scale * base.r * above * below'),
-    'structured by products': edit('structured_gradient', 'plan.terms, sum_powers)', 'plan.terms, multiply_powers)'),
     'large shifts: slope at the start': edit('unit_moves', '-sigmoid(base.a1 + s)', '-base.z1'),
 }
 FAULTS = KERNELS | STEP | LOSS | FORWARD | INDEXING | PRECISION | DIRECT | STATE

@@ -69,11 +69,6 @@ FAULTS = {
         "loss_difference", "    y[rows, labels] = y.sum(axis=1)", "    y[rows, labels] = 1 - y_t[:, 0]"
     ),
     "1 - z is subtracted": edit("loss_difference", "one_minus_z1=one_minus_z1", "one_minus_z1=1 - z1"),
-    "expm1 is exp - 1": edit(
-        "loss_difference",
-        "        return np.expm1(scale * v) / scale\n    total",
-        "        return (np.exp(scale * v) - 1) / scale\n    total",
-    ),
     "a shift's expm1 is exp - 1": edit(
         "loss_difference",
         "return Shift(v, scaled_expm1(np.stack((v, -v)), scale, terms))",
@@ -133,10 +128,4 @@ FAULTS = {
         "    weights = (inputs.T.astype(np.float32) @ coefficients[0].astype(np.float32)).astype(values.dtype)",
     ),
     "powers of V unscaled": edit("loss_difference", "power *= scale / (n + 2) * V", "power *= V / (n + 2)"),
-    "structured by products": edit(
-        "numerical_gradient", "scale, plan.terms, sum_powers)", "scale, plan.terms, multiply_powers)"
-    ),
-    "exponents are not cut": edit(
-        "loss_difference", "    return 2 * np.clip(half, -most, most)", "    return 2 * half"
-    ),
 }

@@ -199,7 +199,6 @@ KERNELS = {
     'logits are always linear': edit('output_difference', 'if plan.output_linear:', 'if True:'),
     '1 + S(-) dropped': edit('hidden_difference', 'total.addcmul_(total, below, value=scale).add_', 'total.add_'),
     'half the change left out of the denominator': edit('hidden_difference', '.add_(half, alpha=scale)', ''),
-    'structured by products': edit('structured_gradient', 'scale, plan.terms, sum_powers)', 'scale, plan.terms, multiply_powers)'),
     'large shifts: slope at the start': edit('unit_moves', '-torch.sigmoid(base.a1 + s)', '-base.z1'),
 }
 FAULTS = KERNELS | STEP | LOSS | FORWARD | INDEXING | PRECISION | DIRECT | STATE
