@@ -1,4 +1,4 @@
-"""Profiles, the ports that tests run on, and a cache that spares JAX from compiling twice."""
+"""Profiles, the ports that tests run on, and a cache, so that JAX does not compile twice."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ import ports
 from comparison.agreement.comparison import Subject
 from problems import load, loaded
 
-# Compiling takes what it takes: no deadline.
+# How long JAX compiles is not known: no deadline.
 settings.register_profile("dev", max_examples=10, deadline=None)
 settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("nightly", max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE|MODULE|NAME",
         action="append",
         default=[],
-        help="run what every port must pass on this port alone: a .py file, a module or the name of an installed port; "
+        help="run what every port must pass, on this port only: a .py file, a module or the name of an installed port; "
         "may be given more than once",
     )
 
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "subjects(*dtypes): what every port must pass; the test takes `subject`")
     for name in config.getoption("port"):
-        with suppress(ports.NotRunError):  # which is each test's reason to be skipped
+        with suppress(ports.NotRunError):  # each test is skipped with the reason
             try:
                 load(name)
             except ports.PortError as error:
@@ -67,7 +67,7 @@ def shown(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def subject(request: pytest.FixtureRequest) -> Subject:
-    """Return the port and dtype that a test marked with `subjects` runs on, or skip with the reason that it can't."""
+    """Return the port and dtype that a test marked with `subjects` runs on, or skip with the reason why it can't."""
     name, dtype = request.param
     port = loaded(name)
     return Subject(shown(name), port, dtype, "cpu" if "cpu" in port.devices() else port.devices()[0], name)

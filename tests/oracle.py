@@ -16,12 +16,12 @@ def sigmoid(a):
 
 
 def sample_loss(a2, label):
-    """Return -log(softmax(a2)[label] + DELTA)."""
+    """Compute -log(softmax(a2)[label] + DELTA)."""
     return -mp.log(mp.exp(a2[label]) / mp.fsum(mp.exp(a) for a in a2) + DELTA)
 
 
 def loss(params, x, t):
-    """Return the mean loss of the batch; the arrays hold mpf."""
+    """Compute the mean loss of the batch; the arrays hold mpf."""
     W1, b1, W2, b2 = params
     losses = []
     for row, label in zip(x, t, strict=True):
@@ -31,7 +31,7 @@ def loss(params, x, t):
 
 
 def central_differences(params, x, t, h):
-    """Return (loss(p + h) - loss(p - h)) / (2 h) for every entry p, rounded once, to float64."""
+    """Compute (loss(p + h) - loss(p - h)) / (2 h) for every entry p, rounded once, to float64."""
     with mp.workdps(DIGITS):
         moved, x, h = Params(*map(exactly, params)), exactly(x), mp.mpf(h)
         gradient = Params(*(np.empty(p.shape) for p in params))
@@ -48,7 +48,7 @@ def central_differences(params, x, t, h):
 
 
 def derivative(params, x, t):
-    """Return the derivative: a step of 1e-40 leaves 80 digits of it."""
+    """Compute the derivative, by h = 1e-40, which leaves 80 digits of it."""
     return central_differences(params, x, t, mp.mpf(10) ** -40)
 
 
@@ -73,11 +73,11 @@ class Unit:
         return sample_loss(self.logits(s), self.label)
 
     def difference(self, s):
-        """Return D(s)."""
+        """Compute D(s)."""
         return self.loss(s) - self.loss(-s)
 
-    def size(self, s):
-        """Return what |D(s)| would be if all classes moved the loss the same way: what rounding errors scale with."""
+    def scale(self, s):
+        """Compute |D(s)| as if all classes moved the loss in the same direction: rounding errors are relative to it."""
         up, down = ([mp.exp(a - logits[self.label]) for a in logits] for logits in (self.logits(s), self.logits(-s)))
         moved = mp.fsum(abs(u - d) for u, d in zip(up, down, strict=True))
         lesser, greater = sorted([mp.fsum(up), mp.fsum(down)])

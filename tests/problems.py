@@ -1,4 +1,4 @@
-"""The one hypothesis strategy for nets, and what tests share to put a net before a port."""
+"""The hypothesis strategy for nets and mini-batches, and the ports that tests run on."""
 
 import os
 from functools import cache
@@ -8,11 +8,11 @@ import pytest
 from hypothesis import strategies as st
 
 import ports
-from comparison.agreement.comparison import Problem
-from reference.two_layer_net import Params
+from comparison.agreement.bounds import Problem
 from reference.defaults import DTYPES
+from reference.two_layer_net import Params
 
-SHAPES = (  # B, I, H, O: few, since each is compiled anew; 1s and odd sizes among them
+SHAPES = (  # B, I, H, O: few, since JAX compiles for each; 1s and odd sizes among them
     (1, 1, 1, 1),
     (1, 3, 2, 2),
     (4, 1, 3, 2),
@@ -51,7 +51,7 @@ def _edits() -> st.SearchStrategy[tuple[str, int, float]]:
 
 
 def subjects(*dtypes: str) -> pytest.MarkDecorator:
-    """Run a test on each port in each dtype, both unless told: it takes the fixture `subject`."""
+    """Run a test, which takes the fixture `subject`, on each port in each of these dtypes (default: both)."""
     return pytest.mark.subjects(*(dtypes or DTYPES))
 
 
@@ -61,7 +61,7 @@ def load(name: str) -> ports.Port:
 
 
 def loaded(name: str) -> ports.Port:
-    """Return a port, or skip the test with the reason that it can't be run; fail where FDNET_REQUIRE names it."""
+    """Load a port, or skip the test with the reason why it can't run; fail where FDNET_REQUIRE names it."""
     try:
         return load(name)
     except ports.NotRunError as reason:

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, check_forward, check_gradient
 from problems import SHAPES, STEPS, problems, subjects
-from reference.defaults import STRATEGIES
-from reference.validation import DTYPES
+from reference.defaults import DTYPES, STRATEGIES
 from right_sums import SUMS, summing
 
 NETS = 10_000
-FEW_SHAPES = (SHAPES[1], SHAPES[5])  # each is compiled anew for each plan
+FEW_SHAPES = (SHAPES[1], SHAPES[5])  # JAX compiles for each, and for each plan
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") != "nightly", reason="takes an hour or two: run by night"),

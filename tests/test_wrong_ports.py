@@ -1,6 +1,6 @@
 """The tests of the tests: what `compare.py agree` does, and the property tests, each catch every wrong port.
 
-The faults of the catalogue are tried one by one under the nightly profile; a sample of them always.
+The nightly profile tries each fault of the catalogue; the others a sample.
 """
 
 import gc
@@ -22,10 +22,10 @@ import ports
 from comparison.agreement.bounds import Problem
 from comparison.agreement.cases import check_subject
 from comparison.agreement.comparison import Agreement, Subject, random_problem
-from reference.defaults import STRATEGIES
 from problems import loaded
 from reference import datasets
-from wrong_ports import around, by_module, changed, edited
+from reference.defaults import STRATEGIES
+from wrong_ports import apply_edits, around, by_module, edited
 
 ROOT = Path(ports.__file__).parents[1]
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -39,15 +39,15 @@ def sample(names: Any, one_in: int) -> list[str]:
     return list(names)[:: 1 if NIGHTLY else one_in]
 
 
-def each(backends: tuple[str, ...], one_in: int) -> pytest.MarkDecorator:
-    """Run a test on the faults of these backends, on one in so many where it's not night."""
-    found = [(backend, name) for backend in backends for name in sample(FAULTS[backend], one_in)]
-    return pytest.mark.parametrize(("backend", "name"), found, ids=[f"{backend}: {name}" for backend, name in found])
+def each_fault(backends: tuple[str, ...], one_in: int) -> pytest.MarkDecorator:
+    """Run a test on the faults of these backends; on one in `one_in` of them except under the nightly profile."""
+    faults = [(backend, name) for backend in backends for name in sample(FAULTS[backend], one_in)]
+    return pytest.mark.parametrize(("backend", "name"), faults, ids=[f"{backend}: {name}" for backend, name in faults])
 
 
 @cache
 def digits() -> Problem:
-    """Return what `compare.py` compares by default."""
+    """Return the problem that `compare.py` compares by default."""
     data = datasets.load("digits")
     return random_problem(data.x_train, data.t_train, hidden=50, samples=100, seed=0)
 
@@ -58,7 +58,7 @@ def agrees(make: Callable[[], Any]) -> bool:
     for dtype in ("float64", "float32"):
         subject = Subject("wrong", port, dtype, "cpu")
         try:
-            for row in check(subject, digits(), STRATEGIES, h=1e-4, memory=2**28, seed=0):
+            for row in check_subject(subject, digits(), STRATEGIES, h=1e-4, memory=2**28, seed=0):
                 if isinstance(row, Agreement) and not row.agrees:
                     return False
         except Exception:
@@ -67,8 +67,8 @@ def agrees(make: Callable[[], Any]) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _no_programs_are_kept() -> Iterator[None]:
-    """Let go of what JAX has compiled for a port: of all ports together it would be more mappings than Linux allows."""
+def _forget_programs() -> Iterator[None]:
+    """Let JAX forget the programs of a port: those of all ports together would be more mappings than Linux allows."""
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
@@ -76,12 +76,12 @@ def _no_programs_are_kept() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("backend", FAULTS)
-def test_every_fault_finds_its_place(backend: str) -> None:
-    """All of them, though only a sample is tried: the catalogue must follow the code."""
+def test_every_edit_applies_once(backend: str) -> None:
+    """Of all faults, though only a sample is tried: the catalogue must follow the code."""
     for edits in FAULTS[backend].values():
         for module, own in by_module(backend, edits).items():
             source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-            assert changed(source, own, module) != source
+            assert apply_edits(source, own, module) != source
 
 
 @pytest.mark.parametrize("backend", MIRRORED)
@@ -92,19 +92,19 @@ def test_there_are_faults_of_every_kind(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", FAULTS if NIGHTLY else ("numpy",))
-def test_a_right_port_that_is_imported_anew_agrees(backend: str) -> None:
+def test_a_right_port_that_is_imported_again_agrees(backend: str) -> None:
     loaded(backend)
     port = edited(backend, ())
     assert port is not ports.load(backend)
     assert agrees(lambda: port)
 
 
-@each(("numpy",), 9)
+@each_fault(("numpy",), 9)
 def test_agreement_catches_a_fault_in_numpy(backend: str, name: str) -> None:
     assert not agrees(lambda: edited(backend, FAULTS[backend][name]))
 
 
-@each(MIRRORED, 50)
+@each_fault(MIRRORED, 50)
 def test_agreement_catches_a_fault(backend: str, name: str) -> None:
     loaded(backend)
     assert not agrees(lambda: edited(backend, FAULTS[backend][name]))
@@ -117,23 +117,24 @@ def test_agreement_catches_a_fault_around_a_port(name: str) -> None:
 
 def property_tests(backend: str, fault: str) -> subprocess.CompletedProcess[str]:
     """Run the property tests of a backend with a fault in it, up to the first failure."""
-    files = ("tests/test_agreement.py", "tests/test_ports.py")
-    command = [sys.executable, "-m", "pytest", "-p", "plant", "--fault", backend, fault, "-x", "-k", backend, *files]
+    files = ("tests/conformance/test_agreement.py", "tests/conformance/test_ports.py")
+    options = ("-p", "fault_plugin", "--fault", backend, fault, "-x", "-k", backend)
+    command = [sys.executable, "-m", "pytest", *options, *files]
     environment = {name: value for name, value in os.environ.items() if name != "HYPOTHESIS_PROFILE"}
     environment |= {"CI": "1", "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-@each(MIRRORED, 150)
+@each_fault(MIRRORED, 150)
 def test_the_property_tests_catch_a_fault(backend: str, name: str) -> None:
     loaded(backend)
-    done = property_tests(backend, name)
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    run = property_tests(backend, name)
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
 
 
 @pytest.mark.skipif(not NIGHTLY, reason="as long as the property tests themselves: run by night")
 @pytest.mark.parametrize("backend", MIRRORED)
 def test_the_property_tests_let_a_right_port_pass(backend: str) -> None:
     loaded(backend)
-    done = property_tests(backend, "")
-    assert done.returncode == pytest.ExitCode.OK, done.stdout
+    run = property_tests(backend, "")
+    assert run.returncode == pytest.ExitCode.OK, run.stdout

@@ -1,7 +1,7 @@
-"""Ports with one fault each, made from right ones: what agreement and the property tests must catch.
+"""Ports with one fault each, made from right ones, which agreement and the property tests must catch.
 
-A fault is planted in the source of a port as it is imported (faults_in_numpy.py, faults_in_torch.py and
-faults_in_jax.py have the edits), or in what goes into and comes out of a right port's functions.
+A fault is an edit of a port's source as it is imported (faults_in_numpy.py, faults_in_torch.py, faults_in_jax.py), or a
+change of the arguments or the results of a right port's functions.
 """
 
 import ast
@@ -30,8 +30,8 @@ class Edit(NamedTuple):
     """One change of the source."""
 
     function: str  # or class, at the top level of the module; "" for all of it
-    old: str  # stands there once
-    new: str
+    old: str  # occurs once
+    new: str  # replaces it
     module: str | None = None  # by default the module of the port that defines the function
 
 
@@ -39,12 +39,12 @@ def edit(*parts: str) -> tuple[Edit]:
     return (Edit(*parts),)
 
 
-def changed(source: str, edits: list[Edit], module: str) -> str:
-    """Return the source with all edits made; each must find its place, once."""
+def apply_edits(source: str, edits: list[Edit], module: str) -> str:
+    """Make all edits of a source; what each replaces must occur once."""
     for function, old, new, _ in edits:
         start, stop = _span(source, function)
-        found = source[start:stop].count(old)
-        assert found == 1, f"{module}.{function} has {found} times {old!r}: fix the catalogue"
+        count = source[start:stop].count(old)
+        assert count == 1, f"{old!r} occurs {count} times in {module}.{function}: fix the catalogue"
         source = source[:start] + source[start:stop].replace(old, new) + source[stop:]
     return source
 
@@ -59,7 +59,7 @@ def _span(source: str, function: str) -> tuple[int, int]:
 
 
 class _Editor(SourceFileLoader):
-    """Finds and loads modules as they are, but for the edits."""
+    """Finds modules as usual, and loads them with the edits."""
 
     def __init__(self, edits: dict[str, list[Edit]]) -> None:
         self.edits = edits
@@ -74,11 +74,11 @@ class _Editor(SourceFileLoader):
         return spec
 
     def get_code(self, name: str) -> Any:
-        return compile(changed(self.get_data(self.path).decode(), self.edits[name], name), self.path, "exec")
+        return compile(apply_edits(self.get_data(self.path).decode(), self.edits[name], name), self.path, "exec")
 
 
 def by_module(port: str, edits: tuple[Edit, ...]) -> dict[str, list[Edit]]:
-    """Return the edits of each module."""
+    """Group the edits by the module that they change."""
     grouped: dict[str, list[Edit]] = {}
     for change in edits:
         grouped.setdefault(change.module or defining_module(port, change.function), []).append(change)
@@ -87,7 +87,7 @@ def by_module(port: str, edits: tuple[Edit, ...]) -> dict[str, list[Edit]]:
 
 @cache
 def defining_module(port: str, function: str) -> str:
-    """Return the name of the module of a port that defines a function: the port may be a module or a package."""
+    """Find the module of a port that defines a function; the port may be a module or a package."""
     paths = [ROOT / f"ports/{port}_port.py"]
     if not paths[0].exists():
         paths = sorted((ROOT / f"ports/{port}_port").glob("*.py"))
@@ -102,34 +102,34 @@ def top_level_names(path: Path) -> set[str | None]:
 
 
 def edited(port: str, edits: tuple[Edit, ...]) -> Any:
-    """Import a port anew, with edits, and the reference if it has some; what others have imported stays as it is."""
-    module, wanted = f"ports.{port}_port", by_module(port, edits)
-    anew = {name.split(".")[0] for name in wanted} & {"reference"}  # Params, for one, stay one class otherwise
+    """Import a port again, with edits, and the reference if it has some; modules that are already imported stay."""
+    module, grouped = f"ports.{port}_port", by_module(port, edits)
+    packages = {name.split(".")[0] for name in grouped} & {"reference"}  # otherwise Params stays one class
 
-    def imported_anew(name: str) -> bool:
-        return name.split(".")[0] in anew or f"{name}.".startswith(f"{module}.")
+    def is_reimported(name: str) -> bool:
+        return name.split(".")[0] in packages or f"{name}.".startswith(f"{module}.")
 
-    kept = {name: m for name, m in sys.modules.items() if imported_anew(name)}
-    for name in kept:
+    before = {name: m for name, m in sys.modules.items() if is_reimported(name)}
+    for name in before:
         del sys.modules[name]
-    editor = _Editor(wanted)
+    editor = _Editor(grouped)
     sys.meta_path.insert(0, editor)
     try:
         return check_port(importlib.import_module(module))
     finally:
         sys.meta_path.remove(editor)
-        for name in [name for name in sys.modules if imported_anew(name)]:
+        for name in [name for name in sys.modules if is_reimported(name)]:
             del sys.modules[name]
-        sys.modules.update(kept)
-        if module in kept:
-            setattr(ports, f"{port}_port", kept[module])
+        sys.modules.update(before)
+        if module in before:
+            setattr(ports, f"{port}_port", before[module])
 
 
-# --- faults in what goes in and comes out, on any backend
+# --- faults in arguments and results, on any backend
 
 
 class Arguments(NamedTuple):
-    """What a gradient is called with, as NumPy arrays."""
+    """The arguments of a gradient, as NumPy arrays."""
 
     params: Params
     x: np.ndarray
@@ -138,9 +138,9 @@ class Arguments(NamedTuple):
 
 
 def with_calls(port: Any, change: Callable[[Arguments], Arguments]) -> Any:
-    """Return a port whose gradients are called with something else."""
+    """Change the arguments of a port's gradients."""
 
-    def instead(function: Any) -> Any:
+    def changed(function: Any) -> Any:
         def call(params: Params, x: Any, t: Any, *, h: float = 1e-4, **options: Any) -> Params:
             dtype = str(port.to_numpy(x).dtype)
             new = change(Arguments(Params(*map(port.to_numpy, params)), port.to_numpy(x), t, h))
@@ -149,29 +149,29 @@ def with_calls(port: Any, change: Callable[[Arguments], Arguments]) -> Any:
 
         return call
 
-    return altered(port, GRADIENTS={name: instead(port.GRADIENTS[name]) for name in STRATEGIES})
+    return altered(port, GRADIENTS={name: changed(port.GRADIENTS[name]) for name in STRATEGIES})
 
 
 def with_results(port: Any, change: Callable[[Params], Params]) -> Any:
-    """Return a port whose gradients, the closed form among them, come out as something else."""
+    """Change the results of a port's gradients, the closed form's included."""
 
-    def instead(function: Any) -> Any:
+    def changed(function: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Params:
             new = change(Params(*map(port.to_numpy, function(*arguments, **options))))
             return Params(*(port.from_numpy(g, dtype=str(g.dtype), device="cpu") for g in new))
 
         return call
 
-    gradients = {name: instead(port.GRADIENTS[name]) for name in STRATEGIES}
-    return altered(port, gradient=instead(port.gradient), GRADIENTS=gradients)
+    gradients = {name: changed(port.GRADIENTS[name]) for name in STRATEGIES}
+    return altered(port, gradient=changed(port.gradient), GRADIENTS=gradients)
 
 
 def with_forward(port: Any, change: tuple[str, Callable[[np.ndarray], np.ndarray]]) -> Any:
-    """Return a port of which predict, loss or accuracy comes out as something else."""
-    name, becomes = change
+    """Change the result of a port's predict, loss or accuracy."""
+    name, change_result = change
 
     def call(*arguments: Any) -> Any:
-        new = becomes(port.to_numpy(getattr(port, name)(*arguments)))
+        new = change_result(port.to_numpy(getattr(port, name)(*arguments)))
         return port.from_numpy(new, dtype=str(new.dtype), device="cpu")
 
     return altered(port, **{name: call})
@@ -185,10 +185,10 @@ def altered(port: Any, **changes: Any) -> Any:
 
 def closed_form_as_differences(port: Any) -> Any:
     def call(params: Params, x: Any, t: Any, *, h: float = 1e-4, entries: Any = None, **options: Any) -> Params:
-        found = port.gradient(params, x, t)
+        derivative = port.gradient(params, x, t)
         if entries is None:
-            return found
-        taken = (port.to_numpy(g).ravel()[at] for g, at in zip(found, entries, strict=True))
+            return derivative
+        taken = (port.to_numpy(g).ravel()[at] for g, at in zip(derivative, entries, strict=True))
         return Params(*(port.from_numpy(g, dtype=str(g.dtype), device="cpu") for g in taken))
 
     return altered(port, GRADIENTS=dict.fromkeys(STRATEGIES, call))
@@ -261,10 +261,10 @@ FORWARDS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 
 
 def around(port: Any) -> dict[str, Callable[[], Any]]:
-    """Return the makers of ports with a fault planted around a right one."""
+    """Return functions that make a wrong port of a right one by changing arguments or results."""
 
-    def each(plant: Callable[..., Any], changes: dict[str, Any]) -> dict[str, Callable[[], Any]]:
-        return {name: lambda change=change: plant(port, change) for name, change in changes.items()}
+    def makers(wrap: Callable[..., Any], changes: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+        return {name: lambda change=change: wrap(port, change) for name, change in changes.items()}
 
-    faults = each(with_calls, CALLS) | each(with_results, RESULTS) | each(with_forward, FORWARDS)
+    faults = makers(with_calls, CALLS) | makers(with_results, RESULTS) | makers(with_forward, FORWARDS)
     return faults | {"the closed form as a difference": lambda: closed_form_as_differences(port)}

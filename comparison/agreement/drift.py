@@ -34,8 +34,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from comparison.agreement.bounds import SAFETY, Problem, accuracy_bound, gradient_bound, loss_bound
+from comparison.agreement.bounds import Problem, accuracy_bound, gradient_bound, loss_bound
 from comparison.agreement.comparison import Subject, is_comparable
+from comparison.agreement.summation import SAFETY
 from reference.collocation import make_plan
 from reference.datasets import Dataset
 from reference.defaults import MEMORY

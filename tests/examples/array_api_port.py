@@ -9,7 +9,7 @@ from reference import collocation, defaults, validation
 from reference.functions import DELTA
 from reference.two_layer_net import Params
 
-DEVICES = {"cpu": xp.Device("CPU_DEVICE"), "device1": xp.Device("device1")}  # whose arrays don't mix
+DEVICES = {"cpu": xp.Device("CPU_DEVICE"), "device1": xp.Device("device1")}  # their arrays can't be mixed
 Array = type(xp.asarray(0))
 check_net = partial(validation.check_net, array_type=Array, max_abs=lambda a: float(max(xp.max(a), -xp.min(a))))
 
@@ -138,7 +138,7 @@ def _layers(params, x, right):  # the inputs of each, and D (reference/loss_diff
     return (x, partial(difference, V1, move)), (z1, partial(difference, V2, xp.positive))  # a logit is its own output
 
 
-def _sum(D, shifts, count):  # of D at the shifts, or of the odd interpolant through so many nodes, over the samples
+def _sum(D, shifts, count):  # of D at the shifts, or of the odd interpolant through `count` nodes, over the samples
     if count == 0:
         return xp.stack([xp.sum(D(s), axis=0) for s in xp.unstack(shifts[:, :, None], axis=1)])
     total, nodes = 0, (float(xp.max(xp.abs(shifts))) * collocation.positive_nodes(count)).tolist()

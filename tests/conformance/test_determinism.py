@@ -1,0 +1,74 @@
+"""A repeated call gives the same bits: in one process, and in another one of the same settings.
+
+Where settings differ it need not: the number of threads may decide how a library cuts a product into parts, and so in
+which order its terms are added.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ports
+from comparison.agreement.comparison import Subject, on_device, random_problem
+from problems import subjects
+from reference import datasets
+from reference.defaults import STRATEGIES
+from reference.two_layer_net import Params
+
+ROOT = Path(ports.__file__).parents[1]
+SOME = Params(np.arange(0, 3200, 37), np.arange(50), np.arange(0, 500, 7), np.arange(10))
+"""Entries for `loop` and `batched`."""
+
+
+def digests(subject: Subject) -> dict[str, str]:
+    """Hash all results of each function of a port on the digits, by name."""
+    data, port = datasets.load("digits"), subject.port
+    problem = random_problem(data.x_train, data.t_train, hidden=50, samples=100, seed=0)
+    (params, x), t, batches = on_device(subject, problem), problem.t, np.arange(100).reshape(4, 25)
+    results: dict[str, Any] = {
+        "forward": (port.predict(params, x), port.loss(params, x, t), port.accuracy(params, x, t)),
+        "closed form": port.gradient(params, x, t),
+    }
+    for name in STRATEGIES:
+        entries = {"entries": SOME} if name in ("loop", "batched") else {}
+        results[name] = port.GRADIENTS[name](params, x, t, **entries)
+    for name in ("structured", "collocated"):
+        trained, losses = port.train_steps(params, x, t, batches, strategy=name, learning_rate=0.1)
+        results[f"trained by {name}"] = (*trained, losses)
+    return {name: _digest([port.to_numpy(array) for array in arrays]) for name, arrays in results.items()}
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+
+
+PROCESS = """
+import json, sys, ports, test_determinism
+from comparison.agreement.comparison import Subject
+subjects = [Subject(sys.argv[1], ports.load(sys.argv[1]), dtype, "cpu") for dtype in ("float64", "float32")]
+print(json.dumps([[test_determinism.digests(subject) for subject in subjects] for _ in range(2)]))
+"""
+
+
+def in_a_process(backend: str, **environment: str) -> list[list[dict[str, str]]]:
+    """Return the hashes of a first and of a repeated call, in both dtypes."""
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    command = [sys.executable, "-c", PROCESS, backend]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@subjects("float64")
+def test_a_repeated_call_gives_the_same_bits_here_and_in_another_process(subject: Subject) -> None:
+    first, repeated = in_a_process(subject.source)
+    assert repeated == first
+    assert in_a_process(subject.source) == [first, first]

@@ -1,0 +1,114 @@
+"""Work stays within its memory, on each backend by the count of its own framework."""
+
+import tracemalloc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from comparison.agreement.comparison import Subject
+from problems import subjects
+from reference.collocation import make_plan
+from reference.defaults import CLOSED_FORM
+from reference.two_layer_net import Params, init
+
+
+@contextmanager
+def of_numpy(_: Any) -> Iterator[list[int]]:
+    peaks: list[int] = []
+    tracemalloc.start()
+    try:
+        yield peaks
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+
+
+@contextmanager
+def of_torch(_: Any) -> Iterator[list[int]]:
+    """Add up what each operation allocates, until it is freed."""
+    from torch import Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    alive: dict[int, int] = {}
+    peaks = [0]
+
+    class Meter(TorchDispatchMode):
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            before = {a.untyped_storage().data_ptr() for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)}
+            result = operation(*args, **(kwargs or {}))
+            for tensor in (r for r in tree_leaves(result) if isinstance(r, Tensor)):
+                storage = tensor.untyped_storage()
+                if (key := storage.data_ptr()) not in before | alive.keys():
+                    alive[key] = storage.nbytes()
+                    weakref.finalize(tensor, alive.pop, key, None)
+            peaks[0] = max(peaks[0], sum(alive.values()))
+            return result
+
+    with Meter():
+        yield peaks
+
+
+@contextmanager
+def of_jax(port: Any) -> Iterator[list[int]]:
+    """Ask XLA how much the programs that are called need beside their arguments and results."""
+    if not hasattr(port, "_compiled"):
+        pytest.skip("which programs this port calls is not known")
+    peaks, compiled = [], port._compiled
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            peaks.append(compiled(function).lower(*args).compile().memory_analysis().temp_size_in_bytes)
+            return compiled(function)(*args)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(port, "_compiled", counted)
+        yield peaks
+
+
+METERS = {"numpy": of_numpy, "array_api_strict": of_numpy, "torch": of_torch, "jaxlib": of_jax}
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["gradient", "training"])
+@pytest.mark.parametrize(
+    ("strategy", "samples", "mib", "h", "weight"),
+    [
+        ("batched", 100, 2, 1e-4, 4.0),
+        ("structured", 400, 1, 1e-4, 4.0),
+        ("collocated", 2000, 1, 1e-4, 4.0),
+        ("collocated", 400, 1, 0.0265, 20.3),  # 8 nodes, and no power sums are exact
+    ],
+)
+@subjects("float64")
+def test_work_stays_within_memory(
+    subject: Subject, strategy: str, samples: int, mib: int, h: float, weight: float, training: bool
+) -> None:
+    port, rng = subject.port, np.random.default_rng(0)
+    net = init(50, 50, 10, 1.0, seed=0)
+    net.W2[0, 0] = weight
+    plan = make_plan(h, 1.0, weight, "float64")
+    assert (plan.collocates, plan.terms) == (True, 4 if h == 1e-4 else 0)
+    arrays = (*net, rng.random((samples, 50)) * (rng.random((samples, 50)) < 0.5))
+    *p, x = (port.from_numpy(a, dtype="float64", device=subject.device) for a in arrays)
+    params, t, batches = Params(*p), rng.integers(0, 10, samples), np.arange(samples)[None]
+    framework = type(x).__module__.partition(".")[0]
+    if framework not in METERS:
+        pytest.skip(f"the memory that {framework} takes is not counted")
+
+    def peak(strategy: str, **options: Any) -> int:
+        with METERS[framework](port) as peaks:
+            if training:
+                port.train_steps(params, x, t, batches, strategy=strategy, learning_rate=0.1, **options)
+            else:
+                port.GRADIENTS[strategy](params, x, t, **options)
+        return max(peaks)
+
+    room = mib * 2**20 + (peak(CLOSED_FORM) if training else 0)  # training copies the net and the mini-batch
+    assert peak(strategy, h=h, memory=2**40) > 2 * mib * 2**20  # and a first call leaves caches behind
+    assert peak(strategy, h=h, memory=mib * 2**20) <= room
