@@ -155,7 +155,7 @@ DIRECT = {
     "coefficient of the cube forgotten": edit("make_interpolation", "transform[0] -= 3 * transform[1]", "pass"),
     "inputs not scaled": edit("interpolate", "odd_chebyshev(inputs, by.scale,", "odd_chebyshev(inputs, 1,"),
     "a bias has the largest input": edit("interpolate", "odd_chebyshev(1.0, by.scale,", "odd_chebyshev(1.0, 1.0,"),
-    "last coefficient dropped": edit("interpolate", "zip(coefficients[1:], basis", "zip(coefficients[1:-1], basis"),
+    "last coefficient dropped": edit("interpolate", "zip(coefficients[1:], basis, strict=True)", "zip(coefficients[1:-1], basis, strict=False)"),
     "other nodes not weighed": edit("weighted_sum", "alpha=weight", "alpha=1"),
     "two power sums too few": edit("sum_powers", "range(1, terms)", "range(1, max(1, terms - 2))"),
     "factorial dropped": edit("polynomial", "value=1 / (n + 1)", "value=1"),
