@@ -5,71 +5,70 @@ E. Alpaydin and C. Kaynak (1998), https://doi.org/10.24432/C50P49, under CC BY 4
 """
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.idx import CLASSES, FILES, DataError, Images, read_folder, read_keras, read_npz
+from reference import csv, idx
+from reference.downloads import MIRRORS, download
+from reference.images import MAX_CLASSES, Images, count_classes
+from reference.npz import read_npz, read_npz_set
+from reference.reading import LIMIT, DataError, open_unpacked, readable
+from reference.validation import shown
 
 __all__ = ["NAMES", "DataError", "Dataset", "load", "load_mnist"]
 
 NAMES = ("digits", "mnist", "fashion-mnist", "random")
 
 _DIGITS = Path(__file__).with_name("digits.npz")
-_MD5 = {  # of idx.FILES, gzipped
-    "mnist": (
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "d53e105ee54ea40749a09fcbcd1e9432",
-        "9fb629c4189551a2d022fa330f9573f3",
-        "ec29112dd5afa0611ce80d1b7f02629c",
-    ),
-    "fashion-mnist": (
-        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "25c81989df183df01b3e8a0aad5dffbe",
-        "bef4ecab320f06d8554ea6380940ec79",
-        "bb300cfdad3c16e7a12a480ee83cd310",
-    ),
-}
-_MIRRORS = {
-    "mnist": (
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    ),
-    "fashion-mnist": (
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-    ),
-}
 
 
 class Dataset(NamedTuple):
-    """Inputs in [0, 1], C-contiguous, and their labels in 0..9."""
+    """Inputs in [0, 1], C-contiguous, and their labels from 0."""
 
     x_train: NDArray[Any]  # (N, I)
     t_train: NDArray[np.int64]  # (N,)
     x_test: NDArray[Any]
     t_test: NDArray[np.int64]
 
+    @property
+    def classes(self) -> int:
+        """The number of classes: the largest label plus one."""
+        return count_classes(self.t_train, self.t_test)
 
-def load(source: str | os.PathLike[str], *, dtype: str = "float64", seed: int = 0) -> Dataset:
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    dtype: str = "float64",
+    seed: int = 0,
+    inputs: int | None = None,
+    classes: int | None = None,
+) -> Dataset:
     """Load a data set by its name or from a path.
 
     Parameters
     ----------
     source
-        One of `NAMES`; or the path of a folder in MNIST's IDX format or of a file like Keras' `mnist.npz`. `digits`
-        has its first 1,437 for training and its last 360 for the test, in the order of the UCI's file; `random` has
-        1,000 and 200 with 64 inputs; `mnist` and `fashion-mnist` have 60,000 and 10,000 with 784.
+        One of `NAMES`, or the path of
+
+        - a folder with the four IDX files of MNIST, Fashion-MNIST, KMNIST, EMNIST or QMNIST, or the root of one that
+          torchvision made; where a folder holds several data sets, the path of the training images, such as
+          `emnist-balanced-train-images-idx3-ubyte.gz`
+        - an npz file with the names of Keras' `mnist.npz` or of MedMNIST (`reference.npz`)
+        - a CSV file as Kaggle has them, or a folder with its `train.csv` (`reference.csv`)
+
+        `digits` has its first 1,437 for training and its last 360 for the test, in the order of the UCI's file; `mnist`
+        and `fashion-mnist` have 60,000 and 10,000 with 784 inputs; `random` has 1,000 and 200, and where there are over
+        100 classes 10 and 2 of each.
     dtype
         Of the inputs: float32 or float64.
     seed
         What `random` is drawn from.
+    inputs, classes
+        Of `random`, which has 64 and 10 by default.
 
     Returns
     -------
@@ -84,7 +83,10 @@ def load(source: str | os.PathLike[str], *, dtype: str = "float64", seed: int = 
     if dtype not in ("float32", "float64"):
         raise DataError(f"`dtype` must be float32 or float64, got {dtype!r}.")
     if source == "random":
-        return _random(seed, dtype)
+        return _random(seed, dtype, 64 if inputs is None else inputs, 10 if classes is None else classes)
+    for name, number in (("inputs", inputs), ("classes", classes)):
+        if number is not None:
+            raise DataError(f"`{name}` must be left out with every data set but random, got {shown(number)}.")
     x_train, t_train, x_test, t_test, peak = _images(source)
     return Dataset(_scaled(x_train, peak, dtype), t_train, _scaled(x_test, peak, dtype), t_test)
 
@@ -101,9 +103,9 @@ def load_mnist(
     Parameters
     ----------
     normalize
-        Whether pixels are float32 in [0, 1]; uint8 in 0..255 otherwise.
+        Whether pixels are float32 in [0, 1]; otherwise as in the file, for MNIST uint8 in 0..255.
     flatten
-        Whether an image is a row of 784 pixels; of shape (1, 28, 28) otherwise.
+        Whether an image is a row of 784 pixels; otherwise it is (1, 28, 28), or as in the file if it has more channels.
     one_hot_label
         Whether labels are rows (N, 10), of the pixels' dtype; int64 indices (N,) otherwise.
     source
@@ -115,11 +117,13 @@ def load_mnist(
         `(x_train, t_train), (x_test, t_test)`.
     """
     images = _images(source)
+    classes = count_classes(images.t_train, images.t_test)
 
-    def arranged(x: NDArray[np.uint8], t: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def arranged(x: NDArray[Any], t: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = _scaled(x, images.peak, "float32") if normalize else x
-        labels = np.eye(CLASSES, dtype=rows.dtype)[t] if one_hot_label else t
-        return rows.reshape((len(x), -1) if flatten else (len(x), 1, *x.shape[1:])), labels
+        labels = np.eye(classes, dtype=rows.dtype)[t] if one_hot_label else t
+        image = (-1,) if flatten else x.shape[1:] if x.ndim > 3 else (1, *x.shape[1:])
+        return rows.reshape(len(x), *image), labels
 
     return arranged(images.x_train, images.t_train), arranged(images.x_test, images.t_test)
 
@@ -127,17 +131,51 @@ def load_mnist(
 def _images(source: str | os.PathLike[str]) -> Images:
     if source == "digits":
         return _digits()
-    if source in _MIRRORS:
-        return read_folder(_download(str(source)))
+    if source in MIRRORS:
+        return idx.read_folder(download(str(source)))
     path = Path(os.path.expanduser(source))
     if str(source) and os.path.isdir(path):  # an empty name would be the folder one happens to be in
-        return read_folder(path)
+        return _read_folder(path)
     if os.path.isfile(path):
-        return read_keras(path)
-    raise DataError(f"`source` must be {', '.join(NAMES)} or the path of a folder or npz file, got {str(source)!r}.")
+        return _read_file(path)
+    known = f"{', '.join(NAMES)} or the path of a folder or of an npz, CSV or IDX file"
+    raise DataError(f"`source` must be {known}, got {str(source)!r}.")
 
 
-def _scaled(x: NDArray[np.uint8], peak: int, dtype: str) -> NDArray[Any]:
+def _read_folder(folder: Path) -> Images:
+    """Read the IDX files of a folder, or its CSV file where there are none."""
+    if idx.sets_in(folder):
+        return idx.read_folder(folder)
+    tables = csv.tables_in(folder)
+    if len(tables) > 1:
+        listed = ", ".join(path.name for path in tables)
+        raise DataError(f"{folder} must hold one data set, got {listed}; give the path of one of these files instead.")
+    if not tables:
+        raise DataError(
+            f"{folder} must hold {idx.FILES[0]} or the like of EMNIST or QMNIST, or train.csv, got neither."
+        )
+    return csv.read_csv(tables[0])
+
+
+def _read_file(path: Path) -> Images:
+    """Read a file of the kind that its first bytes tell."""
+    with readable(path), open_unpacked(path) as stream:
+        head = stream.read(8).removeprefix(b"\xef\xbb\xbf")  # which marks UTF-8
+    if head[:1] == b"\x80" or {".pkl", ".pickle"} & set(path.suffixes):
+        raise DataError(
+            f"{path} must be no pickle, which runs any code that is in it, got one; if you trust it, convert the "
+            "book's by `numpy.savez('mnist.npz', **pickle.load(open('mnist.pkl', 'rb')))` and take mnist.npz."
+        )
+    if head[:2] == b"PK" or path.suffix == ".npz":
+        return read_npz_set(path)
+    if head[:2] == b"\0\0":
+        return idx.read_set(idx.set_of(path))
+    if head and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        return csv.read_csv(path)
+    raise DataError(f"{path} must be an npz, CSV or IDX file, got one that begins with {head!r}.")
+
+
+def _scaled(x: NDArray[Any], peak: int, dtype: str) -> NDArray[Any]:
     rows = np.ascontiguousarray(x.reshape(len(x), -1), dtype)  # (N, I)
     rows /= peak  # in place: MNIST in float64 is 376 MB
     return rows
@@ -149,87 +187,22 @@ def _digits() -> Images:
     return Images(x[:n], t[:n], x[n:], t[n:], peak=16)
 
 
-def _random(seed: int, dtype: str) -> Dataset:
+def _random(seed: int, dtype: str, inputs: int, classes: int) -> Dataset:
+    """Draw a data set of which a net can learn nearly everything."""
     if seed < 0:
         raise DataError(f"`seed` must not be negative, got {seed}.")
+    _check_range("classes", classes, 2, MAX_CLASSES)
+    samples = 12 * max(classes, 100)
+    _check_range("inputs", inputs, 1, LIMIT // (8 * samples))
     rng = np.random.default_rng(seed)
-    t = rng.permutation(np.arange(1200, dtype=np.int64) % CLASSES)
-    # Centres lie about 3.3 apart, six times the noise's spread on either side: a net can learn them nearly perfectly.
-    x = rng.random((CLASSES, 64))[t] + 0.25 * rng.standard_normal((1200, 64))
+    t = rng.permutation(np.arange(samples, dtype=np.int64) % classes)
+    # Of 64 inputs, centres lie about 3.3 apart, six times the noise's spread on either side.
+    x = rng.random((classes, inputs))[t] + 0.25 * rng.standard_normal((samples, inputs))
     x = np.clip(x, 0, 1).astype(dtype)  # what is clipped to 0 are exact zeros, as in real images
-    return Dataset(x[:1000], t[:1000], x[1000:], t[1000:])
+    n = samples // 12 * 10
+    return Dataset(x[:n], t[:n], x[n:], t[n:])
 
 
-def _download(name: str) -> Path:
-    """Return the folder of the cache that holds `name`, having fetched what it lacks."""
-    try:
-        import pooch  # type: ignore[import-untyped, unused-ignore]
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"{name} must be downloaded by pooch, got {str(error)!r}; `--data PATH` takes a local folder."
-        ) from error
-    folder = Path(os.path.expanduser(os.environ.get("FDNET_CACHE") or pooch.os_cache("fdnet"))) / name
-    with _quiet(pooch.get_logger()):
-        for file, md5 in zip(FILES, _MD5[name], strict=True):
-            _fetch(pooch.retrieve, name, f"{file}.gz", md5, folder)
-    return folder
-
-
-def _fetch(retrieve: Any, name: str, file: str, md5: str, folder: Path) -> None:
-    failures = []
-    bar = _Bar(file) if sys.stderr.isatty() else None
-    for mirror in _MIRRORS[name]:
-        try:
-            retrieve(mirror + file, f"md5:{md5}", fname=file, path=folder, progressbar=bar or False)
-            return
-        except (OSError, ValueError) as error:  # what requests raises is an OSError; a wrong hash is a ValueError
-            reason = type(error).__name__ if isinstance(error, OSError) else "wrong checksum"
-            failures.append(f"{urlsplit(mirror).hostname} ({reason})")
-            last = error
-        finally:
-            if bar:
-                bar.close()
-    raise DataError(
-        f"{name} could not be downloaded to {folder}, got no {file} from {' or '.join(failures)}; "
-        "`--data PATH` takes a local folder."
-    ) from last
-
-
-@contextmanager
-def _quiet(logger: Any) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel("WARNING")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-class _Bar:
-    """What pooch asks of a progress bar, drawn by rich on stderr; it shows once a download has begun."""
-
-    def __init__(self, label: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._task = self._progress.add_task(label, total=None)
-
-    @property
-    def total(self) -> float | None:
-        return self._progress.tasks[0].total
-
-    @total.setter
-    def total(self, size: int) -> None:
-        self._progress.reset(self._task, total=size or None)  # a server need not tell the size
-        self._progress.start()
-
-    def update(self, size: int) -> None:
-        self._progress.update(self._task, advance=size)
-
-    def reset(self) -> None:
-        self._progress.reset(self._task)
-
-    def close(self) -> None:
-        self._progress.stop()
+def _check_range(name: str, number: int, low: int, high: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or not low <= number <= high:
+        raise DataError(f"`{name}` must be a whole number from {low} to {high}, got {shown(number)}.")

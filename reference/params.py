@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from reference.files import write_atomically
-from reference.idx import DataError, read_npz
+from reference.npz import read_npz
+from reference.reading import DataError
 from reference.two_layer_net import Params, max_abs
 from reference.validation import check_net
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, check_forward, check_gradient
 from problems import SHAPES, STEPS, problems, subjects
-from reference.defaults import STRATEGIES
+from reference.defaults import DTYPES, STRATEGIES
+from right_sums import SUMS, summing
 
 NETS = 10_000
 FEW_SHAPES = (SHAPES[1], SHAPES[5])  # JAX compiles for each, and for each plan
@@ -34,10 +35,20 @@ def test_right_ports_raise_no_false_alarm(subject: Subject, strategy: str | None
             assert row.agrees, row
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("order", SUMS)
+@settings(max_examples=NETS // 10)
+@given(problem=problems())
+def test_no_order_of_summation_raises_a_false_alarm(order: str, dtype: str, problem: Problem) -> None:
+    subject = Subject(order, summing(SUMS[order]), dtype, "cpu")
+    for row in (*check_forward(subject, problem), *check_gradient(subject, problem, None, 0.0)):
+        assert row.agrees, row
+
+
 @pytest.fixture(autouse=True)
-def forget_programs(subject: Subject) -> None:
+def forget_programs(request: pytest.FixtureRequest) -> None:
     """Let JAX forget what it has compiled: it runs out of memory maps after some thousand programs."""
-    if subject.name == "jax":
+    if "subject" in request.fixturenames and request.getfixturevalue("subject").name == "jax":
         import jax
 
         jax.clear_caches()

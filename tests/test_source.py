@@ -243,7 +243,7 @@ def test_a_planted_circle_is_found(sources: dict[str, str], file: str, statement
 
 @pytest.mark.parametrize("path", REFERENCE, ids=shown)
 def test_the_reference_imports_only_numpy(path: Path) -> None:
-    assert roots(path) <= {"numpy", "reference"} | ({"pooch", "rich"} if path.name == "datasets.py" else set())
+    assert roots(path) <= {"numpy", "reference"} | ({"pooch", "rich"} if path.name == "downloads.py" else set())
 
 
 @pytest.mark.parametrize("path", PORTS, ids=shown)

@@ -205,9 +205,9 @@ def expected_training(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Compute the net after all steps and the losses before each, and to first order the bounds on their rounding.
 
-    A step adds LEARNING_RATE times the bound on the gradient, and three roundings: of the rate, the product and the sum. It is
-    taken at a net that is off by `allowed`: that moves its slopes by the length of this times the curvature, and its
-    loss by the slopes times it.
+    A step adds LEARNING_RATE times the bound on the gradient, and three roundings: of the rate, the product and the
+    sum. It starts from a net that is off by `allowed`: that moves its slopes by the length of this times the curvature,
+    and its loss by the slopes times it.
     """
     u, params, allowed = unit_roundoff(dtype), problem.params, Params(*map(np.zeros_like, problem.params))
     losses, loss_bounds = [], []

@@ -222,17 +222,20 @@ def sample_entries(params: Params, samples: int, seed: int) -> Params | None:
     return Params(chosen, *(np.arange(p.size) for p in params[1:]))
 
 
-def random_problem(x: np.ndarray, t: np.ndarray, *, hidden: int, samples: int, seed: int, outputs: int = 10) -> Problem:
+def random_problem(
+    x: np.ndarray, t: np.ndarray, *, hidden: int, samples: int, seed: int, outputs: int | None = None
+) -> Problem:
     """Draw a net, and a mini-batch from (x, t), that leave no part of a port idle.
 
-    The chapter's initial net would: its biases are 0 and its hidden units all near 1/2.
+    The chapter's initial net would: its biases are 0 and its hidden units all near 1/2. By default there is an
+    output for each class up to the largest label.
     """
     if not 1 <= samples <= len(x):
         raise ValueError(f"`batch` must be from 1 to {len(x)}, the number of samples, got {samples}.")
     if hidden < 1:
         raise ValueError(f"`hidden` must be at least 1, got {hidden}.")
     rng = np.random.default_rng(seed)
-    inputs = x.shape[1]
+    inputs, outputs = x.shape[1], 1 + int(np.max(t)) if outputs is None else outputs
     params = Params(
         W1=rng.standard_normal((inputs, hidden)) * (2 / math.sqrt(inputs)),
         b1=rng.standard_normal(hidden),

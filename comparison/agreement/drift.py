@@ -9,14 +9,14 @@ with P_k the product of the factors that follow step k. A worst-case bound on P_
 but the run itself can be measured. Beside the float64 reference run replicas: nets that take the same steps, each then
 perturbed at random, every parameter p by +-d with
 
-    d = u |p| + rate E,      E = `gradient_bound` / CHANCE,
+    d = u |p| + rate E,      E = `gradient_bound` / SAFETY,
 
 which is what one step can be off by: the rounding of the new p, and of the gradient (bounds.py), in the dtype in
 question. Their distance from the reference is sum_k P_k d_k: the same sum, of independent terms no smaller, in the same
-matrices P_k. Its norm, the root mean square of the REPLICAS', is the drift of a member of the net; CHANCE times that is
+matrices P_k. Its norm, the root mean square of the REPLICAS', is the drift of a member of the net; SAFETY times that is
 the bound, the factor being for chance as everywhere. The curve of losses is held to the same rule as one more member:
 the norm of its distance, each replica's loss being perturbed by E_L, what the evaluation of a loss can be off by. The
-accuracy in the test may differ by the samples whose largest logit is closer to another than CHANCE times the
+accuracy in the test may differ by the samples whose largest logit is closer to another than SAFETY times the
 drift of this distance, or than evaluation can be off by.
 
 E and E_L change slowly with the net; they are taken every PERIOD steps. In float64 the replicas' own roundings are of
@@ -34,10 +34,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from comparison.agreement.bounds import CHANCE, Problem, accuracy_bound, gradient_bound, loss_bound
+from comparison.agreement.bounds import Problem, accuracy_bound, gradient_bound, loss_bound
 from comparison.agreement.comparison import Subject, is_comparable
-from reference.datasets import Dataset
+from comparison.agreement.summation import SAFETY
 from reference.collocation import make_plan
+from reference.datasets import Dataset
 from reference.defaults import MEMORY
 from reference.numerical_gradient import collocated_gradient
 from reference.training import Progress
@@ -109,8 +110,8 @@ def run_reference(
         if k == 0 and not is_comparable(now, strategy, dtype, h):
             return None
         if k % PERIOD == 0:
-            errors = Params(*(rate * e / CHANCE for e in gradient_bound(now, dtype, strategy, h)))
-            loss_error = loss_bound(now, dtype) / CHANCE
+            errors = Params(*(rate * e / SAFETY for e in gradient_bound(now, dtype, strategy, h)))
+            loss_error = loss_bound(now, dtype) / SAFETY
         for n, net in enumerate(nets):
             plan = make_plan(h, max_abs_x, max_abs(net.W2), "float64")
             losses[n, k], slope = collocated_gradient(net, now.x, now.t, h, MEMORY, plan, max_abs_x)
@@ -119,7 +120,7 @@ def run_reference(
                 nets[n] = _perturb(nets[n], errors, magnify, dtype, noise)
                 losses[n, k] += magnify * loss_error * _signs(noise, ())
     test = Problem(nets[0], _round_to(data.x_test, dtype), data.t_test)
-    bounds = {name: CHANCE * drift for name, drift in _member_drifts(nets, losses, magnify).items()}
+    bounds = {name: SAFETY * drift for name, drift in _member_drifts(nets, losses, magnify).items()}
     bounds["accuracy"] = _changeable(nets, test.x, magnify) + accuracy_bound(test, dtype) + 2 * unit_roundoff(dtype)
     return ReferenceRun(nets[0], losses[0], float(accuracy(*test)), bounds)
 
@@ -162,4 +163,4 @@ def _changeable(nets: list[Params], x: np.ndarray, magnify: float) -> float:
     margin, *replicas = (np.take_along_axis(a, first, axis=1) - a for a in outputs)
     moved = np.sqrt(np.mean([((replica - margin) / magnify) ** 2 for replica in replicas], axis=0))
     others = np.arange(margin.shape[1]) != first
-    return float(((margin <= CHANCE * moved) & others).any(axis=1).mean())
+    return float(((margin <= SAFETY * moved) & others).any(axis=1).mean())

@@ -89,8 +89,8 @@ class CheckpointWriter:
         changed = [name for name, value in self._environment.items() if checkpoint.environment.get(name) != value]
         if changed:
             print(
-                f"compare.py: {path} was written with another {', '.join(changed)}: the run continues, but the same bits "
-                "as without the interruption are no longer promised.",
+                f"compare.py: {path} was written with another {', '.join(changed)}: the run continues, but the same "
+                "bits as without the interruption are no longer promised.",
                 file=sys.stderr,
             )
         return checkpoint.progress

@@ -215,7 +215,7 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the choice of the data set."""
-    known = "digits, mnist, fashion-mnist, random, or a folder or npz file"
+    known = "digits, mnist, fashion-mnist, random, or the path of a folder or of an npz, CSV or IDX file"
     parser.add_argument("--data", metavar="NAME|PATH", default="digits", help=known)
 
 

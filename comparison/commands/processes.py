@@ -134,7 +134,7 @@ def print_error(sentence: str) -> None:
 
 def _prints_errors() -> bool:
     """Return whether this rank prints for its host: the first to ask, or LOCAL_RANK 0 before the ranks have joined."""
-    return _torch_ranks.speaks() if _torch_ranks else os.environ.get("LOCAL_RANK", "0") == "0"
+    return _torch_ranks.is_first_to_report() if _torch_ranks else os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _join_jax_processes() -> None:

@@ -24,8 +24,8 @@ def make_problem(options: ProblemOptions, data: Dataset, strategies: Iterable[st
     from reference.validation import check_h, check_h_moves, check_net
 
     check_h(options.h)
-    samples, seed = options.batch, options.seed
-    problem = random_problem(data.x_train, data.t_train, hidden=options.hidden, samples=samples, seed=seed)
+    sizes = {"hidden": options.hidden, "outputs": data.classes, "samples": options.batch}
+    problem = random_problem(data.x_train, data.t_train, **sizes, seed=options.seed)
     if {"loop", "batched"} & set(strategies):
         check_h_moves(options.h, check_net(problem.params, problem.x, type(problem.x), max_abs), "float64")
     return problem

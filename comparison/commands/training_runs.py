@@ -48,14 +48,13 @@ def prepare_run(options: TrainOptions, subject: Subject, data: Dataset, stack: E
     Its checkpoint is locked until the `stack` is closed.
     """
     from reference.checkpoints import data_hash
-    from reference.idx import CLASSES
     from reference.training import begin, check_run
     from reference.two_layer_net import init
 
     processes.check_same("data", data)
     if options.hidden < 1:
         raise ValueError(f"`hidden` must be at least 1, got {options.hidden}.")
-    net = init(data.x_train.shape[1], options.hidden, CLASSES, seed=options.seed, dtype=subject.dtype)
+    net = init(data.x_train.shape[1], options.hidden, data.classes, seed=options.seed, dtype=subject.dtype)
     path = options.checkpoint and file_of_run(options.checkpoint, subject, several=several)
     settings, machine = _checkpoint_settings(options, subject), _checkpoint_environment(options, subject)
     checkpoint = stack.enter_context(CheckpointWriter(path, options.every, settings, machine))

@@ -110,7 +110,7 @@ def _reason_key(row: NotCompared) -> tuple[str, float, str]:
 def confusion_table(counts: np.ndarray) -> Table:
     """Return a confusion matrix as a table: a row for each class, a column for each prediction."""
     table = plain_table(("", "right"), *((str(n), "right") for n in range(len(counts))))
-    table.title, table.columns[0].style = "class (row) predicted as (column)", "bold"
+    table.title, table.columns[0].style = "true (row), predicted (column)", "bold"
     for n, row in enumerate(counts):
         cells = (f"[green]{count}[/]" if n == k else str(count) if count else "." for k, count in enumerate(row))
         table.add_row(str(n), *cells)

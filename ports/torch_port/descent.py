@@ -37,14 +37,13 @@ def train_steps(
     memory: float = MEMORY,
 ) -> tuple[Params, Tensor]:
     """Take K steps of gradient descent, one for each mini-batch; see `reference.descent.train_steps`."""
-    h, labels, magnitudes, on_device, learning_rate = check_training(
-        params, x, t, batches, strategy, learning_rate, h, memory
-    )
+    checked = check_training(params, x, t, batches, strategy, learning_rate, h, memory)
+    h, labels, magnitudes, indices, learning_rate = checked
 
     def run(plan: Plan) -> tuple[tuple[Params, Tensor], float]:
-        loss_and_gradient = differentiate_by(strategy, h, memory, plan, magnitudes, on_device.shape[1], params)
+        loss_and_gradient = differentiate_by(strategy, h, memory, plan, magnitudes, indices.shape[1], params)
         planned = strategy in PLANNED
-        (trained, y_t), max_abs_W2 = descend(loss_and_gradient, params, x, labels, on_device, learning_rate, planned)
+        (trained, y_t), max_abs_W2 = descend(loss_and_gradient, params, x, labels, indices, learning_rate, planned)
         return (trained, cross_entropy(y_t)), max_abs_W2
 
     return run_within_plan(run, strategy, h, magnitudes, validation.dtype_name(x))
@@ -67,12 +66,12 @@ def check_training(
     """
     h = validation.check_h(h)
     labels, magnitudes = check_batch(params, x, t, memory)
-    on_device = torch.from_numpy(validation.check_batches(batches, len(x))).to(x.device)
+    indices = torch.from_numpy(validation.check_batches(batches, len(x))).to(x.device)
     validation.check_strategy(strategy, GRADIENTS)
     dtype = validation.dtype_name(x)
     if strategy in ("loop", "batched"):
         validation.check_h_moves(h, magnitudes, dtype)
-    return h, labels, magnitudes, on_device, validation.check_learning_rate(learning_rate, dtype)
+    return h, labels, magnitudes, indices, validation.check_learning_rate(learning_rate, dtype)
 
 
 def differentiate_by(
@@ -87,7 +86,7 @@ def differentiate_by(
 ) -> LossAndGradient:
     """Return the function that computes y_t and the gradient from one forward pass, for batches of `samples`.
 
-    `params` are any of the shapes and on the device of those to come. `gradients` are the ranks' own, or the default.
+    `params` tells shapes, dtype and device. `gradients` has `loop` and `batched`: ranks have functions of their own.
     """
     if strategy == CLOSED_FORM:
         return partial(closed_form, samples=samples)
@@ -110,7 +109,7 @@ def descend(
 ) -> tuple[tuple[Params, Tensor], float]:
     """Take the steps; return the net, y_t before each step (K, B), and the largest finite max|W2| before a step.
 
-    The last is 0 unless the steps are `planned`: nobody needs it then.
+    The last is 0 unless the steps are `planned`: it costs an operation, and nothing else depends on it.
     """
     W1 = params.W1.T.clone(memory_format=torch.contiguous_format).T  # as the gradient of W1 lies in memory
     params = Params(W1, *(p.clone() for p in params[1:]))
@@ -118,12 +117,12 @@ def descend(
     # every step would lie in new pages of memory: these cost more than the step.
     inputs = x.new_empty(batches.shape[1], x.shape[1])
     y_t, max_abs_W2 = x.new_empty(batches.shape), x.new_zeros(len(batches))
-    for batch, targets, its_y_t, its_max in zip(batches, labels[batches], y_t, max_abs_W2, strict=True):
+    for batch, targets, kept_y_t, kept_max in zip(batches, labels[batches], y_t, max_abs_W2, strict=True):
         if planned:
-            torch.max(params.W2.abs(), out=its_max)
-        row, slope = loss_and_gradient(params, torch.index_select(x, 0, batch, out=inputs), targets)
+            torch.max(params.W2.abs(), out=kept_max)
+        batch_y_t, slope = loss_and_gradient(params, torch.index_select(x, 0, batch, out=inputs), targets)
         for p, g in zip(params, slope, strict=True):
             p.sub_(g, alpha=learning_rate)
-        its_y_t.copy_(row.view(-1))
+        kept_y_t.copy_(batch_y_t.view(-1))
     finite = torch.where(max_abs_W2.isfinite(), max_abs_W2, 0)
     return (params._replace(W1=W1.contiguous()), y_t), float(finite.max())

@@ -147,15 +147,15 @@ class RanksPort(RankGroup):
     ) -> tuple[Params, Tensor]:
         """Take K steps of gradient descent, one for each mini-batch; see `reference.descent.train_steps`."""
         checked = check_training(params, x, t, batches, strategy, learning_rate, h, memory)
-        h, labels, magnitudes, on_device, learning_rate = checked
-        samples, planned = on_device.shape[1], strategy in PLANNED
+        h, labels, magnitudes, indices, learning_rate = checked
+        samples, planned = indices.shape[1], strategy in PLANNED
 
         def run(plan: Plan) -> tuple[tuple[Params, Tensor], float]:
             step = differentiate_by(strategy, h, memory, plan, magnitudes, samples, params, self.GRADIENTS)
             if strategy in ("loop", "batched"):
-                (trained, y_t), max_abs_W2 = descend(step, params, x, labels, on_device, learning_rate, planned)
+                (trained, y_t), max_abs_W2 = descend(step, params, x, labels, indices, learning_rate, planned)
             else:
-                step, part = self._add_shares(step), on_device[:, self._part(samples)]
+                step, part = self._add_shares(step), indices[:, self._part(samples)]
                 (trained, y_t), max_abs_W2 = descend(step, params, x, labels, part, learning_rate, planned)
                 y_t = self._join_parts(y_t.T, samples).T.contiguous()
             return (trained, cross_entropy(y_t)), max_abs_W2

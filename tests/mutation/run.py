@@ -18,35 +18,54 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORES = Path(__file__).with_name("scores.json")
-OF_EACH_PORT = ["test_ports", "test_bad_input", "test_agreement", "test_memory"]
+OF_EACH_PORT = [
+    "conformance/test_ports",
+    "conformance/test_bad_input",
+    "conformance/test_agreement",
+    "conformance/test_memory",
+]
 MODULES = {  # and the tests that each is held against
-    "reference/functions.py": ["test_functions"],
-    "reference/loss_difference.py": ["test_difference"],
-    "reference/collocation.py": ["test_collocation"],
-    "reference/numerical_gradient.py": ["test_gradient", "test_memory", "test_validation"],
-    "reference/two_layer_net.py": ["test_two_layer_net"],
-    "reference/segments.py": ["test_segments"],
-    "reference/descent.py": ["test_training"],
-    "reference/training.py": ["test_train"],
-    "reference/validation.py": ["test_validation", "test_bad_input", "test_array_kinds", "test_two_layer_net"],
-    "reference/idx.py": ["test_idx"],
-    "reference/checkpoints.py": ["test_checkpoints"],
-    "reference/params.py": ["test_checkpoints"],
-    "reference/datasets.py": ["test_datasets"],
-    "ports/protocol.py": ["test_protocol"],
-    "ports/registry.py": ["test_ports"],
-    "ports/distributed.py": ["test_distributed"],
-    "comparison/agreement/bounds.py": ["test_bounds"],
-    "comparison/agreement/comparison.py": ["test_agreement"],
-    "comparison/agreement/cases.py": ["test_trials"],
-    "comparison/agreement/drift.py": ["test_trajectory"],
-    "comparison/timing/rounds.py": ["test_speed"],
-    "comparison/timing/recommendation.py": ["test_advice"],
-    "comparison/timing/scaling.py": ["test_scaling"],
-    "comparison/timing/workloads.py": ["test_contenders"],
-    "comparison/report/step_study.py": ["test_studies"],
+    "reference/functions.py": ["reference/test_functions"],
+    "reference/loss_difference.py": ["reference/test_loss_difference"],
+    "reference/collocation.py": ["reference/test_collocation"],
+    "reference/numerical_gradient.py": [
+        "reference/test_numerical_gradient",
+        "conformance/test_memory",
+        "reference/test_validation",
+    ],
+    "reference/two_layer_net.py": ["reference/test_two_layer_net"],
+    "reference/segments.py": ["reference/test_segments"],
+    "reference/descent.py": ["reference/test_descent"],
+    "reference/training.py": ["conformance/test_training"],
+    "reference/validation.py": [
+        "reference/test_validation",
+        "conformance/test_bad_input",
+        "conformance/test_array_kinds",
+        "reference/test_two_layer_net",
+    ],
+    "reference/reading.py": ["reference/test_idx", "reference/test_npz"],
+    "reference/images.py": ["reference/test_npz", "reference/test_idx"],
+    "reference/idx.py": ["reference/test_idx"],
+    "reference/npz.py": ["reference/test_npz", "reference/test_checkpoints"],
+    "reference/csv.py": ["reference/test_csv"],
+    "reference/checkpoints.py": ["reference/test_checkpoints"],
+    "reference/params.py": ["reference/test_checkpoints"],
+    "reference/datasets.py": ["reference/test_datasets", "reference/test_file_kinds"],
+    "reference/downloads.py": ["reference/test_downloads"],
+    "ports/protocol.py": ["ports/test_protocol"],
+    "ports/registry.py": ["conformance/test_ports", "ports/test_registry"],
+    "ports/distributed.py": ["ports/test_distributed"],
+    "comparison/agreement/bounds.py": ["comparison/test_bounds"],
+    "comparison/agreement/comparison.py": ["conformance/test_agreement"],
+    "comparison/agreement/cases.py": ["comparison/test_cases"],
+    "comparison/agreement/drift.py": ["comparison/test_drift"],
+    "comparison/timing/rounds.py": ["comparison/test_rounds"],
+    "comparison/timing/recommendation.py": ["comparison/test_recommendation"],
+    "comparison/timing/scaling.py": ["comparison/test_scaling"],
+    "comparison/timing/workloads.py": ["comparison/test_workloads"],
+    "comparison/report/step_study.py": ["comparison/test_step_study"],
 } | {
-    f"ports/{backend}_port/{file}.py": ["mutation/agree", f"test_{backend}_port", *OF_EACH_PORT]
+    f"ports/{backend}_port/{file}.py": ["mutation/agree", f"ports/test_{backend}_port", *OF_EACH_PORT]
     for backend in ("torch", "jax")
     for file in ("runtime", "two_layer_net", "loss_difference", "numerical_gradient", "descent")
 }

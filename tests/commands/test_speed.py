@@ -1,0 +1,251 @@
+"""compare.py speed and compare.py without a command, as a user calls them."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import compare
+from command_lines import CRASHING, SMALL, WRONG, run
+from comparison import commands
+from comparison.commands import speed
+from timings import timing
+
+NET = SMALL[1:]
+SHORT = (*NET, "--dtype", "float64", "--budget", "0.1")
+
+
+def result(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, object]:
+    assert compare.main([*arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("what", ["gradient", "step", "run"])
+def test_json_has_what_was_timed(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = result(capsys, "speed", *SHORT, "--what", what, "--iterations", "3")
+    (row,) = output["speed"]
+    assert output["command"] == "speed"
+    wanted = {"backend": "numpy", "strategy": "collocated", "dtype": "float64", "device": "cpu", "what": what}
+    assert {key: row[key] for key in wanted} == wanted
+    assert row["interval_s"][0] <= row["median_s"] <= row["interval_s"][1]
+    assert row["rounds"] >= 1
+    assert (row["ratio_to_best"], row["ratio_interval"]) == (1, [1, 1])
+    assert row["estimated"] is None
+    assert row["sizes"] == {"inputs": 64, "hidden": 3, "outputs": 10, "batch": 6}
+    assert (row["first_call_s"] is None) == (what == "run")
+    assert output["excluded"] == output["not_run"] == []
+    assert output["advice"]["winner"]["backend"] == "numpy"
+    assert [row["steps"] for row in output["advice"]["break_even"]] == ([] if what == "run" else [1, 100, 10**4, 10**6])
+
+
+def test_the_ladder_has_every_rung(capsys: pytest.CaptureFixture[str]) -> None:
+    output = result(capsys, "speed", *SHORT, "--what", "gradient", "--strategy", "all")
+    rungs = ["closed form", "collocated", "structured", "batched", "loop"]
+    assert [row["strategy"] for row in output["speed"]] == rungs
+    assert all(row["ratio_to_closed_form"] > 0 for row in output["speed"])
+    assert [row["ranked"] for row in output["speed"]] == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize(("source", "code"), [(WRONG, commands.DISAGREES), (CRASHING, commands.CRASHED)])
+def test_what_does_not_agree_is_excluded(
+    source: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(source)
+    arguments = ("speed", *SHORT, "--strategy", "structured,collocated", "--what", "gradient", "--port", str(path))
+    output = result(capsys, *arguments, code=code)
+    timed = {(row["backend"], row["strategy"]) for row in output["speed"]}
+    excluded = {(row["backend"], row["strategy"]) for row in output["excluded"]}
+    assert ("their_port", "structured") in excluded
+    assert not timed & excluded
+    if code == commands.DISAGREES:
+        (row,) = output["excluded"]
+        assert row["quantity"] == "b2"
+        assert row["gap"] > row["bound"] > 0
+        assert ("their_port", "collocated") in timed  # that one is right
+    else:
+        assert all("crashed: TypeError at their_port.py:6: no such loss" in row["reason"] for row in output["excluded"])
+        assert {backend for backend, _ in timed} == {"numpy"}
+
+
+def test_a_wrong_loss_excludes_all_of_a_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(
+        "from ports.numpy_port import *\nimport ports.numpy_port as right\n\n\n"
+        "def loss(params, x, t):\n    return 2 * right.loss(params, x, t)\n"
+    )
+    arguments = ("speed", *SHORT, "--strategy", "structured,closed form", "--what", "gradient", "--port", str(path))
+    output = result(capsys, *arguments, code=commands.DISAGREES)
+    assert [(row["strategy"], row["quantity"]) for row in output["excluded"]] == [
+        ("structured", "loss"),
+        ("closed form", "loss"),
+    ]
+    assert {row["backend"] for row in output["speed"]} == {"numpy"}
+
+
+@pytest.mark.parametrize(("low", "code"), [(1.9, 0), (2.1, commands.DISAGREES)])
+def test_slow_is_what_the_whole_interval_says(low: float, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    slow = timing("numpy", 3.0, (3.0, low, 5.0))
+    assert speed._check_slower([timing("jax", 1.0, (1, 1, 1)), slow], 2.0) == code
+    assert capsys.readouterr().err.count("numpy collocated") == (code > 0)
+
+
+def test_the_table_says_who_is_excluded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(WRONG)
+    assert (
+        compare.main(["speed", *SHORT, "--what", "gradient", "--strategy", "structured", "--port", str(path)])
+        == commands.DISAGREES
+    )
+    output = capsys.readouterr().out
+    assert re.search(r"excluded: their_port float64 structured: b2\[\d\] .*times the bound", output)
+    assert "numpy structured is all there was to time." in output
+
+
+def test_a_crash_in_the_first_call_excludes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(CRASHING.replace("def loss(params, x, t)", "def train_steps(params, x, t, batches, **_)"))
+    # `train_steps` must be one, so that the module is a port at all
+    path.write_text(path.read_text().replace("**_", "*, strategy, learning_rate, h=1e-4, memory=0"))
+    output = result(capsys, "speed", *SHORT, "--port", str(path), code=commands.CRASHED)
+    assert [row["reason"] for row in output["excluded"]] == ["crashed: TypeError at their_port.py:6: no such loss"]
+
+
+def test_slow_is_a_failure_only_with_the_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slow = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+def collocated(*args, **options):
+    for _ in range(50):
+        gradient = right.GRADIENTS["collocated"](*args, **options)
+    return gradient
+
+GRADIENTS = {**right.GRADIENTS, "collocated": collocated}
+"""
+    path = tmp_path / "slow_port.py"
+    path.write_text(slow)
+    arguments = ["speed", *SHORT, "--what", "gradient", "--port", str(path)]
+    assert compare.main(arguments) == 0
+    assert capsys.readouterr().err == ""
+    assert compare.main([*arguments, "--fail-if-slower", "5"]) == commands.DISAGREES
+    assert re.search(r"slow_port collocated float64 takes .* for sure more than 5\.", capsys.readouterr().err)
+    assert compare.main([*arguments, "--fail-if-slower", "500"]) == 0
+
+
+def test_the_sweep_repeats_it_over_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    for over, size in (("hidden", "hidden"), ("batch", "batch"), ("inputs", "inputs")):
+        output = result(capsys, "speed", *SHORT, "--what", "gradient", "--sweep", over, "--sizes", "2,5")
+        assert [row["sizes"][size] for row in output["speed"]] == [2, 5]
+        assert output["sweep"] == {"over": over, "sizes": [2, 5], "crossovers": []}
+    assert compare.main(["speed", *SHORT, "--what", "gradient", "--sweep", "hidden", "--sizes", "2,5"]) == 0
+    assert "No contender overtakes another beyond doubt" in capsys.readouterr().out
+
+
+def test_the_self_check_prints_its_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["speed", *SHORT, "--what", "gradient", "--self-check"]
+    assert compare.main(arguments) == 0
+    assert re.search(r"against itself, \d+ verdicts: .*% \(.*nominal 5%\)", capsys.readouterr().out)
+    output = result(capsys, *arguments)["self_check"]
+    assert 0 <= output["winners"] <= output["told_apart"] <= output["verdicts"]
+
+
+def test_a_self_check_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text("from ports.numpy_port import *\n\n\ndef gradient(params, x, t):\n    raise TypeError('none')\n")
+    options = (*SHORT[:-4], "--what", "gradient", "--strategy", "closed form", "--self-check", "--dtype", "float64")
+    arguments = [name if name != "numpy" else str(path) for name in options]
+    assert compare.main(["speed", *arguments]) == commands.BAD_INPUT
+    assert re.search(r"^compare.py: Nothing to time: .* crashed: TypeError at .*: none\n$", capsys.readouterr().err)
+
+
+def test_threads_are_set_before_a_library_counts_them() -> None:
+    done = run("speed", *SHORT, "--threads", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    output = json.loads(done.stdout)
+    assert output["speed"][0]["cores_used"] < 1.2
+    assert ", 1 core)" in output["advice"]["sentence"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system pins no process to cores")
+def test_threads_pin_the_process_before_a_port_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text("import os\n\nfrom ports.numpy_port import *\n\nassert len(os.sched_getaffinity(0)) == 1\n")
+    done = run("speed", *SHORT, "--threads", "1", "--port", str(path), "--quiet")
+    assert done.returncode == 0, done.stderr
+
+
+def test_peers_stand_beside_and_are_not_ranked(capsys: pytest.CaptureFixture[str]) -> None:
+    output = result(capsys, "speed", *SHORT, "--peer", "--hidden", "1")
+    assert output["speed"][0]["what"] == "gradient"
+    others = [row for row in output["speed"] if row["strategy"] == "peer"]
+    assert len(others) + len(output["not_run"]) == 4
+    assert not any(row["ranked"] for row in others)
+
+
+def test_without_a_command_it_agrees_then_times_then_advises(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([*SHORT]) == 0
+    output = capsys.readouterr()
+    agreed, timed, advised = (output.out.index(text) for text in ("quantities agree", "a training step", "For 64-3-10"))
+    assert agreed < timed < advised
+    assert output.err == ""
+    output = result(capsys, *SHORT)
+    assert output["command"] == "advise"
+    assert output["agrees"] is True
+    assert len(output["speed"]) == 1
+
+
+def test_without_a_command_it_times_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    output = result(capsys, *SHORT, "--strategy", "structured")
+    assert [row["strategy"] for row in output["speed"]] == ["structured"]
+
+
+def test_without_a_command_a_wrong_port_fails_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text(WRONG)
+    assert compare.main([*SHORT, "--port", str(path)]) == commands.DISAGREES
+    assert "DISAGREES" in capsys.readouterr().out
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["speed"]):
+        assert compare.main([*command, *SHORT, "--quiet"]) == 0
+        assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--budget", "0"), r"`budget` must be positive and finite, got 0.0\."),
+        (("--budget", "nan"), r"`budget` must be positive and finite, got nan\."),
+        (("--budget", "inf"), r"`budget` must be positive and finite, got inf\."),
+        (("--iterations", "0"), r"`iterations` must be at least 1, got 0\."),
+        (("--fail-if-slower", "1"), r"`fail-if-slower` must be above 1, got 1.0\."),
+        (("--fail-if-slower", "nan"), r"`fail-if-slower` must be above 1, got nan\."),
+        (("--threads", "0"), r"`threads` must be from 1 to \d+, the cores of this process, got 0\."),
+        (("--threads", "100000"), r"`threads` must be from 1 to \d+, the cores of this process, got 100000\."),
+        (("--peer", "--what", "run"), r"`what` must be gradient with --peer, got run\."),
+        (("--devices", "2", "--what", "run"), r"`what` must be gradient or step with --devices, got run\."),
+        (("--what", "everything"), r"argument --what: invalid choice: 'everything'"),
+        (("--sweep", "depth"), r"argument --sweep: invalid choice: 'depth'"),
+        (("--sizes", "3,2"), r"must be whole numbers from small to large, got '3,2'\."),
+        (("--sizes", "0,2"), r"must be whole numbers from small to large, got '0,2'\."),
+        (("--sizes", "few"), r"must be whole numbers from small to large, got 'few'\."),
+        (("--sweep", "batch", "--sizes", "2,5000"), r"`batch` must be from 1 to 1000, .*got 5000\."),
+        (("--strategy", "fast"), r"must be one of closed form, collocated, .*got 'fast'\."),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = compare.main(["speed", *SHORT, *arguments])
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    assert code == commands.BAD_INPUT
+    assert re.search(sentence, output.err), output.err
+    assert output.err.count("\n") == 1
+    assert output.out == ""

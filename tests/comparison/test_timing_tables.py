@@ -1,0 +1,51 @@
+import pytest
+from rich.console import Console
+
+from comparison.report.timing_tables import DROPPABLE, seconds, self_check_sentence, speed_table
+from comparison.timing.recommendation import Timing
+from comparison.timing.rounds import Interval, SelfCheck
+from timings import contender
+
+
+def timing(backend: str, dtype: str, ratio: float) -> Timing:
+    around = Interval(1.234e-3, 1.2e-3, 1.3e-3)
+    c = contender(backend, dtype=dtype, first=0.5)._replace(error=1e-7, peak_bytes=2**20)
+    return Timing(c, around, Interval(ratio, ratio - 0.1, ratio + 0.1), Interval(2, 1, 3), 30, 1.5)
+
+
+TIMINGS = [timing("numpy", "float64", 1.5), timing("torch", "float32", 12.3)]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_a_narrow_terminal_does_without_columns_and_cuts_none(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    Console(width=width).print(speed_table(TIMINGS, width))
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert "…" not in heading + "".join(lines)
+    assert all(word in "".join(lines) for word in ("numpy float64", "torch float32", "collocated", "1.23 ms", "12.3"))
+    dropped = [name for name in DROPPABLE if name not in heading]
+    assert dropped == list(DROPPABLE[: len(dropped)])
+    assert (len(dropped) > 0) == (width < 160)
+
+
+def test_a_column_without_any_figure_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    without = [t._replace(to_closed_form=None) for t in TIMINGS]
+    Console(width=160).print(speed_table(without, 160))
+    heading = capsys.readouterr().out.splitlines()[0]
+    assert "x closed form" not in heading
+    assert "peak" in heading
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (1.5e-6, "1.5 us"), (0.0999, "99.9 ms"), (1.0, "1 s"), (999.0, "999 s"), (12345.6, "12,346 s")],
+)
+def test_seconds(value: float | None, text: str) -> None:
+    assert seconds(value) == text
+
+
+def test_the_self_check_has_its_share_with_an_interval() -> None:
+    """Wilson's interval of 5 of 100 is 2.15% to 11.18%."""
+    assert self_check_sentence(SelfCheck(100, 5, 1)) == (
+        "Each contender against itself, 100 verdicts: 5 told apart, 5.0% (2.2% to 11.2%; nominal 5%); "
+        "1 named as a winner, 1.0%."
+    )
