@@ -18,14 +18,14 @@ from jax.sharding import PartitionSpec as P
 from comparison.agreement.bounds import Problem
 from comparison.agreement.cases import check_training
 from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, on_device
-from comparison.agreement.drift import course, drifts
+from comparison.agreement.drift import measure_drifts, run_reference
 from ports import jax_port
-from ports.jax_layout import MeshArray, Placing, mesh_for
-from ports.jax_mesh import MeshPort
-from ports.jax_messages import sent_by
-from ports.protocol import check_port
+from ports.jax_port.collectives import sent_by
+from ports.jax_port.layout import Layout, MeshArray, best_mesh
+from ports.jax_port.mesh import MeshPort
+from ports.protocol import DistributedPort, check_port
 from problems import STEPS, problems
-from reference.collocation import plan
+from reference.collocation import make_plan
 from reference.datasets import load
 from reference.training import begin, train
 from reference.two_layer_net import Params, init
@@ -36,11 +36,11 @@ COUNTS = (1, 2, 3, 8)
 SHAPES = ((7, 5, 3, 2), (3, 5, 1, 4), (1, 3, 2, 2)) if NIGHTLY else ((7, 5, 3, 2),)  # none that 2, 3 or 8 divide
 DIRECT = ("structured", "collocated")
 few = settings(max_examples=30 if NIGHTLY else 2)
-spread = cache(MeshPort)
+distributed = cache(MeshPort)
 
 
 def subject(count: int, dtype: str = "float64") -> Subject:
-    return Subject("jax", spread(count), dtype, "cpu")
+    return Subject("jax", distributed(count), dtype, "cpu")
 
 
 def assert_agrees(rows: list[Agreement]) -> None:
@@ -94,53 +94,68 @@ def test_training(strategy: str | None, count: int) -> None:
 
 @pytest.mark.parametrize("strategy", DIRECT)
 def test_many_chunks_on_each_device(strategy: str) -> None:
-    """One sample at a time, the last of them none on some devices."""
+    """One sample at a time; the last chunk of some devices has none."""
     assert_agrees([*check_gradient(subject(3), moderate(), strategy, 1e-2, memory=1)])
 
 
 @pytest.mark.parametrize("strategy", DIRECT)
 def test_shifts_of_more_than_one(strategy: str) -> None:
-    """Neither a row nor a unit that is not there may leave the range of numbers where the formulas are others."""
+    """Padded rows and units must not leave the range of numbers where other formulas are used."""
     problem = moderate()
     stretched = problem._replace(x=3 * problem.x)
     with pytest.warns(RuntimeWarning, match="`structured` takes over") if strategy == "collocated" else nullcontext():
         assert_agrees([*check_gradient(subject(8), stretched, strategy, 1.0)])
 
 
-# --- what lies where
+@pytest.mark.parametrize("training", [False, True], ids=["gradient", "training"])
+def test_the_warning_points_at_the_caller(training: bool) -> None:
+    port, (params, x), t = distributed(3), on_device(subject(3), moderate()), moderate().t
+
+    def call() -> None:
+        if training:
+            options = {"strategy": "collocated", "learning_rate": 0.1, "h": 1.0}
+            port.train_steps(params, x, t, np.zeros((1, 2), int), **options)
+        else:
+            port.GRADIENTS["collocated"](params, x, t, h=1.0)
+
+    with pytest.warns(RuntimeWarning, match="`structured` takes over") as caught:
+        call()
+    assert {warning.filename for warning in caught} == {__file__}
 
 
-def test_wide_nets_are_cut_by_their_units_and_large_batches_of_narrow_ones_by_samples() -> None:
+# --- layout
+
+
+def test_wide_nets_are_divided_by_units_and_large_batches_of_narrow_ones_by_samples() -> None:
     devices = tuple(jax.devices())
     wide, narrow = moderate(hidden=10_000).params, moderate(hidden=1).params
-    assert dict(mesh_for(devices, wide, 13).shape) == {"batch": 1, "hidden": 8}
-    assert dict(mesh_for(devices, narrow, 13).shape) == {"batch": 8, "hidden": 1}
+    assert dict(best_mesh(devices, wide, 13).shape) == {"batch": 1, "hidden": 8}
+    assert dict(best_mesh(devices, narrow, 13).shape) == {"batch": 8, "hidden": 1}
 
 
 # --- messages
 
 
 def trained(port: MeshPort, problem: Problem, strategy: str = "collocated", steps: int = 4) -> tuple[Params, MeshArray]:
-    where = Subject("jax", port, "float64", "cpu")
-    params, x = on_device(where, problem)
+    params, x = on_device(Subject("jax", port, "float64", "cpu"), problem)
     batches = np.random.default_rng(0).integers(0, len(problem.t), (steps, len(problem.t)))
-    return port.train_steps(params, x, problem.t, batches, gradient=port.GRADIENTS[strategy], learning_rate=0.1, h=1e-2)
+    return port.train_steps(params, x, problem.t, batches, strategy=strategy, learning_rate=0.1, h=1e-2)
 
 
 def all_reduced_bytes(program: str) -> list[int]:
-    """Return what each of a compiled program's messages is."""
-    found = re.findall(r"^ *(?:ROOT )?%\S+ = (.*) all-reduce(?:-start)?\(", program, re.MULTILINE)
+    """Return the size of each message of a compiled program."""
+    messages = re.findall(r"^ *(?:ROOT )?%\S+ = (.*) all-reduce(?:-start)?\(", program, re.MULTILINE)
     return [
         sum(8 * math.prod(int(n) for n in size.split(",") if n) for size in re.findall(r"f64\[([\d,]*)\]", shapes))
-        for shapes in found
+        for shapes in messages
     ]
 
 
-@pytest.mark.parametrize(("hidden", "cut"), [(1, "batch"), (24, "hidden")])
-def test_what_is_counted_is_what_the_compiled_program_sends(hidden: int, cut: str) -> None:
-    """In a step the gradient and the loss where the batch is cut, the logits where the units are; the rest once."""
-    port, problem, steps = spread(8), moderate(hidden=hidden), 4
-    assert mesh_for(tuple(jax.devices()), problem.params, len(problem.x)).shape[cut] == 8
+@pytest.mark.parametrize(("hidden", "axis"), [(1, "batch"), (24, "hidden")])
+def test_what_is_counted_is_what_the_compiled_program_sends(hidden: int, axis: str) -> None:
+    """In a step the gradient and the loss where the batch is divided, the logits where the units are; the rest once."""
+    port, problem, steps = distributed(8), moderate(hidden=hidden), 4
+    assert best_mesh(tuple(jax.devices()), problem.params, len(problem.x)).shape[axis] == 8
     sent = port.sent(lambda: trained(port, problem, steps=steps))
     port._calls = []
     trained(port, problem, steps=steps)
@@ -148,19 +163,19 @@ def test_what_is_counted_is_what_the_compiled_program_sends(hidden: int, cut: st
     with jax.enable_x64(True):
         messages = all_reduced_bytes(program.lower(*arguments).compile().as_text())
     samples, outputs = len(problem.x), len(problem.params.b2)
-    each = sum(p.size for p in problem.params) + 1 if cut == "batch" else samples * outputs
-    once = [] if cut == "batch" else [8 * steps]  # the largest weights
-    assert sorted(messages) == sorted([8 * each, *once])
-    assert sent == (steps + len(once), steps * 8 * each + sum(once))
+    in_a_step = sum(p.size for p in problem.params) + 1 if axis == "batch" else samples * outputs
+    once = [] if axis == "batch" else [8 * steps]  # the largest weights
+    assert sorted(messages) == sorted([8 * in_a_step, *once])
+    assert sent == (steps + len(once), steps * 8 * in_a_step + sum(once))
 
 
 @pytest.mark.parametrize("strategy", ["collocated", "batched"])
 def test_a_silent_port_sends_nothing_and_is_wrong(strategy: str) -> None:
-    port, silent = spread(8), spread(8).subset(8, silent=True)
+    port, silent = distributed(8), distributed(8).subset(8, silent=True)
     problem = moderate()
     assert silent.sent(lambda: trained(silent, problem, strategy)) == (0, 0)
     assert port.sent(lambda: trained(port, problem, strategy)).messages > 0
-    right, wrong = (np.array(trained(each, problem, strategy)[0].b1) for each in (port, silent))
+    right, wrong = (np.array(trained(p, problem, strategy)[0].b1) for p in (port, silent))
     assert right.shape == wrong.shape
     assert not np.allclose(right, wrong)
 
@@ -179,22 +194,24 @@ def test_messages_in_loops_of_unknown_length_are_not_counted_wrong() -> None:
 
 
 def peak_bytes(count: int, hidden: int) -> int:
-    """Return what a device takes, nothing let go of, in a training of a net that no device has seen."""
-    port, dtype = spread(count), np.dtype("float32")
+    """Return the bytes that a training of a net takes on one device; the net itself is never made."""
+    port, dtype = distributed(count), np.dtype("float32")
     params = Params(*(MeshArray(s, dtype, "cpu") for s in ((784, hidden), (hidden,), (hidden, 10), (10,))))
-    program, places, batches = port._training(
-        "collocated", params, MeshArray((200, 784), dtype, "cpu"), (4, 100), 2**26, plan(1e-4, 1, 1, "float32")
+    plan = make_plan(1e-4, 1, 1, "float32")
+    program, layout, of_batches = port._descent(
+        "collocated", params, MeshArray((200, 784), dtype, "cpu"), (4, 100), 2**26, plan
     )
 
-    def like(place: Placing, kind: np.dtype = dtype) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(place.shape, kind, sharding=place.sharding)
+    def like(array: Layout, kind: np.dtype = dtype) -> jax.ShapeDtypeStruct:
+        sharding = jax.sharding.NamedSharding(array.mesh, array.spec)
+        return jax.ShapeDtypeStruct(array.shape, kind, sharding=sharding)
 
     number, index = jax.ShapeDtypeStruct((), dtype), np.dtype("int64")
-    arrays = Params(*map(like, places.params)), like(places.x), like(places.labels, index), like(batches, index)
+    net = Params(*map(like, layout.params)), like(layout.x), like(layout.labels, index)
     with jax.enable_x64(True):
-        compiled = program.lower(*arrays, number, jax_port.Shifts(number, number, number)).compile()
-    found = compiled.memory_analysis()
-    return found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+        compiled = program.lower(*net, like(of_batches, index), number, number, number).compile()
+    memory = compiled.memory_analysis()
+    return memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
 
 
 def test_a_net_too_large_for_one_device_is_trained_in_parts() -> None:
@@ -204,24 +221,33 @@ def test_a_net_too_large_for_one_device_is_trained_in_parts() -> None:
     assert eight < one / 7
 
 
+# --- as a port
+
+
 @pytest.mark.parametrize("count", [0, 9, 2.5, "none"])
 def test_other_numbers_of_devices_are_refused(count: object) -> None:
     with pytest.raises(
         DeviceError, match=rf"^`devices` must be from 1 to 8, the devices of JAX here, .* got {count}\.$"
     ):
-        jax_port.spread(count)  # type: ignore[arg-type]
+        jax_port.distribute(count)  # type: ignore[arg-type]
 
 
 def test_all_are_as_many_as_there_are() -> None:
-    check_port(jax_port.spread("all"))  # type: ignore[arg-type]
-    assert len(jax_port.spread("all")._kinds["cpu"]) == 8  # type: ignore[attr-defined]
+    assert [len(devices) for devices in jax_port.distribute("all")._devices.values()] == [8]
 
 
-def test_a_run_goes_on_on_other_devices() -> None:
-    data, where = load("random"), {"batch": 10, "h": 1e-2, "learning_rate": 0.1}
+def test_it_is_a_port_over_several_devices() -> None:
+    port = jax_port.distribute(3)
+    assert isinstance(check_port(port), DistributedPort)  # type: ignore[arg-type]
+    port.barrier()
+    assert (port.rank, port.gather({"a": 1})) == (0, [{"a": 1}])
+
+
+def test_a_run_is_resumed_on_other_devices() -> None:
+    data, options = load("random"), {"batch": 10, "h": 1e-2, "learning_rate": 0.1}
     net = init(data.x_train.shape[1], 3, 10, seed=0)
-    *_, half = train(spread(8), begin(net), data, iterations=100, **where)
-    *_, end = train(spread(3), half, data, iterations=200, **where)
-    along = course(net, data, dtype="float64", seed=0, strategy="collocated", iterations=200, **where)
-    assert along is not None
-    assert all(row.agrees for row in drifts(subject(3), end, along))
+    *_, half = train(distributed(8), begin(net), data, iterations=100, **options)
+    *_, end = train(distributed(3), half, data, iterations=200, **options)
+    run = run_reference(net, data, dtype="float64", seed=0, strategy="collocated", iterations=200, **options)
+    assert run is not None
+    assert all(row.agrees for row in measure_drifts(subject(3), end, run))

@@ -15,13 +15,13 @@ ROOT = Path(compare.__file__).parent
 EXAMPLE = ROOT / "tests/examples/array_api_port.py"
 SMALL = ("agree", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
 SAMPLE = (
-    "test_agreement.py::test_forward",
-    "test_agreement.py::test_gradient",
-    "test_agreement.py::test_training_is_steps_of_descent",
-    "test_ports.py::test_each_device_can_be_used",
+    "conformance/test_agreement.py::test_forward",
+    "conformance/test_agreement.py::test_gradient",
+    "conformance/test_agreement.py::test_training_is_steps_of_descent",
+    "conformance/test_ports.py::test_each_device_can_be_used",
 )
-ONE = ("test_ports.py::test_synchronize_returns_its_argument",)
-NOT_OF_PORTS = "test_agreement.py::test_one_wrong_entry_is_enough"
+ONE = ("conformance/test_ports.py::test_synchronize_returns_its_argument",)
+NOT_OF_PORTS = "conformance/test_agreement.py::test_one_wrong_entry_is_enough"
 
 
 def conforms(folder: Path, tests: tuple[str, ...], *ports: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +75,7 @@ GRADIENTS = {**right.GRADIENTS, "collocated": collocated}
 
 def test_a_wrong_port_fails_and_nothing_else_is_run(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
-    run = conforms(tmp_path, ("test_agreement.py::test_gradient", NOT_OF_PORTS), "wrong.py")
+    run = conforms(tmp_path, ("conformance/test_agreement.py::test_gradient", NOT_OF_PORTS), "wrong.py")
     assert run.returncode == 1
     failed = set(re.findall(r"^FAILED \S+::(\w+)\[(\w+)-float64-collocated\]", run.stdout, re.MULTILINE))
     assert ("test_gradient", "wrong") in failed

@@ -117,7 +117,7 @@ def test_agreement_catches_a_fault_around_a_port(name: str) -> None:
 
 def property_tests(backend: str, fault: str) -> subprocess.CompletedProcess[str]:
     """Run the property tests of a backend with a fault in it, up to the first failure."""
-    files = ("tests/test_agreement.py", "tests/test_ports.py")
+    files = ("tests/conformance/test_agreement.py", "tests/conformance/test_ports.py")
     options = ("-p", "fault_plugin", "--fault", backend, fault, "-x", "-k", backend)
     command = [sys.executable, "-m", "pytest", *options, *files]
     environment = {name: value for name, value in os.environ.items() if name != "HYPOTHESIS_PROFILE"}

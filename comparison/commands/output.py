@@ -28,7 +28,7 @@ def write(path: str, text: str) -> None:
 
 def write_json(path: str, command: str, options: Selection, results: dict[str, Any]) -> None:
     """Write the results of a command, with its options, versions and machine, as JSON."""
-    made_by = {"schema_version": 1, "environment": environment(), "command": command, "settings": settings(options)}
+    made_by = {"schema_version": 2, "environment": environment(), "command": command, "settings": settings(options)}
     write(path, json.dumps(made_by | results, indent=2, allow_nan=False) + "\n")
 
 

@@ -159,7 +159,7 @@ def _write_all(out: Path, options: ReportOptions, results: dict[str, Any], pictu
     report = _make_report(options, results, pictures, epoch)
     write(str(out / "report.html"), html(report))
     write(str(out / "report.md"), markdown(report))
-    whole = {"schema_version": 1, "command": "report", "environment": environment(), "settings": settings(options)}
+    whole = {"schema_version": 2, "command": "report", "environment": environment(), "settings": settings(options)}
     images = {name: images.tolist() for name, images in pictures[1].items()}
     whole |= {**results, "gradient_pictures": {"units": pictures[0], **images}}
     write(str(out / "report.json"), json.dumps(whole, indent=1, allow_nan=False) + "\n")

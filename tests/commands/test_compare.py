@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,34 +9,10 @@ import pytest
 
 import compare
 import ports
+from command_lines import CRASHING, SMALL, WRONG, run
 from comparison import commands
 
 ROOT = Path(compare.__file__).parent
-SMALL = ("agree", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
-WRONG = """
-from ports.numpy_port import *
-import ports.numpy_port as right
-
-
-def doubled(*args, **options):
-    gradient = right.GRADIENTS["structured"](*args, **options)
-    return gradient._replace(b2=2 * gradient.b2)
-
-
-GRADIENTS = {**right.GRADIENTS, "structured": doubled}
-"""
-CRASHING = """
-from ports.numpy_port import *
-
-
-def loss(params, x, t):
-    raise TypeError("no such loss")
-"""
-
-
-def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GITHUB_")} | environment
-    return subprocess.run([sys.executable, str(ROOT / "compare.py"), *args], capture_output=True, text=True, env=env)
 
 
 @pytest.fixture
@@ -64,7 +39,7 @@ def test_json_is_pure_and_complete() -> None:
     done = run(*SMALL, "--json")
     result = json.loads(done.stdout)
     assert done.returncode == 0
-    assert (result["schema_version"], result["command"], result["agrees"]) == (1, "agree", True)
+    assert (result["schema_version"], result["command"], result["agrees"]) == (2, "agree", True)
     assert result["settings"]["hidden"] == 3
     assert result["environment"]["numpy"] == np.__version__
     assert result["not_run"] == []

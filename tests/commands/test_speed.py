@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import compare
+from command_lines import CRASHING, SMALL, WRONG, run
 from comparison import commands
 from comparison.commands import speed
-from test_advice import timing
-from test_compare import CRASHING, SMALL, WRONG, run
+from timings import timing
 
 NET = SMALL[1:]
 SHORT = (*NET, "--dtype", "float64", "--budget", "0.1")

@@ -3,23 +3,8 @@ import pytest
 
 from comparison.timing.crossovers import crossovers
 from comparison.timing.recommendation import GAIN, Timing, advise, machine, overtaking_steps, timings
-from comparison.timing.rounds import Interval, Reading, Rounds, best_of, ratios
-from comparison.timing.workloads import Contender
-
-
-def contender(
-    backend: str, *, strategy: str = "collocated", dtype: str = "float64", first: float | None = 0.0
-) -> Contender:
-    ranked = strategy != "closed form"
-    return Contender(backend, strategy, dtype, "cpu", lambda: Reading(0, 0), first, None, None, None, ranked)
-
-
-def timing(
-    backend: str, seconds: float, ratio: tuple[float, float, float], *, first: float = 0.0, dtype: str = "float64"
-) -> Timing:
-    around = Interval(seconds, 0.99 * seconds, 1.01 * seconds)
-    return Timing(contender(backend, first=first, dtype=dtype), around, Interval(*ratio), None, 30, 1.0)
-
+from comparison.timing.rounds import Interval, Rounds, best_of, ratios
+from timings import contender, timing
 
 BEST = (1.0, 1.0, 1.0)
 

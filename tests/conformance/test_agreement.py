@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ports
 from comparison.agreement import comparison
 from comparison.agreement.bounds import Problem, gradient_bound, loss_bound
 from comparison.agreement.comparison import (
@@ -24,7 +22,8 @@ from comparison.agreement.comparison import (
     random_problem,
     sample_entries,
 )
-from problems import SHAPES, STEPS, problems, subjects
+from nets import FEW, NUMPY, SHAPE, nets, with_members
+from problems import STEPS, problems, subjects
 from reference import datasets, two_layer_net
 from reference.collocation import make_plan
 from reference.defaults import CLOSED_FORM, STRATEGIES
@@ -32,9 +31,7 @@ from reference.functions import DELTA, sigmoid, softmax
 from reference.two_layer_net import Params, init
 from reference.validation import unit_roundoff
 
-SHAPE = SHAPES[5:6]  # one is enough where each example is run by a backend several times
 MANY = settings(max_examples=max(1, settings.default.max_examples // 2))
-FEW = settings(max_examples=max(1, settings.default.max_examples // 8))
 HANDS_OVER = "ignore:`collocated` needs more than:RuntimeWarning"
 
 BATCHES = np.array([[0, 1, 2, 3], [4, 5, 6, 0], [2, 2, 1, 5]])
@@ -61,8 +58,6 @@ def test_gradient(subject: Subject, strategy: str | None, problem: Problem, h: f
 
 
 # --- the comparison itself
-
-NUMPY = Subject("numpy", ports.load("numpy"), "float64", "cpu")
 
 
 def digits(hidden: int = 5, samples: int = 20) -> Problem:
@@ -208,12 +203,6 @@ def test_a_random_problem_of_no_size_is_refused(changes: dict[str, int], sentenc
 # --- the rows, of right quantities and of wrong ones
 
 
-def with_members(**members: Any) -> Subject:
-    """Replace members of NumPy's port."""
-    right = {name: getattr(NUMPY.port, name) for name in vars(NUMPY.port) if not name.startswith("_")}
-    return NUMPY._replace(port=SimpleNamespace(**right | members))
-
-
 def test_a_wrong_forward_quantity_is_named() -> None:
     for name in ("predict", "loss", "accuracy"):
         right = getattr(NUMPY.port, name)
@@ -308,15 +297,6 @@ def test_the_smallest_random_problem_has_one_sample_and_one_unit() -> None:
 
 
 # --- metamorphic properties: what must come out again, exactly
-
-
-def of_one_plan(problem: Problem) -> Problem:
-    """Return the problem with W2 scaled to max|W2| = 0.7, so that JAX compiles only once for each h."""
-    W2 = problem.params.W2
-    return problem._replace(params=problem.params._replace(W2=W2 * (0.7 / (np.abs(W2).max() or 1))))
-
-
-nets = problems(shapes=SHAPE).map(of_one_plan)
 
 
 def flat(problem: Problem) -> tuple[np.ndarray, ...]:

@@ -285,7 +285,7 @@ HOSTILE = {
 SANDBOX = """
 import json, resource, sys
 from pathlib import Path
-import test_fuzz as fuzz
+import test_fuzzed_readers as fuzz
 
 folder, harm = Path(sys.argv[1]), []
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -314,8 +314,9 @@ def test_files_made_to_do_harm_do_none(tmp_path: Path) -> None:
     """200 MiB are left to the reader, it may write nowhere but where the test itself does, and nothing is unpickled."""
     for n, content in enumerate(HOSTILE.values()):
         (tmp_path / f"{n}.file").write_bytes(content)
-    tests = Path(__file__).parent
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent))), "PYTHONDONTWRITEBYTECODE": "1"}
+    folder = Path(__file__).parent
+    paths = os.pathsep.join(map(str, (folder, *folder.parents[:2])))
+    env = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", SANDBOX, str(tmp_path)]
     run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr

@@ -5,11 +5,11 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from comparison.report import figures, timing_figures
 from comparison.report.figures import COLORS
+from drawings import drawn, points
 
 BACKENDS = ("numpy", "torch", "jax")
 
@@ -28,19 +28,6 @@ def timed(**changes: Any) -> dict[str, Any]:
         "sizes": {"inputs": 64, "hidden": 50, "outputs": 10, "batch": 100},
     }
     return row | changes
-
-
-def drawn(draw: Any, *arguments: Any) -> Axes:
-    return figures.single_figure(draw, *arguments).axes[0]
-
-
-def points(axes: Axes, marker: str) -> set[tuple[float, float]]:
-    return {
-        (float(x), round(float(y), 6))
-        for line in axes.lines
-        if line.get_marker() == marker
-        for x, y in zip(*line.get_data(), strict=True)
-    }
 
 
 def test_the_ladder_has_a_point_for_each_and_goes_down_from_the_loop() -> None:

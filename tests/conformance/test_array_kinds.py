@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import ports
+from calls import FUNCTIONS, Call, good_call, on_backend, prepare, snapshot
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, check_forward, check_gradient
 from problems import subjects
 from reference.defaults import DTYPES, STRATEGIES
 from reference.two_layer_net import Params
-from test_bad_input import FUNCTIONS, Call, good_call, on_backend, prepare, snapshot
 
 # --- what only one backend has
 
@@ -74,13 +74,13 @@ def test_an_array_of_another_kind_is_refused(
 def test_jax_refuses_arrays_of_two_devices() -> None:
     pytest.importorskip("jax", reason="jax not run: it is not installed")
     code = """
-import jax, ports, test_bad_input as bad
+import jax, ports, calls as bad
 subject, good = bad.Subject("jax", ports.load("jax"), "float64", "cpu"), bad.good_call()
 call, other = bad.on_backend(subject, good), bad.on_backend(subject._replace(device="cpu:1"), good)
 for function in bad.FUNCTIONS:
     print(bad.refusal(subject, call._replace(x=other.x), function))
 """
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     paths = os.pathsep.join((str(folder), str(folder.parent)))
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": paths}
     run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)

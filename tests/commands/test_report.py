@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import compare
+from command_lines import SMALL, WRONG
 from comparison import commands
-from test_compare import SMALL, WRONG
 
 NET = (*SMALL[1:], "--dtype", "float64", "--budget", "0.1", "--iterations", "5")
 

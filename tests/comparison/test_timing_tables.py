@@ -4,7 +4,7 @@ from rich.console import Console
 from comparison.report.timing_tables import DROPPABLE, seconds, self_check_sentence, speed_table
 from comparison.timing.recommendation import Timing
 from comparison.timing.rounds import Interval, SelfCheck
-from test_advice import contender
+from timings import contender
 
 
 def timing(backend: str, dtype: str, ratio: float) -> Timing:

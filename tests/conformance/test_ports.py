@@ -134,7 +134,15 @@ def test_compare_finds_an_installed_port(installed: dict[str, str], port_file: P
 
 def test_pytest_finds_an_installed_port(installed: dict[str, str]) -> None:
     run = shell(
-        "-m", "pytest", "-q", "--port", "other", "tests/test_ports.py", "-k", "to_the_port_and_back", **installed
+        "-m",
+        "pytest",
+        "-q",
+        "--port",
+        "other",
+        "tests/conformance/test_ports.py",
+        "-k",
+        "to_the_port_and_back",
+        **installed,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"{2 * len(ARRAYS)} passed" in run.stdout
@@ -430,7 +438,7 @@ def test_a_call_leaves_the_settings_of_torch_and_ignores_them(torch: Any, dtype:
 def test_a_call_ignores_the_default_device_of_torch(torch: Any, dtype: str) -> None:
     subject = Subject("torch", check_port(ports.load("torch")), dtype, "cpu")  # type: ignore[arg-type]
     expected = digest(everything(subject))
-    subject.port._scalar_on.cache_clear()  # type: ignore[attr-defined]
+    subject.port.runtime._scalar_on.cache_clear()  # type: ignore[attr-defined]
     with torch.device("meta"):  # an array there has no numbers, and goes with none of another device
         assert digest(everything(subject)) == expected
 

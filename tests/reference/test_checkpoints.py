@@ -384,7 +384,7 @@ def test_two_processes_may_remove_the_same_file_at_once(tmp_path: Path, monkeypa
 
 FULL = """
 import resource, sys
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = {folders!r}
 from test_checkpoints import a_checkpoint, save_at
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 save_at(sys.argv[1], a_checkpoint("float64"))
@@ -393,8 +393,8 @@ save_at(sys.argv[1], a_checkpoint("float64"))
 
 @pytest.mark.parametrize("limit", [0, 1, 100, 600])
 def test_a_full_disk_leaves_the_last_good_checkpoint(saved: Path, limit: int) -> None:
-    before, tests = saved.read_bytes(), Path(__file__).parent
-    code = FULL.format(root=str(tests.parent), tests=str(tests), limit=limit)
+    before, folder = saved.read_bytes(), Path(__file__).parent
+    code = FULL.format(folders=[str(folder), *map(str, folder.parents[:2])], limit=limit)
     done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{saved}'"

@@ -33,11 +33,11 @@ from comparison.agreement.comparison import (
     check_gradient,
     sample_entries,
 )
+from nets import FEW, nets, with_members
 from problems import problems, subjects
 from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES
 from reference.functions import sigmoid
 from reference.two_layer_net import Params, gradient, loss, predict
-from test_agreement import FEW, nets, with_members
 
 pytestmark = pytest.mark.filterwarnings("ignore:`collocated` needs more than:RuntimeWarning")
 NUMPY = Subject("numpy", ports.load("numpy"), "float64", "cpu")

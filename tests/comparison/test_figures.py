@@ -8,7 +8,7 @@ import numpy as np
 from comparison.report import agreement_figures
 from comparison.report.figures import COLORS, OTHERS, backend_colors
 from comparison.report.training_figure import WINDOW, Curves, running_mean, training_figure
-from test_speed_figures import drawn, points
+from drawings import drawn, points
 
 RUN = Curves(np.linspace(2, 1, 250), np.array([[0, 0.1, 0.2], [125, 0.5, 0.4], [250, 0.9, 0.8]]))
 

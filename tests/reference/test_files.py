@@ -12,7 +12,7 @@ import pytest
 
 from reference.files import BusyFileError, ExclusiveFile, check_writable, remove_stale, write_atomically
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 posix = pytest.mark.skipif(os.name != "posix", reason="modes, FIFOs and locks of POSIX")
 
 

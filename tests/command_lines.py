@@ -1,0 +1,36 @@
+"""Small command lines, and ports that are wrong, for the tests of commands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import compare
+
+ROOT = Path(compare.__file__).parent
+
+SMALL = ("agree", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
+WRONG = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+
+def doubled(*args, **options):
+    gradient = right.GRADIENTS["structured"](*args, **options)
+    return gradient._replace(b2=2 * gradient.b2)
+
+
+GRADIENTS = {**right.GRADIENTS, "structured": doubled}
+"""
+CRASHING = """
+from ports.numpy_port import *
+
+
+def loss(params, x, t):
+    raise TypeError("no such loss")
+"""
+
+
+def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GITHUB_")} | environment
+    return subprocess.run([sys.executable, str(ROOT / "compare.py"), *args], capture_output=True, text=True, env=env)
