@@ -30,7 +30,7 @@ _torch_ranks: Any = None
 
 
 def count() -> int:
-    """Return the number of ranks: 1 unless JAX's coordinator, or torchrun or what sets the same variables, is there."""
+    """Count the ranks: 1 unless the variables of JAX's coordinator or of torchrun are set."""
     if _by_jax():
         number = os.environ.get("JAX_NUM_PROCESSES", "1")
     else:

@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
 
 def prepare_run(options: TrainOptions, subject: Subject, data: Dataset, stack: ExitStack, *, several: bool) -> Run:
-    """Return a run at its beginning, or where it is to be resumed, with every rule checked.
+    """Prepare a run at its beginning, or where it is to be resumed, with every rule checked.
 
     Its checkpoint is locked until the `stack` is closed.
     """
@@ -74,13 +74,13 @@ def training_options(options: TrainOptions) -> dict[str, Any]:
 
 
 def _checkpoint_settings(options: TrainOptions, subject: Subject) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed."""
+    """Return the settings that must be the same for a run to be resumed."""
     names = ("hidden", "batch", "learning_rate", "strategy", "h", "seed", "memory")
     return {"backend": subject.name, "dtype": subject.dtype, **{name: getattr(options, name) for name in names}}
 
 
 def _checkpoint_environment(options: TrainOptions, subject: Subject) -> dict[str, Any]:
-    """Return what should be the same for a resumed run to end with the same bits."""
+    """Return the environment that should be the same for a resumed run to end with the same bits."""
     threads = os.environ.get("OMP_NUM_THREADS")
     devices = processes.count() if processes.count() > 1 else options.devices
     return {**environment(), "device": subject.device, "devices": devices, "OMP_NUM_THREADS": threads}

@@ -15,7 +15,7 @@ VERDICTS = {True: ("agrees", "green"), False: ("DISAGREES", "bold red")}
 
 
 def plain_table(*columns: tuple[str, str], fold: bool = False) -> Table:
-    """Return a table with these columns, (heading, left or right), without lines.
+    """Build a table with these columns, (heading, left or right), without lines.
 
     A cell that is too wide is cut, or with `fold` continues on the next line.
     """
@@ -31,7 +31,7 @@ def plain_table(*columns: tuple[str, str], fold: bool = False) -> Table:
 
 
 def agreement_table(outcome: Outcome) -> Table:
-    """Return a table with a line for each backend x dtype x strategy, showing its worst quantity."""
+    """Build a table with a line for each backend x dtype x strategy, showing its worst quantity."""
     table = plain_table(*((name, "right" if name in NUMBERS else "left") for name in COLUMNS), fold=True)
     for name, group in groupby(_agreement_lines(outcome), lambda line: line[0][0]):
         table.add_row()
@@ -41,7 +41,7 @@ def agreement_table(outcome: Outcome) -> Table:
 
 
 def agreement_markdown(outcome: Outcome) -> str:
-    """Return the same table in Markdown."""
+    """Write the same table in Markdown."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells for cells, _ in _agreement_lines(outcome))]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -67,7 +67,7 @@ def _entries(group: list[Agreement]) -> str:
 
 
 def backends_table(outcome: Outcome) -> Table:
-    """Return a table with one line for each backend x dtype: enough where all agree."""
+    """Build a table with one line for each backend x dtype: enough where all agree."""
     table = plain_table(
         ("backend", "left"), ("quantities", "right"), ("worst gap/bound", "right"), ("of", "left"), ("verdict", "left")
     )
@@ -81,7 +81,7 @@ def backends_table(outcome: Outcome) -> Table:
 
 
 def agreement_summary(outcome: Outcome) -> str:
-    """Return the verdict on the whole comparison, in a sentence."""
+    """Describe the verdict on the whole comparison, in a sentence."""
     wrong = sum(not row.agrees for row in outcome.rows)
     if wrong or outcome.crashed:
         crashes = f"; crashed: {len(outcome.crashed)}" if outcome.crashed else ""
@@ -94,7 +94,7 @@ def agreement_summary(outcome: Outcome) -> str:
 
 
 def agreement_notes(outcome: Outcome) -> list[str]:
-    """Return a sentence on everything that is missing from the table, and on each disagreement."""
+    """Describe each disagreement, and everything that is missing from the table, in a sentence each."""
     notes = {f"{row['backend']}: not run: {row['reason']}": None for row in outcome.not_run}
     for key, group in groupby(sorted(outcome.not_compared, key=_reason_key), _reason_key):
         strategies = ", ".join(dict.fromkeys(row.strategy for row in group))
@@ -108,7 +108,7 @@ def _reason_key(row: NotCompared) -> tuple[str, float, str]:
 
 
 def confusion_table(counts: np.ndarray) -> Table:
-    """Return a confusion matrix as a table: a row for each class, a column for each prediction."""
+    """Build a table of a confusion matrix: a row for each class, a column for each prediction."""
     table = plain_table(("", "right"), *((str(n), "right") for n in range(len(counts))))
     table.title, table.columns[0].style = "true (row), predicted (column)", "bold"
     for n, row in enumerate(counts):
@@ -118,7 +118,7 @@ def confusion_table(counts: np.ndarray) -> Table:
 
 
 def drift_table(rows: list[Drift]) -> Table:
-    """Return a table of how far runs of training have drifted from the reference's."""
+    """Build a table of how far runs of training have drifted from the reference's."""
     columns = ("backend", "quantity", *NUMBERS, "verdict")
     table = plain_table(*((name, "right" if name in NUMBERS else "left") for name in columns), fold=True)
     for name, group in groupby(rows, lambda row: f"{row.backend} {row.dtype}"):
@@ -130,7 +130,7 @@ def drift_table(rows: list[Drift]) -> Table:
 
 
 def drift_summary(rows: list[Drift]) -> str:
-    """Return the verdict on all runs, in a sentence."""
+    """Describe the verdict on all runs, in a sentence."""
     wrong = sum(not row.agrees for row in rows)
     worst = max(rows, key=lambda row: row.ratio)
     verdict = f"DISAGREES: {wrong} of {len(rows)} quantities" if wrong else f"All {len(rows)} quantities agree"

@@ -51,7 +51,7 @@ def style() -> Iterator[None]:
 
 
 def svg(figure: Figure, ink: str = "currentColor") -> str:
-    """Return the figure as SVG that fills the width it is given, in that color of ink."""
+    """Write the figure as SVG that fills the width it is given, in that color of ink."""
     text = io.StringIO()
     with style():
         figure.savefig(text, format="svg", metadata={"Date": None})
@@ -63,7 +63,7 @@ def svg(figure: Figure, ink: str = "currentColor") -> str:
 
 
 def single_figure(draw: Callable[..., None], *arguments: Any, height: float = 3.4) -> Figure:
-    """Return a figure of one pair of axes, drawn by a function that takes them first."""
+    """Draw a figure of one pair of axes, drawn by a function that takes them first."""
     with style():
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.subplots(), *arguments)

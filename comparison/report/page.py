@@ -40,12 +40,12 @@ class Report(NamedTuple):
 
 
 def html(report: Report) -> str:
-    """Return the page in HTML."""
+    """Render the page in HTML."""
     return _render("report.html.jinja", report, autoescape=True)
 
 
 def markdown(report: Report) -> str:
-    """Return the same page in Markdown, without the figures."""
+    """Render the same page in Markdown, without the figures."""
     return _render("report.md.jinja", report, autoescape=False)
 
 

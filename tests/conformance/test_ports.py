@@ -438,7 +438,7 @@ def test_a_call_leaves_the_settings_of_torch_and_ignores_them(torch: Any, dtype:
 def test_a_call_ignores_the_default_device_of_torch(torch: Any, dtype: str) -> None:
     subject = Subject("torch", check_port(ports.load("torch")), dtype, "cpu")  # type: ignore[arg-type]
     expected = digest(everything(subject))
-    subject.port._scalar_on.cache_clear()  # type: ignore[attr-defined]
+    subject.port.runtime._scalar_on.cache_clear()  # type: ignore[attr-defined]
     with torch.device("meta"):  # an array there has no numbers, and goes with none of another device
         assert digest(everything(subject)) == expected
 
