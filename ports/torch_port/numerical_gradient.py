@@ -1,11 +1,11 @@
 """The gradient as central differences, (loss(p + h) - loss(p - h)) / (2 h) for every parameter p: four strategies.
 
-What each of them does is told in reference/numerical_gradient.py. PyTorch's own here: `torch.func.vmap` over perturbed
-copies, gradients that lie in memory as their products make them, and collocation whose constants (`Nodes`) a training
-computes once.
+reference/numerical_gradient.py says how they work. PyTorch's own are `torch.func.vmap` over perturbed copies, gradients
+that lie in memory as their products make them, and the constants of collocation (`Nodes`), which a training computes
+once.
 
-The functions that return y_t, the probabilities of the right classes, with a gradient take the number of samples of the
-whole batch as their last argument: theirs may be a part of it, one rank's.
+Some functions return y_t, the probabilities of the right classes, in place of the loss. Their last argument is the
+number of samples of the whole batch, of which theirs may be a part, such as one rank's.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,12 +26,7 @@ from ports.torch_port.loss_difference import (
 from ports.torch_port.nodes import Interpolation, Nodes, make_nodes
 from ports.torch_port.runtime import isolated
 from ports.torch_port.two_layer_net import check_batch, loss_of_labels
-from reference.collocation import (
-    Plan,
-    make_plan,
-    slices,
-    warn_of_structured,
-)
+from reference.collocation import Plan, make_plan, slices, warn_of_structured
 from reference.defaults import MEMORY, H
 from reference.two_layer_net import Params
 from reference.validation import Entries, check_entries, check_h, check_h_moves, dtype_name
