@@ -1,9 +1,11 @@
 """The tables and sentences that show agreement: for a terminal, and as Markdown."""
 
+import re
 from itertools import groupby
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from comparison.agreement.comparison import FORWARD, Agreement, NotCompared, Outcome, disagreement_sentence
 from comparison.agreement.drift import Drift
@@ -36,14 +38,19 @@ def agreement_table(outcome: Outcome) -> Table:
     for name, group in groupby(_agreement_lines(outcome), lambda line: line[0][0]):
         table.add_row()
         for n, ((_, *cells, verdict), style) in enumerate(group):
-            table.add_row("" if n else name, *cells, f"[{style}]{verdict}[/]")
+            table.add_row("" if n else name, *cells, Text(verdict, style))
     return table
 
 
 def agreement_markdown(outcome: Outcome) -> str:
     """Write the same table in Markdown."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells for cells, _ in _agreement_lines(outcome))]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(markdown_cell, line))} |\n" for line in lines)
+
+
+def markdown_cell(text: str) -> str:
+    """Escape what would end a cell of a table in Markdown, or be markup in it."""
+    return " ".join(re.sub(r"([\\|`*<\[\]])", r"\\\1", text).split())
 
 
 def _agreement_lines(outcome: Outcome) -> list[tuple[list[str], str]]:
@@ -76,7 +83,7 @@ def backends_table(outcome: Outcome) -> Table:
         worst = max(group, key=lambda row: (not row.agrees, row.ratio))
         verdict, style = VERDICTS[worst.agrees]
         quantity = f"{worst.strategy or FORWARD} {worst.quantity}"
-        table.add_row(name, str(len(group)), f"{worst.ratio:.3f}", quantity, f"[{style}]{verdict}[/]")
+        table.add_row(name, str(len(group)), f"{worst.ratio:.3f}", quantity, Text(verdict, style))
     return table
 
 
@@ -84,8 +91,11 @@ def agreement_summary(outcome: Outcome) -> str:
     """Describe the verdict on the whole comparison, in a sentence."""
     wrong = sum(not row.agrees for row in outcome.rows)
     if wrong or outcome.crashed:
+        verdict = f"DISAGREES: {wrong} of {len(outcome.rows)} quantities"
+        if not wrong:
+            verdict = f"CRASHED: the {len(outcome.rows)} quantities that were compared agree"
         crashes = f"; crashed: {len(outcome.crashed)}" if outcome.crashed else ""
-        return f"DISAGREES: {wrong} of {len(outcome.rows)} quantities{crashes}."
+        return f"{verdict}{crashes}."
     worst = max(outcome.rows, key=lambda row: row.ratio)
     return (
         f"All {len(outcome.rows)} quantities agree with the float64 reference; the largest gap is {worst.ratio:.2f} of "
@@ -112,7 +122,7 @@ def confusion_table(counts: np.ndarray) -> Table:
     table = plain_table(("", "right"), *((str(n), "right") for n in range(len(counts))))
     table.title, table.columns[0].style = "true (row), predicted (column)", "bold"
     for n, row in enumerate(counts):
-        cells = (f"[green]{count}[/]" if n == k else str(count) if count else "." for k, count in enumerate(row))
+        cells = (Text(str(count), "green") if n == k else str(count) if count else "." for k, count in enumerate(row))
         table.add_row(str(n), *cells)
     return table
 
@@ -125,7 +135,7 @@ def drift_table(rows: list[Drift]) -> Table:
         for n, row in enumerate(group):
             verdict, style = VERDICTS[row.agrees]
             numbers = f"{row.gap:.1e}", f"{row.bound:.1e}", f"{row.ratio:.3f}"
-            table.add_row("" if n else name, row.quantity, *numbers, f"[{style}]{verdict}[/]")
+            table.add_row("" if n else name, row.quantity, *numbers, Text(verdict, style))
     return table
 
 

@@ -46,7 +46,15 @@ STYLE: Any = {
 @contextmanager
 def style() -> Iterator[None]:
     """Draw and save in the report's style; matplotlib's own settings stay as they are."""
-    with matplotlib.rc_context(STYLE):
+    with plain_style(), matplotlib.rc_context(STYLE):
+        yield
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """Draw and save under matplotlib's own defaults: a matplotlibrc may ask for what is not there, such as LaTeX."""
+    kept = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    with matplotlib.rc_context(kept):
         yield
 
 
