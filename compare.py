@@ -17,6 +17,7 @@ from comparison.commands import (
     INTERRUPTED,
     advise,
     agree,
+    conform,
     predict,
     processes,
     report,
@@ -24,7 +25,7 @@ from comparison.commands import (
     train,
 )
 
-COMMANDS = (advise, agree, speed, train, predict, report)
+COMMANDS = (advise, agree, speed, train, predict, report, conform)
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,7 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv.insert(0, "advise")
-    arguments = _make_parser().parse_args(argv)
+    parser = _make_parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown and "pytest" not in arguments:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    elif unknown:
+        arguments.pytest += unknown
     try:
         options = processes.join(arguments.command, arguments.make_options(arguments))
         return int(arguments.run(options))

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from ports.jax_layout import MeshArray, Placing, mesh_for
+from ports.jax_mesh import MeshPort
+from ports.jax_messages import sent_by
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.cases import check_training
 from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, on_device
 from comparison.agreement.drift import course, drifts
+from comparison.conformance.problems import STEPS, problems
 from ports import jax_port
-from ports.jax_layout import MeshArray, Placing, mesh_for
-from ports.jax_mesh import MeshPort
-from ports.jax_messages import sent_by
 from ports.protocol import check_port
-from problems import STEPS, problems
 from reference.collocation import plan
 from reference.datasets import load
 from reference.training import begin, train
