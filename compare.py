@@ -20,6 +20,7 @@ from comparison.commands import (
     PIPE_CLOSED,
     advise,
     agree,
+    conform,
     output,
     predict,
     processes,
@@ -28,7 +29,7 @@ from comparison.commands import (
     train,
 )
 
-COMMANDS = (advise, agree, speed, train, predict, report)
+COMMANDS = (advise, agree, speed, train, predict, report, conform)
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,10 +87,16 @@ def _discard_stdout() -> None:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _make_parser()
     try:
-        return _make_parser().parse_args(argv)
+        arguments, unknown = parser.parse_known_args(argv)
     finally:
         sys.stdout.flush()  # the help may go to a pipe that is closed
+    if unknown and "pytest" not in arguments:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if unknown:
+        arguments.pytest += unknown
+    return arguments
 
 
 def _fail(code: int, sentence: str) -> int:

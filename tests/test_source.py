@@ -20,6 +20,7 @@ FLOORS = (
     "reference",
     "ports",
     "comparison/agreement",
+    "comparison/conformance",
     "comparison/timing",
     "comparison/report",
     "comparison/commands",

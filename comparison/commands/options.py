@@ -99,7 +99,7 @@ class TrainOptions(OutputOptions, ProblemOptions):
 
 # --- from the parser to the options
 
-Options = TypeVar("Options", bound=Selection)
+Options = TypeVar("Options")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -113,7 +113,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def new_command(
     commands: Any,
     run: Callable[[Any], int],
-    options: type[Selection],
+    options: type[Any],
     *,
     derive: Callable[[argparse.Namespace], dict[str, object]] | None = None,
     help: str,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import loaded
 
 import oracle
-from problems import loaded
 from comparison.agreement.bounds import gradient_bound
 from comparison.agreement.comparison import Problem
 from reference.two_layer_net import Params
@@ -61,7 +61,9 @@ def test_single_units_at_the_ends_of_the_range(name, strategy, dtype, case, monk
     problem, h = case
     problem = problem.rounded(dtype)
     got = gradient_of(name, strategy, *problem, h, dtype)
-    for g, e, bound in zip(got, exact_gradient(problem, h, monkeypatch), gradient_bound(problem, dtype, strategy, h), strict=True):
+    for g, e, bound in zip(
+        got, exact_gradient(problem, h, monkeypatch), gradient_bound(problem, dtype, strategy, h), strict=True
+    ):
         assert np.isfinite(g).all()
         assert (np.abs(g - e) <= bound).all()
 
