@@ -61,9 +61,8 @@ def test_single_units_at_the_ends_of_the_range(name, strategy, dtype, case, monk
     problem, h = case
     problem = problem.rounded(dtype)
     got = gradient_of(name, strategy, *problem, h, dtype)
-    for g, e, bound in zip(
-        got, exact_gradient(problem, h, monkeypatch), gradient_bound(problem, dtype, strategy, h), strict=True
-    ):
+    expected, bounds = exact_gradient(problem, h, monkeypatch), gradient_bound(problem, dtype, strategy, h)
+    for g, e, bound in zip(got, expected, bounds, strict=True):
         assert np.isfinite(g).all()
         assert (np.abs(g - e) <= bound).all()
 
