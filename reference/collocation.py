@@ -132,8 +132,8 @@ def shift_scale(h: float, max_abs_x: float) -> float:
 
 def make_plan(h: float, max_abs_x: float, max_abs_W2: float, dtype: str) -> Plan:
     """Plan the gradient at step `h` for inputs and weights W2 of at most these magnitudes."""
-    spread = _round_up(min(2 * max_abs_W2, MAX_SPREAD))
-    return _plan(float(h), float(largest_shift(h, max_abs_x)), spread, unit_roundoff(dtype))
+    shift, spread = largest_shift(h, max_abs_x), _round_up(min(2 * max_abs_W2, MAX_SPREAD))
+    return _plan(float(h), float(shift), spread, unit_roundoff(dtype))
 
 
 def run_within_plan(

@@ -92,7 +92,7 @@ def test_power_sums_are_good_to_14_roundings(power_sums, dtype, net, a, s):
 
 @DTYPES
 @pytest.mark.parametrize("terms", [1, 2, 3])
-def test_where_columns_are_alike_the_sums_over_their_differences_keep_all_digits(dtype, terms):
+def test_the_sums_over_all_classes_keep_all_digits_where_columns_are_alike(dtype, terms):
     near = 1 + 8 * np.finfo(dtype).eps
     base = base_of(0.3, np.array([1.0, 2.0, 4.0]), np.array([1.0, near, near]), 0, dtype, terms)
     got = hidden(base, np.array(1e-3, dtype), Plan(0, 0, terms, 0, True))[0, 0]
