@@ -136,9 +136,9 @@ INDEXING = {
     "shorter chunk lost": edit("sum_slices", "if rest := len(x) % size:", "if rest := 0:"),
     "shorter chunk counted with others": edit("sum_slices", "(x[-rest:], labels[-rest:])", "(x[-size:], labels[-size:])"),
     "chunks weigh the same": edit("sum_slices", "total, sums(x[-rest:], labels[-rest:])", "total, jax.tree.map(lambda g: g * size / rest, sums(x[-rest:], labels[-rest:]))"),
-    "collocated: W1 transposed": edit("collocated_sums", "Params(W1,", "Params(W1.T.reshape(W1.shape),"),
-    "collocated: W2 column-major": edit("collocated_sums", "b1, W2,", "b1, W2.ravel().reshape(W2.shape[::-1]).T,"),
-    "collocated: order of b1 rolled": edit("collocated_sums", "(W1, b1,", "(W1, jnp.roll(b1, 1),"),
+    "collocated: W1 transposed": edit("collocated_sums", "Params(W1 /", "Params(W1.T.reshape(W1.shape) /"),
+    "collocated: W2 column-major": edit("collocated_sums", "divisor, W2 /", "divisor, W2.ravel().reshape(W2.shape[::-1]).T /"),
+    "collocated: order of b1 rolled": edit("collocated_sums", "divisor, b1 /", "divisor, jnp.roll(b1, 1) /"),
 }
 PRECISION = {
     "x in float32": edit("logits", "matmul(x,", "matmul(x.astype(jnp.float32).astype(x.dtype),"),

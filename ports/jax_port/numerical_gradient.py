@@ -239,9 +239,9 @@ def collocated_sums(base: Base, x: Array, h: Array, shift: Array, divisor: Array
     """Compute the share of the samples of `base` in the gradient."""
     hidden_nodes = shift * positive_nodes(plan.hidden_nodes).astype(x.dtype)[:, None, None]
     output_nodes = h * positive_nodes(plan.output_nodes).astype(x.dtype)[:, None, None]
-    W1, b1 = interpolate(x, h / shift, hidden_difference(base, hidden_nodes, plan) / divisor)
-    W2, b2 = interpolate(base.z1, 1.0, output_difference(base, output_nodes, plan) / divisor)
-    return Params(W1, b1, W2, b2)
+    W1, b1 = interpolate(x, h / shift, hidden_difference(base, hidden_nodes, plan))
+    W2, b2 = interpolate(base.z1, 1.0, output_difference(base, output_nodes, plan))
+    return Params(W1 / divisor, b1 / divisor, W2 / divisor, b2 / divisor)  # XLA fuses it with what uses the gradient
 
 
 def interpolate(inputs: Array, scale: Array | float, values: Array) -> tuple[Array, Array]:
