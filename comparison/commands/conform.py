@@ -16,7 +16,7 @@ from typing import Any
 
 import comparison
 from comparison.commands import AGREES, BAD_INPUT, CRASHED, DISAGREES, INTERRUPTED
-from comparison.commands.options import new_command
+from comparison.commands.options import PortOptions, new_command
 
 HOME = Path(comparison.__file__).parents[1]
 TESTS = HOME / "comparison/conformance"
@@ -31,10 +31,9 @@ EPILOG = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConformOptions:
+class ConformOptions(PortOptions):
     """The options of `conform`."""
 
-    port: tuple[str, ...]
     examples: int
     xfails: str | None
     allow_missing: bool

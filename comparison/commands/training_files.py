@@ -38,9 +38,10 @@ def check_files(options: TrainOptions) -> None:
 
 def check_files_of_runs(options: TrainOptions, subjects: Sequence[Subject]) -> None:
     """Raise an error, before any work, for a file of one of several runs that could not be written after it."""
-    for path in (options.save, options.checkpoint):
-        for subject in subjects if path and processes.is_first() else ():
-            _check_writable("save", Path(file_of_run(path, subject, several=len(subjects) > 1)))
+    for option, path in {"save": options.save, "checkpoint": options.checkpoint}.items():
+        if path is not None and processes.is_first():
+            for subject in subjects:
+                _check_writable(option, Path(file_of_run(path, subject, several=len(subjects) > 1)))
 
 
 def _check_writable(option: str, path: Path) -> None:
