@@ -87,7 +87,8 @@ def test_every_edit_applies_once(backend: str) -> None:
 @pytest.mark.parametrize("backend", MIRRORED)
 def test_there_are_faults_of_every_kind(backend: str) -> None:
     faults = importlib.import_module(f"faults_in_{backend}")
-    kinds = [getattr(faults, kind) for kind in ("STEP", "LOSS", "FORWARD", "INDEXING", "PRECISION", "DIRECT", "STATE")]
+    names = ("STEP", "LOSS", "FORWARD", "INDEXING", "PRECISION", "DIRECT", "STATE", "KERNELS")
+    kinds = [getattr(faults, name) for name in names]
     assert sum(map(len, kinds)) == len(faults.FAULTS) >= 60
 
 
