@@ -58,7 +58,7 @@ print(json.dumps([[test_determinism.digests(subject) for subject in subjects] fo
 
 def in_a_process(backend: str, **environment: str) -> list[list[dict[str, str]]]:
     """Return the hashes of a first and of a repeated call, in both dtypes."""
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", Path(__file__).parent)))
     command = [sys.executable, "-c", PROCESS, backend]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True

@@ -380,7 +380,7 @@ print({str(r.dtype) for r in results} == {"float64", "float32"}, jax.config.jax_
 
 def test_jax_has_float64_whatever_the_callers_flag() -> None:
     pytest.importorskip("jax", reason="jax not run: it is not installed")
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", Path(__file__).parent)))
     printed = {flag: python(X64, JAX_ENABLE_X64=flag, PYTHONPATH=path).split() for flag in "01"}
     assert printed["0"][:2] == ["True", "False"]
     assert printed["1"][:2] == ["True", "True"]
