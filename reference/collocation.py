@@ -25,8 +25,26 @@ R is free, so the least bound over a grid is taken. For a weight of the output l
 itself: theta = R, and there is no first factor. The nodes suffice when the relative error is at most 4 u: a single D,
 even at a node, carries more than four roundings (of p, of the sum over k, of dz, of the quotient).
 
-**Terms.** Cutting expm1(v) after n terms leaves at most |v|^(n+1) exp(|v|) / (n+1)!, relative to |v| no more than u for
-the n that is taken. |v| <= tanh(S/4) V, since sigmoid changes by at most tanh(s/4) over an interval of length s.
+**Terms.** With tau = tanh(S/4), by which sigmoid changes at most over an interval of length S, no exponent dz V
+exceeds theta = tau V. Cutting expm1(v) after n terms leaves at most |v|^(n+1) exp(|v|) / (n+1)!, which is relative to
+|v| at most theta^n exp(theta) / (n+1)!. If n is odd, what is left is nearly even in v, and D is odd: D changes by
+g(S(+)) E(+) - g(S(-)) E(-), with what is left, E(+-) = sum_k y_k E_n(dz(+-) V_k), and g(S) = q / ((1 + S) (1 + r S)).
+That is g(S(+)) (E(+) - E(-)) + (g(S(+)) - g(S(-))) E(-). Up and down, a unit moves by a and b with |a - b| <=
+tanh(S/2) (a + b), so that relative to the terms of the slope, q sum_k y_k |V_k| (a + b), the first part is at most
+theta^n tanh(S/2) / n! + theta^(n+1) / (n+2)!, and the second, |g'| being at most 2 q, 2 theta^(n+1) / (n+1)!, but for
+powers of exp(theta), no more than six of them together. The lesser of the two bounds is at most u for the n that is
+taken. No net changes its loss faster than by V dz, so that |D| <= V tanh(S/2), and the argument of arctanh is at most
+half of that; in the output layer |D| <= 2 h. Cutting artanh(w) after n terms leaves, relative to w, at most
+w^(2n) / ((2n + 1) (1 - w^2)). Where one term of either is enough, the denominator of that argument may be 1 as well: it
+is off by at most 2 theta tanh(S/2) + theta^2, in the output layer by 2 h^2.
+
+**float32 where it can't show.** In float64 the second and later coefficients are so small that their products with the
+inputs may be taken in float32. As |c_2| <= S^3 / 24 max|D^(3)|, and D^(3)(s) is at most 2 G exp(S + 2 theta)
+(1 + 1.5 V + 0.28 V^2) (with F = q sum_k y_k |V_k|, the loss's second and third derivatives by z1 are at most 2 V F and
+4.5 V^2 F; those of z1 by the shift no more than z1 (1 - z1) <= 1/4 each), the second coefficient is at most
+S^2 / 24 exp(S + 2 theta) (1 + 1.5 V + 0.28 V^2) of the slope's terms; for a logit h^2 / 24
+exp(2 h) 4.5. float32 is taken where its unit roundoff of that much is at most 4 u, which is what interpolation is
+allowed. reference/interpolation.py watches its range.
 """
 
 import contextlib
@@ -47,7 +65,9 @@ Result = TypeVar("Result")
 MAX_NODES = 8
 """With more nodes than these, `collocated` hands over to `structured`."""
 MAX_TERMS = 12
-"""With more terms than these, the exponentials are evaluated themselves."""
+"""With more terms than these, the functions are evaluated themselves."""
+MAX_SPREAD = 1e100
+"""A larger spread of W2 than this, at which no power sums apply, changes no plan."""
 
 
 class Plan(NamedTuple):
@@ -59,10 +79,16 @@ class Plan(NamedTuple):
         m of the two layers; 0 where no m up to MAX_NODES is enough.
     terms : int
         n, the terms of expm1 in the power sums; 0 where the exponentials themselves are needed.
-    shift_terms : int
+    shift_terms, output_shift_terms : int
         The terms of expm1 of a shift; 0 where no number of terms up to MAX_TERMS is enough.
     small_shifts : bool
         Whether no input of a hidden unit shifts by more than 1.
+    arctanh_terms, output_arctanh_terms : int
+        The terms of the logarithm, written as arctanh; 0 where no number of terms up to MAX_TERMS is enough.
+    mixed, output_mixed : bool
+        Whether float32 serves for the second and later coefficients.
+    linear, output_linear : bool
+        Whether D is to rounding what the logits' moves are, each times the slope of the loss.
     """
 
     hidden_nodes: int
@@ -70,6 +96,13 @@ class Plan(NamedTuple):
     terms: int
     shift_terms: int
     small_shifts: bool
+    output_shift_terms: int = 0
+    arctanh_terms: int = 0
+    output_arctanh_terms: int = 0
+    mixed: bool = False
+    output_mixed: bool = False
+    linear: bool = False
+    output_linear: bool = False
 
     @property
     def collocates(self) -> bool:
@@ -78,7 +111,13 @@ class Plan(NamedTuple):
 
     def covers(self, other: "Plan") -> bool:
         """Whether this plan is exact to rounding wherever `other` is: 0 stands for a way that has no limit."""
-        return all(own == 0 or own >= its > 0 for own, its in zip(self[:3], other[:3], strict=True))
+        counts = ((getattr(self, name), getattr(other, name)) for name in _COUNTS)
+        enough = all(own == 0 or own >= its > 0 for own, its in counts)
+        return enough and self.mixed <= other.mixed and self.linear <= other.linear
+
+
+_COUNTS = ("hidden_nodes", "output_nodes", "terms", "arctanh_terms")
+"""What depends on W2, as `mixed` and `linear` do."""
 
 
 def largest_shift(h: float, max_abs_x: float) -> float:
@@ -86,9 +125,15 @@ def largest_shift(h: float, max_abs_x: float) -> float:
     return h * max(1.0, max_abs_x)
 
 
+def shift_scale(h: float, max_abs_x: float) -> float:
+    """Return the unit of the hidden units' shifts: the largest of them, or 1 where that is larger."""
+    return min(1.0, largest_shift(h, max_abs_x))
+
+
 def make_plan(h: float, max_abs_x: float, max_abs_W2: float, dtype: str) -> Plan:
     """Plan the gradient at step `h` for inputs and weights W2 of at most these magnitudes."""
-    return _plan(h, largest_shift(h, max_abs_x), _round_up(2 * max_abs_W2), unit_roundoff(dtype))
+    shift, spread = largest_shift(h, max_abs_x), _round_up(min(2 * max_abs_W2, MAX_SPREAD))
+    return _plan(float(h), float(shift), spread, unit_roundoff(dtype))
 
 
 def run_within_plan(
@@ -174,13 +219,27 @@ def _plan(h: float, shift: float, spread: float, unit: float) -> Plan:
     radii = np.linspace(0, math.pi, 500)[1:-1]
     width = np.cos(radii / 2) ** 2
     hidden_growth = np.exp(radii) / width * _softmax_growth(radii * spread / (4 * width))
+    theta = math.tanh(shift / 4) * spread
+    terms = _terms_needed(lambda n: _cut_of_sums(theta, shift, n), unit) if shift <= 1 else 0
+    arctanh_terms = _terms_needed(lambda n: _cut_of_arctanh(math.tanh(shift / 2) * spread / 2, n), unit)
+    output_arctanh_terms = _terms_needed(lambda n: _cut_of_arctanh(h, n), unit)
     return Plan(
         hidden_nodes=_nodes_needed(shift, radii, hidden_growth, 4 * unit),
         output_nodes=_nodes_needed(h, radii, _softmax_growth(radii), 4 * unit),
-        terms=_terms_needed(math.tanh(shift / 4) * spread, unit) if shift <= 1 else 0,
-        shift_terms=_terms_needed(shift, unit),
+        terms=terms,
+        shift_terms=_terms_needed(lambda n: _cut_of_expm1(shift, n), unit),
         small_shifts=shift <= 1,
+        output_shift_terms=_terms_needed(lambda n: _cut_of_expm1(h, n), unit),
+        arctanh_terms=arctanh_terms,
+        output_arctanh_terms=output_arctanh_terms,
+        mixed=_second_coefficient(shift, theta, 1 + 1.5 * spread + 0.28 * spread**2) * _FLOAT32 <= 4 * unit < _FLOAT32,
+        output_mixed=_second_coefficient(h, h / 2, 4.5) * _FLOAT32 <= 4 * unit < _FLOAT32,
+        linear=terms == arctanh_terms == 1 and theta * (2 * math.tanh(shift / 2) + theta) <= unit,
+        output_linear=output_arctanh_terms == 1 and 2 * h**2 <= unit,
     )
+
+
+_FLOAT32 = unit_roundoff("float32")
 
 
 def _softmax_growth(opening: np.ndarray) -> np.ndarray:
@@ -198,10 +257,30 @@ def _nodes_needed(shift: float, radii: np.ndarray, growth: np.ndarray, tolerance
     return 0
 
 
-def _terms_needed(exponent: float, unit: float) -> int:
-    if exponent > 1:
-        return 0
-    for terms in range(1, MAX_TERMS + 1):
-        if exponent**terms * math.exp(exponent) / math.factorial(terms + 1) <= unit:
-            return terms
-    return 0
+def _terms_needed(cut: Callable[[int], float], unit: float) -> int:
+    """Return the least number of terms, up to MAX_TERMS, that cut off no more than `unit`; 0 if there is none."""
+    return next((terms for terms in range(1, MAX_TERMS + 1) if cut(terms) <= unit), 0)
+
+
+def _cut_of_expm1(exponent: float, terms: int) -> float:
+    """Bound what `terms` terms of expm1 leave out, relative to an exponent of at most this size."""
+    return exponent**terms * math.exp(exponent) / math.factorial(terms + 1) if exponent <= 1 else math.inf
+
+
+def _cut_of_sums(theta: float, shift: float, terms: int) -> float:
+    """Bound what `terms` power sums leave out of D, relative to the terms of the slope."""
+    if theta > 1 or terms % 2 == 0:
+        return _cut_of_expm1(theta, terms)
+    even = theta**terms * (math.tanh(shift / 2) + 3 * theta / (terms + 1)) / math.factorial(terms)
+    return min(_cut_of_expm1(theta, terms), even * math.exp(6 * theta))
+
+
+def _cut_of_arctanh(argument: float, terms: int) -> float:
+    """Bound what `terms` terms of arctanh leave out, relative to an argument of at most this size."""
+    return argument ** (2 * terms) / (2 * terms + 1) / (1 - argument**2) if argument < 1 else math.inf
+
+
+def _second_coefficient(shift: float, theta: float, curvature: float) -> float:
+    """Bound the second Chebyshev coefficient of D, relative to the terms of the slope."""
+    growth = shift + 2 * theta
+    return shift**2 / 24 * math.exp(growth) * curvature if growth <= 1 else math.inf

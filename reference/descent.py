@@ -83,7 +83,7 @@ def differentiate_by(strategy: str, h: float, memory: float, plan: Plan, magnitu
     if strategy == CLOSED_FORM:
         return closed_form
     if strategy == "structured":
-        return partial(structured_gradient, h=h, memory=memory, plan=plan)
+        return partial(structured_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
     if strategy == "collocated":
         return partial(collocated_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
     return lambda *net: (loss_of_labels(*net), GRADIENTS[strategy](*net, h=h, memory=memory))
@@ -99,10 +99,14 @@ def descend(
 ) -> tuple[tuple[Params, np.ndarray], float]:
     """Take the steps; return the net and the losses (K,), and the largest finite max|W2| before a step."""
     losses, max_abs_W2 = np.full(len(batches), np.nan, x.dtype), 0.0
-    for k, batch in enumerate(batches):
+    params, inputs = Params(*(p.copy() for p in params)), np.empty((batches.shape[1], x.shape[1]), x.dtype)
+    for k, batch in enumerate(batches):  # no large array is made anew in a step: new pages cost more than the sums
         if not math.isfinite(now := max_abs(params.W2)):  # nothing finite follows
             break
         max_abs_W2 = max(max_abs_W2, now)
-        losses[k], slope = loss_and_gradient(params, x[batch], labels[batch])
-        params = Params(*(p - learning_rate * g for p, g in zip(params, slope, strict=True)))
+        np.take(x, batch, axis=0, out=inputs, mode="clip")  # which, unlike "raise", needs no copy
+        losses[k], slope = loss_and_gradient(params, inputs, labels[batch])
+        for p, g in zip(params, slope, strict=True):
+            g *= learning_rate
+            p -= g
     return (params, losses), max_abs_W2

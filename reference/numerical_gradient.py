@@ -8,17 +8,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reference.collocation import (
-    Plan,
-    chebyshev_transform,
-    largest_shift,
-    make_plan,
-    positive_nodes,
-    slices,
-    warn_of_structured,
-)
+from reference.collocation import Plan, make_plan, shift_scale, slices, warn_of_structured
 from reference.defaults import MEMORY, H
-from reference.loss_difference import Base, hidden_difference, output_difference, unperturbed_pass
+from reference.interpolation import Nodes, interpolate, make_nodes
+from reference.loss_difference import (
+    Base,
+    hidden_difference,
+    make_shift,
+    multiply_powers,
+    output_difference,
+    sum_powers,
+    unperturbed_pass,
+)
 from reference.two_layer_net import Params, check_batch, loss_of_labels
 from reference.validation import Entries, check_entries, check_h, check_h_moves
 
@@ -169,23 +170,28 @@ def structured(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = H, me
     h = check_h(h)
     labels, magnitudes = check_batch(params, x, t, memory)
     plan = make_plan(h, magnitudes["x"], magnitudes["W2"], str(x.dtype))
-    return structured_gradient(params, x, labels, h, memory, plan)[1]
+    return structured_gradient(params, x, labels, h, memory, plan, magnitudes["x"])[1]
 
 
 def structured_gradient(
-    params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, plan: Plan
+    params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, plan: Plan, max_abs_x: float
 ) -> tuple[np.floating, Params]:
     """Compute the loss and the gradient of `structured`, unchecked."""
-    total, loss = Params(*map(np.zeros_like, params)), x.dtype.type(0)
+    total, loss, one = Params(*map(np.zeros_like, params)), x.dtype.type(0), np.ones((1, 1), x.dtype)
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes(params, plan) * len(params.b1)))))
+    scale = shift_scale(h, max_abs_x)
+    bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
+    output_bias_shift = make_shift(one, h, plan.output_shift_terms)
     for rows in slices(len(x), int(memory // structured_row_bytes(params, plan))):
-        base = unperturbed_pass(params, x[rows], labels[rows], plan.terms)
-        add_input_differences(total.W1, base, x[rows], h, plan, pairs)
-        total.b1[:] += hidden_difference(base, np.asarray(h, x.dtype), plan).sum(axis=0)
-        total.W2[:] += output_difference(base, h * base.z1.T[:, :, None]).sum(axis=1)  # (H, b, O)
-        total.b2[:] += output_difference(base, np.asarray(h, x.dtype)).sum(axis=0)
+        base = unperturbed_pass(params, x[rows], labels[rows], scale, plan.terms, sum_powers)
+        add_input_differences(total.W1, base, x[rows], h / scale, scale, plan, pairs)
+        total.b1[:] += hidden_difference(base, bias_shift, scale, plan).sum(axis=0)
+        z1_shift = make_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
+        total.W2[:] += output_difference(base, z1_shift, h, plan).sum(axis=1)  # (H, b, O)
+        total.b2[:] += output_difference(base, output_bias_shift, h, plan).sum(axis=0)
         loss += base.loss.sum()
-    return loss / len(x), Params(*(differences / (2 * h * len(x)) for differences in total))
+    hidden, output = scale / h / len(x), 1 / len(x)
+    return loss / len(x), Params(total.W1 * hidden, total.b1 * hidden, total.W2 * output, total.b2 * output)
 
 
 def unit_bytes(params: Params, plan: Plan) -> int:
@@ -198,13 +204,16 @@ def structured_row_bytes(params: Params, plan: Plan) -> int:
     return unit_bytes(params, plan) * params.W2.size + 32 * len(params.W1)
 
 
-def add_input_differences(total: np.ndarray, base: Base, x: np.ndarray, h: float, plan: Plan, pairs: int) -> None:
+def add_input_differences(
+    total: np.ndarray, base: Base, x: np.ndarray, factor: float, scale: float, plan: Plan, pairs: int
+) -> None:
     """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0."""
     inputs, samples = np.nonzero(x.T)
     for part in slices(len(inputs), pairs):
         i, b = inputs[part], samples[part]
         value = x[b, i][:, None]
-        differences = np.sign(value) * hidden_difference(base.take(b), h * np.abs(value), plan)  # (P, H)
+        shift = make_shift(factor * np.abs(value), scale, plan.shift_terms)
+        differences = np.sign(value) * hidden_difference(base.take(b), shift, scale, plan)  # (P, H)
         first = np.flatnonzero(np.diff(i, prepend=-1))  # pairs are sorted by input
         total[i[first]] += np.add.reduceat(differences, first, axis=0)
 
@@ -219,7 +228,9 @@ def collocated(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = H, me
         W1 gradient = sum_n T_{2n-1}(h x / S)^T c_n / (2 h B),    S = h max(1, max|x|);
 
     likewise W2 with s = h z1[b, j]. reference/collocation.py derives m, so that the interpolation error stays under the
-    rounding error of D. Where more than 8 nodes would be needed (a large h max|x|), `structured` takes over, with a
+    rounding error of D. The values at the nodes come from matrix products with powers of W2: their rounding errors are
+    relative to sum_k |delta_k| |W2[j, k]|, as those of the closed form are, while `structured` keeps all digits where
+    columns of W2 are alike. Where more than 8 nodes would be needed (a large h max|x|), `structured` takes over, with a
     warning. Parameters and errors are those of `structured`.
     """
     h = check_h(h)
@@ -235,70 +246,33 @@ def collocated_gradient(
 ) -> tuple[np.floating, Params]:
     """Compute the loss and the gradient of `collocated`, unchecked; where it does not collocate, `structured`'s."""
     if not plan.collocates:
-        return structured_gradient(params, x, labels, h, memory, plan)
-    total, loss = None, x.dtype.type(0)
+        return structured_gradient(params, x, labels, h, memory, plan, max_abs_x)
+    total, loss, nodes = None, x.dtype.type(0), make_nodes(h, max_abs_x, plan, x.dtype)
     for rows in slices(len(x), int(memory // collocated_row_bytes(params, plan))):
-        base = unperturbed_pass(params, x[rows], labels[rows], plan.terms)
-        part = collocated_sums(base, x[rows], h, largest_shift(h, max_abs_x), 2 * h * len(x), plan)
+        base = unperturbed_pass(params, x[rows], labels[rows], nodes.scale, plan.terms, multiply_powers)
+        part = collocated_sums(base, x[rows], h, nodes, len(x), plan)
         total = part if total is None else Params(*map(np.add, total, part))
         loss += base.loss.sum()
     assert total is not None  # no batch is empty
     return loss / len(x), total
 
 
-def collocated_sums(base: Base, x: np.ndarray, h: float, shift: float, divisor: float, plan: Plan) -> Params:
-    """Compute the share of the samples of `base` in the gradient."""
-    hidden_nodes = (shift * positive_nodes(plan.hidden_nodes)).astype(x.dtype)[:, None, None]
-    output_nodes = (h * positive_nodes(plan.output_nodes)).astype(x.dtype)[:, None, None]
-    W1, b1 = interpolate(x, h / shift, hidden_difference(base, hidden_nodes, plan) / divisor)
-    W2, b2 = interpolate(base.z1, 1.0, output_difference(base, output_nodes) / divisor)
+def collocated_sums(base: Base, x: np.ndarray, h: float, nodes: Nodes, samples: int, plan: Plan) -> Params:
+    """Compute the share of the samples of `base` in the gradient of a batch of `samples`."""
+    hidden = hidden_difference(base, nodes.hidden, nodes.scale, plan)  # (m, B, H)
+    output = output_difference(base, nodes.output, h, plan)  # (m, B, O)
+    W1, b1 = interpolate(x, nodes.input_factor, hidden, nodes.hidden_matrix / samples, plan.mixed)
+    W2, b2 = interpolate(base.z1, 1.0, output, nodes.output_matrix / samples, plan.output_mixed)
     return Params(W1, b1, W2, b2)
-
-
-def interpolate(inputs: np.ndarray, scale: float, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the interpolated differences over the samples.
-
-    Parameters
-    ----------
-    inputs : (B, I) array
-        Inputs of the layer; a bias has the input 1.
-    scale : float
-        h / S, which takes the largest shift to 1.
-    values : (m, B, H) array
-        The differences at the nodes.
-
-    Returns
-    -------
-    (I, H) array, (H,) array
-    """
-    transform = chebyshev_transform(len(values)).astype(values.dtype)
-    coefficients = np.tensordot(transform, values, axes=1)  # (m, B, H)
-    basis = odd_chebyshev(inputs, scale, len(values))  # (m, B, I)
-    weights = basis.reshape(-1, inputs.shape[1]).T @ coefficients.reshape(-1, values.shape[2])
-    bias_basis = odd_chebyshev(np.ones(1, values.dtype), scale, len(values))[:, 0]
-    return weights, bias_basis @ coefficients.sum(axis=1)
-
-
-def odd_chebyshev(v: np.ndarray, scale: float, count: int) -> np.ndarray:
-    """Compute T_1(scale v), T_3(scale v), ..., (count, ...), in place: to allocate a large array is costly."""
-    basis = np.empty((count, *v.shape), v.dtype)
-    first = np.multiply(v, scale, out=basis[0])
-    for third in basis[1:2]:  # T_3 = v (4 v^2 - 3)
-        np.multiply(first, first, out=third)
-        third *= 4
-        third -= 3
-        third *= first
-    for n in range(2, count):  # T_{n+2} = 2 T_2 T_n - T_{n-2}
-        basis[n] = (4 * first * first - 2) * basis[n - 1] - basis[n - 2]
-    return basis
 
 
 def collocated_row_bytes(params: Params, plan: Plan) -> int:
     """Return the bytes that one sample takes in `collocated`."""
     (inputs, hidden), outputs = params.W1.shape, len(params.b2)
-    exponentials = 0 if plan.terms else 8 * outputs * plan.hidden_nodes
-    units = (plan.terms + 3 * outputs + 8 * plan.hidden_nodes + exponentials) * hidden
-    return params.W1.itemsize * (2 * plan.hidden_nodes * inputs + units + 10 * plan.output_nodes * outputs)
+    per_node = 10 if plan.terms else 12 + 20 * outputs
+    units = (8 + 2 * plan.terms + per_node * plan.hidden_nodes) * hidden
+    per_class = 6 + 8 * plan.output_nodes
+    return params.W1.itemsize * ((1 + 2 * plan.hidden_nodes) * inputs + units + per_class * outputs)
 
 
 GRADIENTS: dict[str, Callable[..., Params]] = {

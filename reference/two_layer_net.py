@@ -9,7 +9,7 @@ import numpy as np
 
 from reference import validation
 from reference.defaults import MEMORY
-from reference.functions import DELTA, cross_entropy_error, sigmoid, softmax
+from reference.functions import DELTA, cross_entropy_error, sigmoid, sigmoids, softmax
 from reference.validation import Magnitudes
 
 
@@ -107,15 +107,13 @@ def closed_form(params: Params, x: np.ndarray, labels: np.ndarray) -> tuple[np.f
     The derivative by the logits is q (y - onehot(t)) / B with q = y_t / (y_t + DELTA), the factor that DELTA brings.
     The right class's y_t - 1 is written -(sum of the others) and z (1 - z) is sigmoid(a) sigmoid(-a): nothing cancels.
     """
-    a1 = x @ params.W1 + params.b1  # (B, H)
-    z1 = sigmoid(a1)
-    y = softmax(z1 @ params.W2 + params.b2)  # (B, O)
+    z1, one_minus_z1 = sigmoids(x @ params.W1 + params.b1)  # (B, H)
+    delta2 = softmax(z1 @ params.W2 + params.b2)  # (B, O), y
     rows = np.arange(len(x))
-    y_t = y[rows, labels]  # (B,)
-    delta2 = y.copy()
+    y_t = delta2[rows, labels]  # (B,)
     delta2[rows, labels] = 0
     delta2[rows, labels] = -delta2.sum(axis=1)
     delta2 *= (y_t / (y_t + DELTA) / len(x))[:, None]
-    delta1 = (delta2 @ params.W2.T) * z1 * sigmoid(-a1)  # (B, H)
+    delta1 = (delta2 @ params.W2.T) * z1 * one_minus_z1  # (B, H)
     derivative = Params(x.T @ delta1, delta1.sum(axis=0), z1.T @ delta2, delta2.sum(axis=0))
     return -np.log(y_t + DELTA).mean(), derivative

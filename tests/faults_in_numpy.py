@@ -36,34 +36,14 @@ FAULTS = {
         "numerical_gradient", "in slices(len(inputs), pairs):", "in list(slices(len(inputs), pairs))[:-1]:"
     ),
     "structured forgets the sign of an input": edit("numerical_gradient", "np.sign(value) * hidden", "hidden"),
-    "a bias has the largest input": edit("numerical_gradient", "h / shift, hidden", "1.0, hidden"),
     "a node is missing": edit("collocation", "return count\n", "return max(1, count - 1)\n"),
-    "two terms are missing": edit("collocation", "return terms\n", "return max(1, terms - 2)\n"),
     "nodes of another polynomial": edit(
         "collocation",
         "return np.cos((2 * k - 1) * math.pi / (4 * count + 2))",
         "return np.cos((2 * k - 1) * math.pi / (4 * count + 1))",
     ),
-    "the shift of an output is squared": edit("loss_difference", "e, f = np.expm1(s)", "e, f = np.expm1(s * s)"),
-    "the others are 1 - y_t": edit(
-        "loss_difference",
-        "abs_delta=np.where(right, others.sum(axis=1, keepdims=True), y)",
-        "abs_delta=np.where(right, 1 - y_t, y)",
-    ),
-    "1 - z is subtracted": edit("loss_difference", "one_minus_z1=sigmoid(-a1)", "one_minus_z1=1 - z1"),
-    "expm1 is exp - 1": edit("loss_difference", "e = np.expm1(-s)", "e = np.exp(-s) - 1"),
-    "expm1 is float32": edit("loss_difference", "e = np.expm1(-s)", "e = np.expm1(np.float32(-s)).astype(s.dtype)"),
-    "log1p is log(1 +)": edit("loss_difference", "return np.log1p(base.q", "return np.log(1 + base.q"),
-    "sigmoid is made of tanh": edit(
-        "functions", "return np.where(a >= 0, 1, tail) / (1 + tail)", "return (1 + np.tanh(a / 2)) / 2"
-    ),
-    "the closed form has 1 - z": edit("two_layer_net", "* sigmoid(-a1)", "* (1 - z1)"),
     "the closed form has y - 1": edit(
         "two_layer_net", "delta2[rows, labels] = -delta2.sum(axis=1)", "delta2[rows, labels] = y_t - 1"
-    ),
-    "q is left out of the difference": edit("loss_difference", "np.log1p(base.q * (above", "np.log1p((above"),
-    "r is left out of the difference": edit(
-        "loss_difference", "(above - below) / ((1 + below) * (1 + base.r * above))", "(above - below) / (1 + below)"
     ),
     "DELTA is left out of the loss": edit("functions", "np.log(right + DELTA)", "np.log(right)"),
     "DELTA is 1e-8": edit("functions", "DELTA = 1e-7", "DELTA = 1e-8"),
@@ -72,13 +52,91 @@ FAULTS = {
     "the logarithm has base 2": edit("functions", "-np.log(right", "-np.log2(right"),
     "softmax sums over the samples": edit("functions", "exponentials.sum(axis=-1", "exponentials.sum(axis=-2"),
     "b1 is left out of the net": edit("two_layer_net", "x @ params.W1 + params.b1[..., None, :]", "x @ params.W1"),
-    "training climbs": edit("descent", "p - learning_rate * g", "p + learning_rate * g"),
-    "training takes half a step": edit("descent", "p - learning_rate * g", "p - learning_rate / 2 * g"),
     "training is by the closed form": edit("descent", "if strategy == CLOSED_FORM:", "if strategy:"),
-    "training takes its first batch each time": edit(
-        "descent", "x[batch], labels[batch])", "x[batches[0]], labels[batches[0]])"
-    ),
     "b2 is left out of the closed form": edit(
         "two_layer_net", "softmax(z1 @ params.W2 + params.b2)", "softmax(z1 @ params.W2)"
+    ),
+    "a bias has the largest input": edit(
+        "interpolation",
+        "odd_basis(values.dtype.type(factor), len(values))",
+        "odd_basis(values.dtype.type(1), len(values))",
+    ),
+    "two terms are missing": edit("collocation", "return next((terms for", "return next((max(1, terms - 2) for"),
+    "the shift of an output is squared": edit(
+        "numerical_gradient", "make_shift(base.z1.T[:, :, None], h", "make_shift(base.z1.T[:, :, None] ** 2, h"
+    ),
+    "the others are 1 - y_t": edit(
+        "loss_difference", "    y[rows, labels] = y.sum(axis=1)", "    y[rows, labels] = 1 - y_t[:, 0]"
+    ),
+    "1 - z is subtracted": edit("loss_difference", "one_minus_z1=one_minus_z1", "one_minus_z1=1 - z1"),
+    "expm1 is exp - 1": edit(
+        "loss_difference",
+        "        return np.expm1(scale * v) / scale\n    total",
+        "        return (np.exp(scale * v) - 1) / scale\n    total",
+    ),
+    "a shift's expm1 is exp - 1": edit(
+        "loss_difference",
+        "return Shift(v, scaled_expm1(np.stack((v, -v)), scale, terms))",
+        "return Shift(v, (np.exp(scale * np.stack((v, -v))) - 1) / scale)",
+    ),
+    "sigmoid is made of tanh": edit(
+        "functions",
+        "    tail = np.exp(-np.abs(a))",
+        "    return (1 + np.tanh(a / 2)) / 2, (1 - np.tanh(a / 2)) / 2\n    tail = np.exp(-np.abs(a))",
+    ),
+    "the closed form has 1 - z": edit("two_layer_net", "* z1 * one_minus_z1", "* z1 * (1 - z1)"),
+    "q is left out of the difference": edit("loss_difference", "q=y_t / (y_t + DELTA)", "q=np.ones_like(y_t)"),
+    "r is left out of the difference": edit("loss_difference", "r=DELTA / (y_t + DELTA)", "r=0 * y_t"),
+    "training climbs": edit("descent", "            p -= g", "            p += g"),
+    "training takes half a step": edit("descent", "g *= learning_rate", "g *= learning_rate / 2"),
+    "training takes its first batch each time": edit(
+        "descent", "np.take(x, batch, axis=0", "np.take(x, batches[0], axis=0"
+    )
+    + edit("descent", "labels[batch])", "labels[batches[0]])"),
+    "training takes the first batch's inputs": edit(
+        "descent", "np.take(x, batch, axis=0", "np.take(x, batches[0], axis=0"
+    ),
+    "training changes the caller's net": edit("descent", "Params(*(p.copy() for p in params))", "params"),
+    "a power too many": edit(
+        "loss_difference", "power = power * (scaled / (r + 2))", "power = power * scaled * (scaled / (r + 2))"
+    ),
+    "the binomial's sign": edit("loss_difference", "minus_c_t = -scaled[labels]", "minus_c_t = scaled[labels]"),
+    "no binomial sums": edit("loss_difference", "R[n - 1] = binomial_sum(R[:n], minus_c_t)", "pass"),
+    "the last power sum is left out": edit(
+        "loss_difference",
+        "    total = power_sums[-1] * dz\n    for P in power_sums[-2::-1]:",
+        "    total = power_sums[max(0, len(power_sums) - 2)] * dz\n    for P in power_sums[:-2][::-1]:",
+    ),
+    "one term of arctanh too few": edit(
+        "loss_difference",
+        "    square = (scale * v) ** 2",
+        "    terms -= 1\n    if terms == 1:\n        return v\n    square = (scale * v) ** 2",
+    ),
+    "arctanh has other coefficients": edit(
+        "loss_difference", "total = square / (2 * terms - 1)", "total = square / (2 * terms)"
+    ),
+    "always linear": edit("loss_difference", "if plan.linear:", "if plan.terms:"),
+    "logits are always linear": edit("loss_difference", "if not plan.output_linear:", "if False:"),
+    "always float32": edit(
+        "interpolation",
+        "narrow = mixed and weights.size >= MIXED_LEAST and float32_holds(coefficients[0])",
+        "narrow = True",
+    ),
+    "float32 where the plan says no": edit("interpolation", "narrow = mixed and", "narrow ="),
+    "float32's range is not watched": edit("interpolation", " and float32_holds(coefficients[0])", ""),
+    "the guard is inverted": edit(
+        "interpolation", "and float32_holds(coefficients[0])", "and not float32_holds(coefficients[0])"
+    ),
+    "the first product in float32 too": edit(
+        "interpolation",
+        "    weights = inputs.T @ coefficients[0]",
+        "    weights = (inputs.T.astype(np.float32) @ coefficients[0].astype(np.float32)).astype(values.dtype)",
+    ),
+    "powers of V unscaled": edit("loss_difference", "power *= scale / (n + 2) * V", "power *= V / (n + 2)"),
+    "structured by products": edit(
+        "numerical_gradient", "scale, plan.terms, sum_powers)", "scale, plan.terms, multiply_powers)"
+    ),
+    "exponents are not cut": edit(
+        "loss_difference", "    return 2 * np.clip(half, -most, most)", "    return 2 * half"
     ),
 }

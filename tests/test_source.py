@@ -14,12 +14,13 @@ import ports
 ROOT = Path(ports.__file__).parents[1]
 REFERENCE = sorted((ROOT / "reference").rglob("*.py"))
 PORTS = sorted((ROOT / "ports").rglob("*.py"))
-COMPARISON = sorted((ROOT / "comparison").rglob("*.py"))
+COMPARISON = sorted(path for path in (ROOT / "comparison").rglob("*.py") if path.parent.name != "conformance")
 EXAMPLES = sorted((ROOT / "tests/examples").rglob("*.py"))
 FLOORS = (
     "reference",
     "ports",
     "comparison/agreement",
+    "comparison/conformance",
     "comparison/timing",
     "comparison/report",
     "comparison/commands",

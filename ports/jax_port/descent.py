@@ -77,7 +77,7 @@ def differentiate_by(strategy: str, h: Array, memory: int, plan: Plan, magnitude
     if strategy == CLOSED_FORM:
         return closed_form
     if strategy == "structured":
-        return partial(structured_gradient, h=h, memory=memory, plan=plan)
+        return partial(structured_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
     if strategy == "collocated":
         return partial(collocated_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
     return partial(loss_and_differences, h=h, memory=memory, strategy=strategy)

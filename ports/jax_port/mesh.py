@@ -173,7 +173,7 @@ class MeshPort:
         h = validation.check_h(h)
         labels, magnitudes = check_mesh_batch(params, x, t, memory)
         plan = make_plan(h, magnitudes["x"], magnitudes["W2"], str(x.dtype))
-        scalars = {"h": x.dtype.type(h)}
+        scalars = {"h": x.dtype.type(h), "max_abs_x": x.dtype.type(magnitudes["x"])}
         return self._divide_batch("structured", params, x, labels, scalars, memory=int(memory), plan=plan)
 
     @on_mesh

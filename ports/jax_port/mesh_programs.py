@@ -20,7 +20,7 @@ from ports.jax_port.collectives import all_gather, all_reduce_max, all_reduce_su
 from ports.jax_port.descent import LossAndGradient, descend
 from ports.jax_port.functions import softmax
 from ports.jax_port.layout import AXES
-from ports.jax_port.loss_difference import Base, unperturbed_pass
+from ports.jax_port.loss_difference import Base, SumPowers, multiply_powers, unperturbed_pass
 from ports.jax_port.numerical_gradient import (
     batched_differences,
     collocated_gradient,
@@ -39,16 +39,28 @@ def sum_units(part: Array) -> Array:
     return all_reduce_sum(part, "hidden")
 
 
-def masked_pass(params: Params, x: Array, labels: Array, terms: int) -> Base:
+def masked_pass(
+    params: Params,
+    x: Array,
+    labels: Array,
+    scale: Any = 1.0,
+    terms: int = 0,
+    power_sums: SumPowers = multiply_powers,
+) -> Base:
     """Run the unperturbed pass, with no difference and no loss where there is no sample."""
-    base = unperturbed_pass(params, x, labels, terms, sum_units)
+    base = unperturbed_pass(params, x, labels, scale, terms, power_sums, sum_units)
     mask = (labels >= 0).astype(x.dtype)[:, None]
-    return base._replace(q=base.q * mask, loss=base.loss * mask, power_sums=base.power_sums * mask[:, :, None])
+    return base._replace(
+        q=base.q * mask,
+        loss=base.loss * mask,
+        half_spread=base.half_spread * mask[:, :, None],
+        power_sums=base.power_sums * mask,
+    )
 
 
 def masked_closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params]:
     """Compute the loss and its derivative; a row that is no sample has no derivative."""
-    loss = masked_pass(params, x, labels, 1).loss.mean()
+    loss = masked_pass(params, x, labels).loss.mean()
     return loss, closed_form(params, x, labels, sum_units)[1]
 
 
@@ -59,7 +71,7 @@ def mesh_probabilities(params: Params, x: Array) -> Array:
 
 def mesh_loss(params: Params, x: Array, labels: Array, *, samples: int) -> Array:
     """Compute the loss of the whole batch."""
-    return all_reduce_sum(masked_pass(params, x, labels, 1).loss.sum(), "batch") / samples
+    return all_reduce_sum(masked_pass(params, x, labels).loss.sum(), "batch") / samples
 
 
 def mesh_accuracy(params: Params, x: Array, labels: Array, *, samples: int) -> Array:
@@ -151,8 +163,6 @@ def mesh_descent(
         loss_and_gradient = all_differences(strategy, h, memory)
     elif strategy == CLOSED_FORM:
         loss_and_gradient = differentiate_batch_by(strategy, samples)
-    elif strategy == "structured":
-        loss_and_gradient = differentiate_batch_by(strategy, samples, h=h, memory=memory, plan=plan)
     else:
         options = {"h": h, "memory": memory, "plan": plan, "max_abs_x": max_abs_x}
         loss_and_gradient = differentiate_batch_by(strategy, samples, **options)

@@ -11,11 +11,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ports.jax_port.functions import matmul
-from ports.jax_port.loss_difference import Base, hidden_difference, output_difference, unperturbed_pass
+from ports.jax_port.interpolation import Nodes, interpolate, make_nodes
+from ports.jax_port.loss_difference import (
+    Base,
+    hidden_difference,
+    make_shift,
+    multiply_powers,
+    output_difference,
+    sum_powers,
+    unperturbed_pass,
+)
 from ports.jax_port.runtime import compiled, with_x64
 from ports.jax_port.two_layer_net import check_batch, loss_of_labels
-from reference.collocation import Plan, chebyshev_transform, make_plan, positive_nodes, warn_of_structured
+from reference.collocation import Plan, make_plan, warn_of_structured
 from reference.defaults import MEMORY, H
 from reference.two_layer_net import Params
 from reference.validation import Entries, check_entries, check_h, check_h_moves
@@ -122,7 +130,9 @@ def structured(params: Params, x: Array, t: Any, *, h: float = H, memory: float 
     h = check_h(h)
     labels, magnitudes = check_batch(params, x, t, memory)
     plan = make_plan(h, magnitudes["x"], magnitudes["W2"], str(x.dtype))
-    return compiled(structured_gradient)(params, x, labels, x.dtype.type(h), int(memory), plan)[1]
+    scalar = x.dtype.type
+    program = compiled(structured_gradient)
+    return program(params, x, labels, scalar(h), int(memory), plan, scalar(magnitudes["x"]))[1]
 
 
 def structured_gradient(
@@ -132,22 +142,28 @@ def structured_gradient(
     h: Array,
     memory: int,
     plan: Plan,
+    max_abs_x: Array,
     forward: Callable[..., Base] = unperturbed_pass,
 ) -> tuple[Array, Params]:
     """Compute the loss and the gradient of `structured`, unchecked. `forward` runs the unperturbed pass."""
     pairs = max(1, min(PAIRS, memory // (unit_bytes(params, plan) * len(params.b1))))
+    scale, one = jnp.minimum(1, h * jnp.maximum(1, max_abs_x)), jnp.ones((1, 1), x.dtype)
+    bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
+    output_bias_shift = make_shift(one, h, plan.output_shift_terms)
 
     def sums(x: Array, labels: Array) -> tuple[Array, Params]:
-        base = forward(params, x, labels, plan.terms)
+        base = forward(params, x, labels, scale, plan.terms, sum_powers)
+        z1_shift = make_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
         return base.loss.sum(), Params(
-            W1=add_input_differences(jnp.zeros_like(params.W1), base, x, h, plan, pairs),
-            b1=hidden_difference(base, h, plan).sum(axis=0),
-            W2=output_difference(base, h * base.z1.T[:, :, None], plan).sum(axis=1),  # (H, b, O)
-            b2=output_difference(base, h, plan).sum(axis=0),
+            W1=add_input_differences(jnp.zeros_like(params.W1), base, x, h / scale, scale, plan, pairs),
+            b1=hidden_difference(base, bias_shift, scale, plan).sum(axis=0),
+            W2=output_difference(base, z1_shift, h, plan).sum(axis=1),  # (H, b, O)
+            b2=output_difference(base, output_bias_shift, h, plan).sum(axis=0),
         )
 
     loss, total = sum_slices(sums, params, x, labels, memory // structured_row_bytes(params, plan))
-    return loss / len(x), Params(*(differences / (2 * h * len(x)) for differences in total))
+    hidden, output = scale / h / len(x), 1 / len(x)
+    return loss / len(x), Params(total.W1 * hidden, total.b1 * hidden, total.W2 * output, total.b2 * output)
 
 
 # Only in JAX: a program's slices have shapes of their own, so that a loop over equal ones is compiled only once.
@@ -180,7 +196,9 @@ def structured_row_bytes(params: Params, plan: Plan) -> int:
     return int(unit_bytes(params, plan) * params.W2.size + 384 * len(params.W1))
 
 
-def add_input_differences(total: Array, base: Base, x: Array, h: Array, plan: Plan, pairs: int) -> Array:
+def add_input_differences(
+    total: Array, base: Base, x: Array, factor: Array, scale: Array, plan: Plan, pairs: int
+) -> Array:
     """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0; return the sum.
 
     How many there are is known only on the device: the loop over chunks of pairs ends there, and shapes stay the same.
@@ -193,7 +211,8 @@ def add_input_differences(total: Array, base: Base, x: Array, h: Array, plan: Pl
         i = lax.dynamic_slice_in_dim(inputs, n * pairs, pairs)
         b = lax.dynamic_slice_in_dim(samples, n * pairs, pairs)
         value = jnp.where(n * pairs + jnp.arange(pairs) < count, x[b, i], 0)[:, None]  # 0 in the last chunk's padding
-        differences = jnp.sign(value) * hidden_difference(base.take(b), h * jnp.abs(value), plan)  # (P, H)
+        shift = make_shift(factor * jnp.abs(value), scale, plan.shift_terms)
+        differences = jnp.sign(value) * hidden_difference(base.take(b), shift, scale, plan)  # (P, H)
         return total.at[i].add(differences)
 
     return lax.fori_loop(0, -(-count // pairs), add_chunk, total)
@@ -224,55 +243,34 @@ def collocated_gradient(
 ) -> tuple[Array, Params]:
     """Compute the loss and the gradient of `collocated`, unchecked; where it does not collocate, `structured`'s."""
     if not plan.collocates:
-        return structured_gradient(params, x, labels, h, memory, plan, forward)
-    shift, divisor = h * jnp.maximum(1, max_abs_x), 2 * h * len(x)
+        return structured_gradient(params, x, labels, h, memory, plan, max_abs_x, forward)
+    shift = h * jnp.maximum(1, max_abs_x)
+    nodes = make_nodes(h, shift, jnp.minimum(1, shift), plan)
 
-    def sums(x: Array, labels: Array) -> tuple[Array, Params]:
-        base = forward(params, x, labels, plan.terms)
-        return base.loss.sum(), collocated_sums(base, x, h, shift, divisor, plan)
+    def sums(part: Array, labels: Array) -> tuple[Array, Params]:
+        base = forward(params, part, labels, nodes.scale, plan.terms, multiply_powers)
+        return base.loss.sum(), collocated_sums(base, part, h, nodes, len(x), plan)
 
     loss, total = sum_slices(sums, params, x, labels, memory // collocated_row_bytes(params, plan))
     return loss / len(x), total
 
 
-def collocated_sums(base: Base, x: Array, h: Array, shift: Array, divisor: Array, plan: Plan) -> Params:
-    """Compute the share of the samples of `base` in the gradient."""
-    hidden_nodes = shift * positive_nodes(plan.hidden_nodes).astype(x.dtype)[:, None, None]
-    output_nodes = h * positive_nodes(plan.output_nodes).astype(x.dtype)[:, None, None]
-    W1, b1 = interpolate(x, h / shift, hidden_difference(base, hidden_nodes, plan) / divisor)
-    W2, b2 = interpolate(base.z1, 1.0, output_difference(base, output_nodes, plan) / divisor)
+def collocated_sums(base: Base, x: Array, h: Array, nodes: Nodes, samples: int, plan: Plan) -> Params:
+    """Compute the share of the samples of `base` in the gradient of a batch of `samples`."""
+    hidden = hidden_difference(base, nodes.hidden, nodes.scale, plan)  # (m, B, H)
+    output = output_difference(base, nodes.output, h, plan)  # (m, B, O)
+    W1, b1 = interpolate(x, nodes.input_factor, hidden, nodes.hidden_matrix / samples, plan.mixed)
+    W2, b2 = interpolate(base.z1, None, output, nodes.output_matrix / samples, plan.output_mixed)
     return Params(W1, b1, W2, b2)
-
-
-def interpolate(inputs: Array, scale: Array | float, values: Array) -> tuple[Array, Array]:
-    """Sum the interpolated differences over the samples; the reference has the shapes."""
-    count = len(values)
-    transform = chebyshev_transform(count).astype(values.dtype)
-    coefficients = jnp.tensordot(transform, values, axes=1, precision=lax.Precision.HIGHEST)  # (m, B, H)
-    basis = odd_chebyshev(inputs, scale, count)  # (m, B, I)
-    if count == 1:  # a plain product takes XLA half the time of the einsum
-        weights = matmul(basis[0].T, coefficients[0])
-    else:
-        weights = jnp.einsum("mbi,mbh->ih", basis, coefficients, precision=lax.Precision.HIGHEST)
-    bias_basis = odd_chebyshev(jnp.ones((), values.dtype), scale, count)
-    return weights, matmul(bias_basis, coefficients.sum(axis=1))
-
-
-def odd_chebyshev(v: Array, scale: Array | float, count: int) -> Array:
-    """Compute T_1(scale v), T_3(scale v), ..., (count, ...), by T_{n+2} = 2 T_2 T_n - T_{n-2}."""
-    first = scale * v
-    basis, twice_t2 = [first, first], 4 * first * first - 2  # T_{-1} = T_1
-    while len(basis) <= count:
-        basis.append(twice_t2 * basis[-1] - basis[-2])
-    return jnp.stack(basis[1:])
 
 
 def collocated_row_bytes(params: Params, plan: Plan) -> int:
     """Return the bytes that one sample takes in `collocated`."""
     (inputs, hidden), outputs = params.W1.shape, len(params.b2)
-    exponentials = 0 if plan.terms else 8 * outputs * plan.hidden_nodes
-    units = (plan.terms + 3 * outputs + 8 * plan.hidden_nodes + exponentials) * hidden
-    return int(params.W1.itemsize * (4 * plan.hidden_nodes * inputs + units + 10 * plan.output_nodes * outputs))
+    per_node = 10 if plan.terms else 12 + 20 * outputs
+    units = (8 + 3 * plan.terms + per_node * plan.hidden_nodes) * hidden
+    per_class = 6 + 8 * plan.output_nodes
+    return int(params.W1.itemsize * ((2 + 2 * plan.hidden_nodes) * inputs + units + per_class * outputs))
 
 
 GRADIENTS: dict[str, Callable[..., Params]] = {

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ports.jax_port.functions import cross_entropy_error, matmul, sigmoid, softmax
+from ports.jax_port.functions import cross_entropy_error, matmul, sigmoid, sigmoids, softmax
 from ports.jax_port.runtime import compiled, with_x64
 from reference import validation
 from reference.defaults import MEMORY
@@ -106,13 +106,12 @@ def closed_form(
     params: Params, x: Array, labels: Array, all_reduce: Callable[[Array], Array] = no_reduction
 ) -> tuple[Array, Params]:
     """Compute the loss and its derivative for labels that are class indices."""
-    a1 = matmul(x, params.W1) + params.b1  # (B, H)
-    z1 = sigmoid(a1)
+    z1, one_minus_z1 = sigmoids(matmul(x, params.W1) + params.b1)  # (B, H)
     y = softmax(all_reduce(matmul(z1, params.W2)) + params.b2)  # (B, O)
     right = labels[:, None] == jnp.arange(len(params.b2))
     y_t = jnp.where(right, y, 0).sum(axis=1, keepdims=True)  # (B, 1)
     others = jnp.where(right, 0, y)
     delta2 = jnp.where(right, -others.sum(axis=1, keepdims=True), y) * (y_t / (y_t + DELTA) / len(x))
-    delta1 = matmul(delta2, params.W2.T) * z1 * sigmoid(-a1)  # (B, H)
+    delta1 = matmul(delta2, params.W2.T) * z1 * one_minus_z1  # (B, H)
     derivative = Params(matmul(x.T, delta1), delta1.sum(axis=0), matmul(z1.T, delta2), delta2.sum(axis=0))
     return -jnp.log(y_t + DELTA).mean(), derivative

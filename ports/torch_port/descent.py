@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ports.torch_port.nodes import make_nodes
+from ports.torch_port.interpolation import make_nodes
 from ports.torch_port.numerical_gradient import GRADIENTS, collocated_gradient, structured_gradient
 from ports.torch_port.runtime import isolated
 from ports.torch_port.two_layer_net import check_batch, closed_form, cross_entropy, probabilities_of_labels
@@ -91,10 +91,18 @@ def differentiate_by(
     if strategy == CLOSED_FORM:
         return partial(closed_form, samples=samples)
     if strategy == "structured":
-        return partial(structured_gradient, h=h, memory=memory, plan=plan, samples=samples)
+        return partial(structured_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"], samples=samples)
     if strategy == "collocated":
         nodes = make_nodes(h, magnitudes["x"], plan, samples, params)
-        return partial(collocated_gradient, h=h, memory=memory, plan=plan, nodes=nodes, samples=samples)
+        return partial(
+            collocated_gradient,
+            h=h,
+            memory=memory,
+            plan=plan,
+            max_abs_x=magnitudes["x"],
+            nodes=nodes,
+            samples=samples,
+        )
     return lambda *net: (probabilities_of_labels(*net), gradients[strategy](*net, h=h, memory=memory))
 
 

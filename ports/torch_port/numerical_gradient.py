@@ -1,37 +1,34 @@
 """The gradient as central differences, (loss(p + h) - loss(p - h)) / (2 h) for every parameter p: four strategies.
 
-What each of them does is told in reference/numerical_gradient.py. PyTorch's own here: `torch.func.vmap` over perturbed
-copies, gradients that lie in memory as their products make them, and collocation whose constants (`Nodes`) a training
-computes once.
+reference/numerical_gradient.py says how they work. PyTorch's own are `torch.func.vmap` over perturbed copies, gradients
+that lie in memory as their products make them, and the constants of collocation (`Nodes`), which a training computes
+once.
 
-The functions that return y_t, the probabilities of the right classes, with a gradient take the number of samples of the
-whole batch as their last argument: theirs may be a part of it, one rank's.
+Some functions return y_t, the probabilities of the right classes, in place of the loss. Their last argument is the
+number of samples of the whole batch, of which theirs may be a part, such as one rank's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ports.torch_port.interpolation import Nodes, interpolate, make_nodes
 from ports.torch_port.loss_difference import (
     Base,
     hidden_difference,
+    make_output_shift,
     make_shift,
+    multiply_powers,
     output_difference,
-    output_factors,
+    sum_powers,
     unperturbed_pass,
 )
-from ports.torch_port.nodes import Interpolation, Nodes, make_nodes
 from ports.torch_port.runtime import isolated
 from ports.torch_port.two_layer_net import check_batch, loss_of_labels
-from reference.collocation import (
-    Plan,
-    make_plan,
-    slices,
-    warn_of_structured,
-)
+from reference.collocation import Plan, make_plan, shift_scale, slices, warn_of_structured
 from reference.defaults import MEMORY, H
 from reference.two_layer_net import Params
 from reference.validation import Entries, check_entries, check_h, check_h_moves, dtype_name
@@ -145,26 +142,35 @@ def structured(params: Params, x: Tensor, t: Any, *, h: float = H, memory: float
     h = check_h(h)
     labels, magnitudes = check_batch(params, x, t, memory)
     plan = make_plan(h, magnitudes["x"], magnitudes["W2"], dtype_name(x))
-    return structured_gradient(params, x, labels, h, memory, plan, len(x))[1]
+    return structured_gradient(params, x, labels, h, memory, plan, magnitudes["x"], len(x))[1]
 
 
 def structured_gradient(
-    params: Params, x: Tensor, labels: Tensor, h: float, memory: float, plan: Plan, samples: int
+    params: Params,
+    x: Tensor,
+    labels: Tensor,
+    h: float,
+    memory: float,
+    plan: Plan,
+    max_abs_x: float,
+    samples: int,
 ) -> tuple[Tensor, Params]:
     """Compute y_t (B, 1), and the share of these samples in the gradient for a batch of `samples`, unchecked."""
-    total, y_t = Params(*map(torch.zeros_like, params)), []
-    shift, classes = make_shift(x.new_full((1, 1), h)), torch.arange(len(params.b2), device=x.device)
+    total, y_t, one = Params(*map(torch.zeros_like, params)), [], x.new_ones(1, 1)
     pairs = max(1, min(PAIRS, int(memory // (unit_bytes(params, plan) * len(params.b1)))))
+    scale = shift_scale(h, max_abs_x)
+    bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
+    output_bias_shift = make_output_shift(one, h, plan.output_shift_terms)
     for rows in slices(len(x), int(memory // structured_row_bytes(params, plan))):
-        base = unperturbed_pass(params, x[rows], labels[rows], plan.terms)
-        add_input_differences(total.W1, base, x[rows], h, plan, pairs)
-        total.b1.add_(hidden_difference(base, shift, plan).sum(0))
-        right = labels[rows][:, None] == classes
-        factors = output_factors(h * base.z1.T[:, :, None], right)  # (2, H, b, O)
-        total.W2.add_(output_difference(base, factors).sum(1))
-        total.b2.add_(output_difference(base, output_factors(shift.size, right)).sum(0))
+        base = unperturbed_pass(params, x[rows], labels[rows], scale, plan.terms, sum_powers)
+        add_input_differences(total.W1, base, x[rows], h / scale, scale, plan, pairs)
+        total.b1.add_(hidden_difference(base, bias_shift, scale, plan).sum(0))
+        z1_shift = make_output_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
+        total.W2.add_(output_difference(base, z1_shift, h, plan).sum(1))  # (H, b, O)
+        total.b2.add_(output_difference(base, output_bias_shift, h, plan).sum(0))
         y_t.append(base.y_t)
-    return torch.cat(y_t), Params(*(differences.div_(2 * h * samples) for differences in total))
+    hidden, output = scale / h / samples, 1 / samples
+    return torch.cat(y_t), Params(*(d.mul_(w) for d, w in zip(total, (hidden, hidden, output, output), strict=True)))
 
 
 def unit_bytes(params: Params, plan: Plan) -> int:
@@ -177,12 +183,15 @@ def structured_row_bytes(params: Params, plan: Plan) -> int:
     return unit_bytes(params, plan) * params.W2.numel()
 
 
-def add_input_differences(total: Tensor, base: Base, x: Tensor, h: float, plan: Plan, pairs: int) -> None:
+def add_input_differences(
+    total: Tensor, base: Base, x: Tensor, factor: float, scale: float, plan: Plan, pairs: int
+) -> None:
     """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0."""
     for part in x.T.nonzero().split(pairs):
         i, b = part.T
         value = x[b, i][:, None]
-        differences = hidden_difference(base.take(b), make_shift(h * value.abs()), plan)  # (P, H)
+        shift = make_shift(factor * value.abs(), scale, plan.shift_terms)
+        differences = hidden_difference(base.take(b), shift, scale, plan)  # (P, H)
         total.index_add_(0, i, differences.mul_(value.sign()))
 
 
@@ -195,10 +204,9 @@ def collocated(params: Params, x: Tensor, t: Any, *, h: float = H, memory: float
     if not plan.collocates:
         warn_of_structured(h, magnitudes["x"])
     nodes = make_nodes(h, magnitudes["x"], plan, len(x), params)
-    return collocated_gradient(params, x, labels, h, memory, plan, nodes, len(x))[1]
+    return collocated_gradient(params, x, labels, h, memory, plan, magnitudes["x"], nodes, len(x))[1]
 
 
-# Other arguments: a training computes `nodes`, for which max|x| is needed, once
 def collocated_gradient(
     params: Params,
     x: Tensor,
@@ -206,6 +214,7 @@ def collocated_gradient(
     h: float,
     memory: float,
     plan: Plan,
+    max_abs_x: float,
     nodes: Nodes | None,
     samples: int,
 ) -> tuple[Tensor, Params]:
@@ -214,72 +223,34 @@ def collocated_gradient(
     `samples` are those that `nodes` were made for. Where there are no nodes, compute `structured`'s.
     """
     if nodes is None:
-        return structured_gradient(params, x, labels, h, memory, plan, samples)
+        return structured_gradient(params, x, labels, h, memory, plan, max_abs_x, samples)
     y_t, total = [], None
     for rows in slices(len(x), int(memory // collocated_row_bytes(params, plan))):
-        inputs, targets = x[rows], labels[rows]
-        base = unperturbed_pass(params, inputs, targets, plan.terms)
-        part = collocated_sums(base, inputs, targets, plan, nodes)
+        base = unperturbed_pass(params, x[rows], labels[rows], nodes.scale, plan.terms, multiply_powers)
+        part = collocated_sums(base, x[rows], h, nodes, plan)
         total = part if total is None else Params(*map(torch.add, total, part))
         y_t.append(base.y_t)
     assert total is not None  # no batch is empty
     return torch.cat(y_t) if len(y_t) > 1 else y_t[0], total
 
 
-# Other arguments: `nodes` hold the step, the largest shift and the divisor
-def collocated_sums(base: Base, x: Tensor, labels: Tensor, plan: Plan, nodes: Nodes) -> Params:
+# Other arguments: `nodes` hold the number of samples
+def collocated_sums(base: Base, x: Tensor, h: float, nodes: Nodes, plan: Plan) -> Params:
     """Compute the share of the samples of `base` in the gradient."""
-    W1, b1 = interpolate(x, nodes.hidden_interpolation, hidden_difference(base, nodes.hidden, plan))
-    factors = nodes.output.index_select(3, labels).mT  # (2, m, B, O)
-    W2, b2 = interpolate(base.z1, nodes.output_interpolation, output_difference(base, factors))
+    hidden = hidden_difference(base, nodes.hidden, nodes.scale, plan)  # (m, B, H)
+    output = output_difference(base, nodes.output, h, plan)  # (m, B, O)
+    W1, b1 = interpolate(x, nodes.input_factor, hidden, nodes.hidden_matrix, plan.mixed)
+    W2, b2 = interpolate(base.z1, 1.0, output, nodes.output_matrix, plan.output_mixed)
     return Params(W1, b1, W2, b2)
-
-
-# Other arguments: `by` holds the scale, and the weights of the transform
-def interpolate(inputs: Tensor, by: Interpolation, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum the interpolated differences over the samples; see the reference for the shapes."""
-    first, *others = values.unbind()
-    if not others and by.scale == 1:  # as in float32 at the chapter's step: spares a tenth of the whole
-        coefficient = first.mul_(by.first[0])
-        return (coefficient.T @ inputs).T, coefficient.sum(0)
-    coefficients = [weighted_sum(first, others, row).mul_(w) for row, w in zip(by.others, by.first, strict=True)]
-    basis = odd_chebyshev(inputs, by.scale, len(values))  # (B, I) each
-    weights = coefficients[0].T @ next(basis)  # (H, I): faster than (I, H)
-    for c, b in zip(coefficients[1:], basis, strict=True):
-        weights.addmm_(c.T, b)
-    first_of_bias, *others_of_bias = odd_chebyshev(1.0, by.scale, len(values))
-    bias = coefficients[0] if by.scale == 1 else coefficients[0] * first_of_bias
-    return weights.T, weighted_sum(bias, coefficients[1:], others_of_bias).sum(0)
-
-
-# Only in PyTorch: m is so small that m additions, each of them fused with its weight, beat a product by the transform
-def weighted_sum(total: Tensor, arrays: list[Tensor], weights: list[float]) -> Tensor:
-    """Add to `total` the arrays, each times its weight."""
-    for array, weight in zip(arrays, weights, strict=True):
-        total = torch.add(total, array, alpha=weight)
-    return total
-
-
-def odd_chebyshev(v: Any, scale: float, count: int) -> Iterator[Any]:
-    """Yield T_1(scale v), (scale v)^3, T_5(scale v), ...: the cube costs less than T_3, and leads to the same sums."""
-    first = v if scale == 1 else v * scale
-    yield first
-    if count > 1:
-        cube = first**3
-        yield cube
-    if count > 2:
-        before, now, twice_t2 = first, 4 * cube - 3 * first, 4 * first * first - 2
-        for _ in range(2, count):  # T_{n+2} = 2 T_2 T_n - T_{n-2}
-            before, now = now, twice_t2 * now - before
-            yield now
 
 
 def collocated_row_bytes(params: Params, plan: Plan) -> int:
     """Return the bytes that one sample takes in `collocated`."""
     (inputs, hidden), outputs = params.W1.shape, len(params.b2)
-    exponentials = 0 if plan.terms else 8 * outputs * plan.hidden_nodes
-    units = (2 * plan.terms + 2 * outputs + 8 * plan.hidden_nodes + exponentials + 8) * hidden
-    return params.W1.itemsize * ((2 * plan.hidden_nodes + 2) * inputs + units + 10 * plan.output_nodes * outputs)
+    per_node = 10 if plan.terms else 12 + 24 * outputs
+    units = (10 + 3 * plan.terms + per_node * plan.hidden_nodes) * hidden
+    per_class = 8 + 8 * plan.output_nodes
+    return params.W1.itemsize * ((2 + 2 * plan.hidden_nodes) * inputs + units + per_class * outputs)
 
 
 GRADIENTS: dict[str, Callable[..., Params]] = {

@@ -13,7 +13,7 @@ import pytest
 import ports
 
 ROOT = Path(ports.__file__).parents[1]
-FILES = ("two_layer_net", "loss_difference", "numerical_gradient", "descent")
+FILES = ("two_layer_net", "loss_difference", "interpolation", "numerical_gradient", "descent")
 PORTS = {"jax_port": "JAX", "torch_port": "PyTorch"}
 PAIRS = [(file, port) for file in FILES for port in PORTS]
 

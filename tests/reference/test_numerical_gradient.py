@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import oracle
 from comparison.agreement.bounds import Problem, gradient_bound
-from problems import SHAPES, STEPS, problems
+from comparison.conformance.problems import SHAPES, STEPS, problems
 from reference import datasets, numerical_gradient, two_layer_net
 from reference.collocation import make_plan
 from reference.numerical_gradient import (
@@ -214,7 +214,7 @@ def loss_and_gradient(strategy, params, x, t, *, memory=2**28, plan=None):
     """Compute both at the chapter's step, by default under the plan of this net."""
     plan = plan or make_plan(1e-4, 1.0, float(np.abs(params.W2).max()), str(x.dtype))
     if strategy == "structured":
-        return structured_gradient(params, x, t, 1e-4, memory, plan)
+        return structured_gradient(params, x, t, 1e-4, memory, plan, 1.0)
     return collocated_gradient(params, x, t, 1e-4, memory, plan, 1.0)
 
 
