@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 
 from ports import numpy_port
-from reference.collocation import make_plan
+from reference.collocation import make_plan, shift_scale
 from reference.functions import DELTA, sigmoid
-from reference.loss_difference import hidden_difference, output_difference, unperturbed_pass
+from reference.loss_difference import (
+    hidden_difference,
+    make_shift,
+    output_difference,
+    sum_powers,
+    unperturbed_pass,
+)
 from reference.two_layer_net import Params
 
 Sum = Callable[[np.ndarray], np.ndarray]
@@ -103,21 +109,24 @@ def summing(total: Sum) -> Any:
 
     def structured(params: Params, x: np.ndarray, t: np.ndarray, *, h: float = 1e-4, **options: Any) -> Params:
         plan = make_plan(h, float(np.abs(x).max()), float(np.abs(params.W2).max()), str(x.dtype))
-        base = unperturbed_pass(params, x, t, plan.terms)
-        shifts = (h * np.abs(column)[:, None] for column in x.T)
-        by_input = [
-            np.sign(s)[:, None] * hidden_difference(base, h_s, plan) for s, h_s in zip(x.T, shifts, strict=True)
-        ]
-        by_output = [output_difference(base, h * z[:, None]) for z in base.z1.T]
-        step = np.asarray(h, x.dtype)
-        biases = hidden_difference(base, step, plan), output_difference(base, step)
+        scale = shift_scale(h, float(np.abs(x).max()))
+        base = unperturbed_pass(params, x, t, scale, plan.terms, sum_powers)
+
+        def units(inputs: np.ndarray) -> np.ndarray:
+            shift = make_shift(h / scale * np.abs(inputs)[:, None], scale, plan.shift_terms)
+            return np.sign(inputs)[:, None] * hidden_difference(base, shift, scale, plan) * (scale / h)
+
+        def logits(inputs: np.ndarray) -> np.ndarray:
+            return output_difference(base, make_shift(inputs[:, None], h, plan.output_shift_terms), h, plan)
+
+        ones = np.ones(len(x), x.dtype)
         sums = (
-            np.stack([*map(total, by_input)]),
-            total(biases[0]),
-            np.stack([*map(total, by_output)]),
-            total(biases[1]),
+            np.stack([total(units(column)) for column in x.T]),
+            total(units(ones)),
+            np.stack([total(logits(z)) for z in base.z1.T]),
+            total(logits(ones)),
         )
-        return Params(*((s / (2 * h * len(x))).astype(x.dtype) for s in sums))
+        return Params(*((s / len(x)).astype(x.dtype) for s in sums))
 
     members = {name: getattr(numpy_port, name) for name in numpy_port.__all__}
     gradients = members["GRADIENTS"] | {"loop": loop, "structured": structured}

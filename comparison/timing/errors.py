@@ -15,9 +15,8 @@ def extended_gradient(problem: Problem, h: float) -> Params:
     """Compute the central differences in NumPy's longest precision: 64 bits of mantissa on x86, 53 on others."""
     *members, x = (array.astype(np.longdouble) for array in (*problem.params, problem.x))
     params = Params(*members)
-    max_abs_x = max_abs(x)
-    plan = make_plan(h, max_abs_x, max_abs(params.W2), str(x.dtype))
-    return structured_gradient(params, x, problem.t, h, 2**28, plan, max_abs_x)[1]
+    plan = make_plan(h, max_abs(x), max_abs(params.W2), str(x.dtype))
+    return structured_gradient(params, x, problem.t, h, 2**28, plan, max_abs(x))[1]
 
 
 def at_entries(gradient: Params, entries: Params) -> Params:
