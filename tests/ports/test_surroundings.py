@@ -188,7 +188,6 @@ def jax_settings() -> dict[str, Setting]:
         "debug_key_reuse": (jax.debug_key_reuse, True),
         "threefry_partitionable": (jax.threefry_partitionable, False),
         "explicit_x64_dtypes": (config.explicit_x64_dtypes, config.ExplicitX64Mode.ERROR),
-        "error_checking_behavior_nan": (config.error_checking_behavior_nan, "raise"),
         "set_mesh": (jax.set_mesh, mesh),
     }
     values = {
