@@ -38,20 +38,14 @@ def check_files(options: TrainOptions) -> None:
 
 def check_files_of_runs(options: TrainOptions, subjects: Sequence[Subject]) -> None:
     """Raise an error, before any work, for a file of one of several runs that could not be written after it."""
-<<<<<<< HEAD
-    for option, path in {"save": options.save, "checkpoint": options.checkpoint}.items():
-        if path is not None and processes.is_first():
-            for subject in subjects:
-                _check_writable(option, Path(file_of_run(path, subject, several=len(subjects) > 1)))
-=======
     for name, dtype in {(subject.name, subject.dtype) for subject in subjects}:
         devices = [subject.device for subject in subjects if (subject.name, subject.dtype) == (name, dtype)]
         if len(devices) > 1:  # their files and their rows would have the same name
             raise ValueError(f"`--device` must be one of each backend's, got {', '.join(devices)} of {name}.")
-    for path in (options.save, options.checkpoint):
-        for subject in subjects if path and processes.is_first() else ():
-            _check_writable("save", Path(file_of_run(path, subject, several=len(subjects) > 1)))
->>>>>>> refs/heads/robust
+    for option, path in {"save": options.save, "checkpoint": options.checkpoint}.items():
+        if path is not None and processes.is_first():
+            for subject in subjects:
+                _check_writable(option, Path(file_of_run(path, subject, several=len(subjects) > 1)))
 
 
 def _check_writable(option: str, path: Path) -> None:
