@@ -9,8 +9,7 @@ import numpy as np
 
 from comparison.timing.rounds import Interval, Rounds, best_of, median, ratios
 from comparison.timing.workloads import Contender
-from ports.registry import BUILT_IN
-from reference.defaults import CLOSED_FORM
+from reference.defaults import BUILT_IN, CLOSED_FORM
 
 GAIN = 1.05
 """A smaller gain makes no winner: nobody should change the backend for it."""
