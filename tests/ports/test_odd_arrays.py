@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import FUNCTIONS, good_call, on_backend, prepare
-from problems import loaded
 
 import ports
 from comparison.agreement.comparison import Subject
+from comparison.conformance.calls import FUNCTIONS, good_call, on_backend, prepare
+from comparison.conformance.problems import loaded
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 

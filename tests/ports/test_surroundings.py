@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import BATCHES, FUNCTIONS, Call, good_call, on_backend, prepare
-from problems import loaded
 
 import ports
 from comparison.agreement.comparison import Subject
+from comparison.conformance.calls import BATCHES, FUNCTIONS, Call, good_call, on_backend, prepare
+from comparison.conformance.problems import loaded
 from reference.defaults import DTYPES, STRATEGIES
 from reference.two_layer_net import Params, init
 
