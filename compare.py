@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from comparison.commands import (
@@ -15,8 +17,11 @@ from comparison.commands import (
     CRASHED,
     EXIT_CODES,
     INTERRUPTED,
+    PIPE_CLOSED,
     advise,
     agree,
+    conform,
+    output,
     predict,
     processes,
     report,
@@ -24,7 +29,7 @@ from comparison.commands import (
     train,
 )
 
-COMMANDS = (advise, agree, speed, train, predict, report)
+COMMANDS = (advise, agree, speed, train, predict, report, conform)
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,16 +43,26 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    closed = sys.stdout is None
+    output.open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may have what the terminal lacks
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv.insert(0, "advise")
-    arguments = _make_parser().parse_args(argv)
     try:
+        arguments = _parse(argv)
         options = processes.join(arguments.command, arguments.make_options(arguments))
-        return int(arguments.run(options))
+        json = getattr(options, "json", None)
+        output.check_json(json, closed=closed)
+        with output.stdout_for_json(json):
+            code = int(arguments.run(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _discard_stdout()
+        return processes.leave(PIPE_CLOSED)
     except ValueError as error:
         return _fail(BAD_INPUT, str(error))
     except ConnectionAbortedError as error:  # between ranks
@@ -63,6 +78,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes.ignore_stop_requests()
         traceback.print_exc()
         return processes.leave(CRASHED)
+
+
+def _discard_stdout() -> None:
+    """Let what is still to be printed go nowhere: Python flushes stdout as it exits."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _make_parser()
+    try:
+        arguments, unknown = parser.parse_known_args(argv)
+    finally:
+        sys.stdout.flush()  # the help may go to a pipe that is closed
+    if unknown and "pytest" not in arguments:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if unknown:
+        arguments.pytest += unknown
+    return arguments
 
 
 def _fail(code: int, sentence: str) -> int:

@@ -4,7 +4,8 @@ Importing this package imports no framework.
 """
 
 from ports.protocol import NotRunError, Port, PortError
-from ports.registry import BUILT_IN, load, names
+from ports.registry import load, names
 from ports.two_layer_net import TwoLayerNet
+from reference.defaults import BUILT_IN
 
 __all__ = ["BUILT_IN", "NotRunError", "Port", "PortError", "TwoLayerNet", "load", "names"]

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from reference.descent import train_steps
-from reference.numerical_gradient import GRADIENTS
-from reference.two_layer_net import accuracy, gradient, loss, predict
+from reference import descent, numerical_gradient, two_layer_net
+from reference.surroundings import isolated
 from reference.validation import check_device, check_dtype, check_numbers
 
 __all__ = [
@@ -22,7 +21,15 @@ __all__ = [
     "train_steps",
 ]
 
+predict = isolated(two_layer_net.predict)
+loss = isolated(two_layer_net.loss)
+accuracy = isolated(two_layer_net.accuracy)
+gradient = isolated(two_layer_net.gradient)
+train_steps = isolated(descent.train_steps)
+GRADIENTS = {strategy: isolated(function) for strategy, function in numerical_gradient.GRADIENTS.items()}
 
+
+@isolated
 def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> np.ndarray:
     """Return a copy of `array`."""
     check_device(device, devices())

@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from ports.protocol import NotRunError, Port, PortError, check_port
-
-BUILT_IN = ("numpy", "torch", "jax")
-"""From the simplest to the one that compiles: the order in every table, and of preference in a tie."""
+from reference.defaults import BUILT_IN
 
 
 def names() -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 from reference import two_layer_net
 from reference.defaults import H
 from reference.numerical_gradient import GRADIENTS
+from reference.surroundings import isolated
 from reference.two_layer_net import Params, init
 from reference.validation import as_array, check_numbers
 
@@ -55,23 +56,28 @@ class TwoLayerNet:
             raise ValueError(f"`strategy` must be one of {', '.join(GRADIENTS)}, got {strategy!r}.")
         self.strategy, self.h = strategy, h
 
+    @isolated
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Compute the class probabilities, (B, O); (O,) of a single sample (I,)."""
         y = two_layer_net.predict(*self._net(x))
         return y[0] if np.ndim(x) == 1 else y
 
+    @isolated
     def loss(self, x: np.ndarray, t: np.ndarray) -> float:
         """Compute the mean cross entropy of the batch."""
         return float(two_layer_net.loss(*self._net(x), batch_labels(x, t)))
 
+    @isolated
     def accuracy(self, x: np.ndarray, t: np.ndarray) -> float:
         """Compute the share of samples that are predicted right."""
         return float(two_layer_net.accuracy(*self._net(x), batch_labels(x, t)))
 
+    @isolated
     def numerical_gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the central differences of the loss, as a dict like `params`."""
         return GRADIENTS[self.strategy](*self._net(x), batch_labels(x, t), h=self.h)._asdict()
 
+    @isolated
     def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the closed-form derivative of the loss, as a dict like `params`."""
         return two_layer_net.gradient(*self._net(x), batch_labels(x, t))._asdict()

@@ -6,6 +6,8 @@ STRATEGIES = ("loop", "batched", "structured", "collocated")
 """How the differences are evaluated, from the definition to the fastest."""
 CLOSED_FORM = "closed form"
 """The derivative by backpropagation, where a strategy is named: the yardstick of accuracy and speed."""
+BUILT_IN = ("numpy", "torch", "jax")
+"""The backends, from the simplest to the one that compiles: the order in every table, and of preference in a tie."""
 DTYPES = ("float64", "float32")
 H = 1e-4
 """The step h of the central difference, the book's."""

@@ -16,6 +16,10 @@ from reference.segments import segment_ends, segment_length
 from reference.two_layer_net import Params, max_abs
 from reference.validation import SmallHError, dtype_name
 
+MAX_ITERATIONS = 10**9
+"""The losses of a run are kept in memory, and in its checkpoint."""
+MAX_BATCH = 10**9
+
 
 class DivergedError(ArithmeticError):
     """A descent that left the range of numbers; the message has the iteration and the likely cause."""
@@ -188,8 +192,12 @@ def check_run(
         raise ValueError(f"`strategy` must be one of {', '.join(port.GRADIENTS)}, got {strategy!r}.")
     if iterations < max(1, now.iteration):
         raise ValueError(f"`iterations` must be at least {max(1, now.iteration)}, got {iterations}.")
+    if iterations > MAX_ITERATIONS:
+        raise ValueError(f"`iterations` must be at most {MAX_ITERATIONS:,}, got {iterations}: all losses are kept.")
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, got {batch}.")
+    if batch > MAX_BATCH:
+        raise ValueError(f"`batch` must be at most {MAX_BATCH:,}, got {batch}.")
     h, dtype = validation.check_h(h), dtype_name(now.params.W1)
     validation.check_memory(memory)
     validation.check_learning_rate(learning_rate, dtype)

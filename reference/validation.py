@@ -5,7 +5,7 @@ rule serves all of them and a large array stays on its device.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,15 @@ def check_numbers(array: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"`array` must hold real numbers, got {array.dtype}.")
     return array
+
+
+def named_arguments(names: Iterable[str], args: Iterable[Any], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the arguments of a call with the names of its parameters; for `params` those of its members."""
+    for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            yield from zip(value._fields, value, strict=True)
+        else:
+            yield name, value
 
 
 def as_array(name: str, values: Any) -> np.ndarray:

@@ -24,10 +24,10 @@ from comparison.agreement.comparison import (
     check_gradient,
     is_comparable,
 )
+from comparison.conformance.problems import STEPS, problems
 from ports import torch_port
 from ports.protocol import DistributedPort, check_port
 from ports.torch_port.collectives import RankGroup
-from problems import STEPS, problems
 from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES
 from reference.two_layer_net import Params, init
 

@@ -19,12 +19,12 @@ from comparison.agreement.bounds import Problem
 from comparison.agreement.cases import check_training
 from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, on_device
 from comparison.agreement.drift import measure_drifts, run_reference
+from comparison.conformance.problems import STEPS, problems
 from ports import jax_port
 from ports.jax_port.collectives import sent_by
 from ports.jax_port.layout import Layout, MeshArray, best_mesh
 from ports.jax_port.mesh import MeshPort
 from ports.protocol import DistributedPort, check_port
-from problems import STEPS, problems
 from reference.collocation import make_plan
 from reference.datasets import load
 from reference.training import begin, train

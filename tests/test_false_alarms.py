@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, check_forward, check_gradient
-from problems import SHAPES, STEPS, problems, subjects
+from comparison.conformance.problems import SHAPES, STEPS, problems, subjects
 from reference.defaults import DTYPES, STRATEGIES
 from right_sums import SUMS, summing
 

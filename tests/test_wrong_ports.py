@@ -22,7 +22,7 @@ import ports
 from comparison.agreement.bounds import Problem
 from comparison.agreement.cases import check_subject
 from comparison.agreement.comparison import Agreement, Subject, random_problem
-from problems import loaded
+from comparison.conformance.problems import loaded
 from reference import datasets
 from reference.defaults import STRATEGIES
 from wrong_ports import apply_edits, around, by_module, edited
@@ -87,7 +87,8 @@ def test_every_edit_applies_once(backend: str) -> None:
 @pytest.mark.parametrize("backend", MIRRORED)
 def test_there_are_faults_of_every_kind(backend: str) -> None:
     faults = importlib.import_module(f"faults_in_{backend}")
-    kinds = [getattr(faults, kind) for kind in ("STEP", "LOSS", "FORWARD", "INDEXING", "PRECISION", "DIRECT", "STATE")]
+    names = ("STEP", "LOSS", "FORWARD", "INDEXING", "PRECISION", "DIRECT", "STATE", "KERNELS")
+    kinds = [getattr(faults, name) for name in names]
     assert sum(map(len, kinds)) == len(faults.FAULTS) >= 60
 
 
@@ -117,7 +118,8 @@ def test_agreement_catches_a_fault_around_a_port(name: str) -> None:
 
 def property_tests(backend: str, fault: str) -> subprocess.CompletedProcess[str]:
     """Run the property tests of a backend with a fault in it, up to the first failure."""
-    files = ("tests/conformance/test_agreement.py", "tests/conformance/test_ports.py")
+    names = ("agreement", "symmetries", "descent", "ports")
+    files = (f"comparison/conformance/test_{name}.py" for name in names)
     options = ("-p", "fault_plugin", "--fault", backend, fault, "-x", "-k", backend)
     command = [sys.executable, "-m", "pytest", *options, *files]
     environment = {name: value for name, value in os.environ.items() if name != "HYPOTHESIS_PROFILE"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, CRASHED, DISAGREES, processes
 from comparison.commands.options import ComparisonOptions, add_comparison, new_command
-from comparison.commands.output import make_console, print_sentences, write_json
+from comparison.commands.output import is_terminal, make_console, print_sentences, write_json
 from comparison.commands.subjects import load_subjects, make_problem
 from reference.defaults import CLOSED_FORM
 
@@ -62,7 +62,7 @@ def compare_all(
     strategies = tuple(strategy for strategy in options.strategy if strategy != CLOSED_FORM)  # always compared
     outcome = Outcome([], [], [], [])
     stderr = Console(stderr=True)
-    shown = stderr.is_terminal and not options.quiet
+    shown = is_terminal(stderr) and not options.quiet
     for subject in track(subjects, "comparing", console=stderr, transient=True) if shown else subjects:
         try:
             for row in check(subject, problem, strategies, h=options.h, memory=options.memory, seed=options.seed):
@@ -70,7 +70,7 @@ def compare_all(
                     outcome.rows.append(row)
                 else:
                     outcome.not_compared.append(row)
-        except ConnectionAbortedError:  # the other ranks don't wait any longer
+        except (ConnectionAbortedError, BrokenPipeError):  # the other ranks, or whoever reads, are gone
             raise
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
             crash = {"backend": subject.name, "dtype": subject.dtype, "reason": describe_error(error)}
@@ -121,9 +121,13 @@ def report_to_github(outcome: Outcome) -> None:
     from comparison.report.agreement_tables import agreement_markdown
 
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with open(path, "a", encoding="utf-8") as summary:
-            summary.write(agreement_markdown(outcome))
+        try:
+            with open(path, "a", encoding="utf-8") as summary:
+                summary.write(agreement_markdown(outcome))
+        except OSError as error:  # the verdict does not depend on it
+            print(f"compare.py: GITHUB_STEP_SUMMARY can't be written: {error.strerror}: {path!r}.", file=sys.stderr)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for row in outcome.rows:
             if not row.agrees:
-                print(f"::error::{disagreement_sentence(row)}", file=sys.stderr)
+                sentence = disagreement_sentence(row).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+                print(f"::error::{sentence}", file=sys.stderr)

@@ -41,9 +41,13 @@ def add_budget(parser: argparse.ArgumentParser, seconds: float, help: str) -> No
 
 def check_timing(options: TimingOptions) -> None:
     """Raise ValueError for options that can't be timed."""
+    from reference.training import MAX_ITERATIONS
+
     check_budget(options.budget)
     if options.iterations < 1:
         raise ValueError(f"`iterations` must be at least 1, got {options.iterations}.")
+    if options.iterations > MAX_ITERATIONS:
+        raise ValueError(f"`iterations` must be at most {MAX_ITERATIONS:,}, got {options.iterations}.")
     if options.devices not in (None, 1) and options.what == "run":
         raise ValueError("`what` must be gradient or step with --devices, got run.")
 

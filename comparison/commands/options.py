@@ -15,14 +15,20 @@ from reference.defaults import DTYPES, MEMORY, STRATEGIES, H
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class PortOptions:
+    """The ports from outside, which every command may take."""
+
+    port: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(PortOptions):
     """The backends, dtypes and devices to run, on which every command depends."""
 
     backend: tuple[str, ...]  # empty: all of them
     dtype: tuple[str, ...]
     device: tuple[str, ...]
     devices: int | str | tuple[int, ...] | None  # how many; a tuple for the scaling of a step
-    port: tuple[str, ...]  # from outside
     quiet: bool
 
 
@@ -99,7 +105,7 @@ class TrainOptions(OutputOptions, ProblemOptions):
 
 # --- from the parser to the options
 
-Options = TypeVar("Options", bound=Selection)
+Options = TypeVar("Options", bound=PortOptions)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -113,7 +119,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def new_command(
     commands: Any,
     run: Callable[[Any], int],
-    options: type[Selection],
+    options: type[PortOptions],
     *,
     derive: Callable[[argparse.Namespace], dict[str, object]] | None = None,
     help: str,

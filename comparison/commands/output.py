@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
+from comparison.commands import processes
 from comparison.commands.options import settings
 
 if TYPE_CHECKING:
@@ -16,10 +18,70 @@ if TYPE_CHECKING:
     from comparison.commands.options import Selection
 
 
+_reserved: list[tuple[int, int]] = []
+"""While stdout is reserved, its descriptor and a copy of what that was."""
+
+
+def open_standard_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr as the null device: a file would take the descriptor's place."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+@contextmanager
+def stdout_for_json(path: str | None) -> Iterator[None]:
+    """Reserve stdout if JSON is to be written there: what else is printed, by Python or a library, goes to stderr."""
+    if path != "-":
+        yield
+        return
+    sys.stdout.flush()
+    with suppress(OSError, ValueError):  # in a notebook it may have no descriptor
+        descriptor = sys.stdout.fileno()
+        _reserved.append((descriptor, os.dup(descriptor)))
+        os.dup2(2, descriptor)
+    stdout = sys.stdout
+    texts: list[str] = []
+    _texts.append(texts)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _texts.pop()
+        restore_stdout()
+        stdout.write("".join(texts))
+
+
+_texts: list[list[str]] = []
+"""What `write` has got for stdout while that is reserved."""
+
+
+def restore_stdout() -> None:
+    """Undo the redirection of stdout's descriptor."""
+    while _reserved:
+        descriptor, copy = _reserved.pop()
+        os.dup2(copy, descriptor)
+        os.close(copy)
+
+
+def check_json(path: str | None, *, closed: bool) -> None:
+    """Raise an error, before any work, for a place where JSON could not be written after it."""
+    if path == "-" and closed:
+        raise ValueError("`--json` must name a file where stdout is closed, got stdout.")
+    if path not in (None, "-") and processes.is_first():
+        from reference.files import check_writable
+
+        check_writable(path)
+
+
 def write(path: str, text: str) -> None:
     """Write to stdout for "-", else to a file, which is either whole or absent."""
     if path == "-":
-        sys.stdout.write(text)
+        _texts[-1].append(text)
         return
     from reference.files import write_atomically
 
@@ -50,21 +112,33 @@ def make_console() -> Console:
     """Return a console for tables on stdout; a pipe is 160 columns wide, so that no line is cut."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
+    class PipeConsole(Console):
+        """A console that takes text as it is, and lets a closed pipe be an error: rich would exit with 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    console = PipeConsole(highlight=False, markup=False, emoji=False)
+    if not is_terminal(console):
         console.width = 160
     return console
+
+
+def is_terminal(console: Console) -> bool:
+    """Whether the console writes to a terminal; rich believes FORCE_COLOR, which is about colors only."""
+    return console.file.isatty()
 
 
 def print_sentences(console: Console, *sentences: str) -> None:
     """Print sentences as they are; in a pipe each is one line."""
     for sentence in sentences:
-        console.print(sentence, markup=False, soft_wrap=not console.is_terminal)
+        console.print(sentence, soft_wrap=not is_terminal(console))
 
 
 def status(text: str, *, quiet: bool) -> AbstractContextManager[object]:
     """Show what is under way, if stderr is a terminal."""
     from rich.console import Console
+    from rich.markup import escape
 
     stderr = Console(stderr=True)
-    return stderr.status(text) if stderr.is_terminal and not quiet else nullcontext()
+    return stderr.status(escape(text)) if is_terminal(stderr) and not quiet else nullcontext()

@@ -95,7 +95,7 @@ def _predict_all(
     for subject in subjects:
         try:
             predictions.append(predict_classes(subject, params, x, t))
-        except ConnectionAbortedError:  # the other ranks don't wait any longer
+        except (ConnectionAbortedError, BrokenPipeError):  # the other ranks, or whoever reads, are gone
             raise
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
             crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": describe_error(error)})
@@ -108,7 +108,7 @@ def _print(options: PredictOptions, predictions: list[Predictions], t: np.ndarra
     console = make_console()
     same = [(p.classes == predictions[0].classes).all() for p in predictions]
     for n, (prediction, is_same) in enumerate(zip(predictions, same, strict=True)):
-        console.print(_sentence(options, prediction, len(t)), markup=False)
+        console.print(_sentence(options, prediction, len(t)))
         if n == 0 or not is_same:
             console.print(confusion_table(prediction.confusion(t, outputs)))
     if len(predictions) > 1 and all(same):

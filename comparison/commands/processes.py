@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from comparison.commands.options import Options, Selection
+    from comparison.commands.options import Options, PortOptions
 
 COMMANDS = ("agree", "train", "predict")
 """Those that ranks can run together, besides `speed` on several numbers of devices."""
@@ -30,7 +30,7 @@ _torch_ranks: Any = None
 
 
 def count() -> int:
-    """Return the number of ranks: 1 unless JAX's coordinator, or torchrun or what sets the same variables, is there."""
+    """Count the ranks: 1 unless the variables of JAX's coordinator or of torchrun are set."""
     if _by_jax():
         number = os.environ.get("JAX_NUM_PROCESSES", "1")
     else:
@@ -72,8 +72,8 @@ def join(command: str, options: Options) -> Options:
     return replace(options, **no_files)
 
 
-def _check_command(command: str, options: Selection) -> None:
-    scaling = command == "speed" and isinstance(options.devices, tuple) and not _by_jax()
+def _check_command(command: str, options: PortOptions) -> None:
+    scaling = command == "speed" and isinstance(getattr(options, "devices", None), tuple) and not _by_jax()
     if command not in COMMANDS and not scaling:
         more = "" if _by_jax() else ", and speed with several --devices"
         raise ValueError(

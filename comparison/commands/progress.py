@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from comparison.commands.output import is_terminal
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -49,7 +51,7 @@ class ProgressDisplay:
 
         self._first = now
         self._printed = len(now.accuracies) if now.iteration else 0  # the others were printed before the interruption
-        if not self._quiet and (stderr := Console(stderr=True, highlight=False)).is_terminal:
+        if not self._quiet and is_terminal(stderr := Console(stderr=True, highlight=False)):
             self._bar = _make_bar(stderr)
             self._bar.add_task(self._name, total=self._iterations, completed=now.iteration, **_figures(now))
             self._bar.start()
@@ -72,7 +74,7 @@ def track_iterations(name: str, quiet: bool, iterations: Iterable[int]) -> Itera
     from rich.progress import track
 
     stderr = Console(stderr=True)
-    shown = stderr.is_terminal and not quiet
+    shown = is_terminal(stderr) and not quiet
     return track(iterations, name, console=stderr, transient=True) if shown else iterations
 
 
@@ -80,7 +82,7 @@ def _make_bar(stderr: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}"),

@@ -31,7 +31,7 @@ def sweep(
     """Rank at each size, print, and return the exit code; only the first size is compared in all cases."""
     from comparison.timing.crossovers import crossovers
 
-    sizes = options.sizes or SIZES[over]
+    sizes, notes = _sizes_within(options.sizes or SIZES[over], over, data)
     options_of_size = replace(options, budget=options.budget / len(sizes))
     rankings: list[Ranking] = []
     code = AGREES
@@ -49,11 +49,20 @@ def sweep(
     if options.json:
         records = [ranking.as_json() for ranking in rankings]
         rows = {"speed": [row for record in records for row in record["speed"]]}
-        swept = {"sweep": {"over": over, "sizes": sizes, "crossovers": crossings}}
+        swept = {"sweep": {"over": over, "sizes": sizes, "left_out": notes, "crossovers": crossings}}
         write_json(options.json, "speed", options, records[-1] | rows | swept)
     if options.prints:
-        _print(options, over, sizes, rankings, crossings)
+        _print(options, over, sizes, rankings, crossings, notes)
     return code
+
+
+def _sizes_within(sizes: Sequence[int], over: str, data: Dataset) -> tuple[Sequence[int], list[str]]:
+    """Return the sizes that the data are enough for, and a note on those that are left out."""
+    samples = len(data.x_train)
+    within = [size for size in sizes if over != "batch" or size <= samples]
+    left_out = ", ".join(str(size) for size in sizes if size not in within)
+    notes = [f"{over} {left_out}: left out, since the data have {samples:,} samples."] if left_out else []
+    return (within or sizes), notes  # if none is left, the first one is refused with its rule
 
 
 def _with_inputs(data: Dataset, count: int, seed: int) -> Dataset:
@@ -70,13 +79,14 @@ def _print(
     sizes: Sequence[int],
     rankings: list[Ranking],
     crossings: list[dict[str, Any]],
+    notes: list[str],
 ) -> None:
     from comparison.report.timing_tables import crossover_sentence, missing_notes, speed_notes, sweep_table
 
     console = make_console()
     print_sentences(console, f"median time of a {options.what}, {options.data}, by {over}")
     console.print(sweep_table(sizes, [ranking.timings for ranking in rankings]))
-    notes = [note for r in rankings for note in (*speed_notes(r.timings), *missing_notes(r.excluded, r.not_run))]
+    notes += [note for r in rankings for note in (*speed_notes(r.timings), *missing_notes(r.excluded, r.not_run))]
     sentences = [crossover_sentence(row, over) for row in crossings]
     print_sentences(console, *dict.fromkeys(notes))
     print_sentences(console, *(sentences or ["No contender overtakes another beyond doubt in this range."]))

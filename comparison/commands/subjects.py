@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import processes
+from reference.defaults import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +45,9 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
     from reference.validation import DeviceError, check_device
 
     subjects, not_run = [], []
-    for source in (*(options.backend or ports.names()), *options.port):
+    sources = tuple(dict.fromkeys((*(options.backend or ports.names()), *options.port)))
+    named = subject_names(sources)
+    for source in sources:
         for device in options.device:
             try:
                 port = _distribute(ports.load(source), options.devices)
@@ -52,11 +55,28 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
             except (ports.NotRunError, DeviceError) as reason:
                 not_run.append({"backend": source, "reason": str(reason)})
             else:
-                name = Path(source).stem if source.endswith(".py") else source
-                subjects += [Subject(name, port, dtype, device, source) for dtype in options.dtype]
+                subjects += [Subject(named[source], port, dtype, device, source) for dtype in options.dtype]
     if not subjects:
         raise ValueError("Nothing to compare: " + " ".join(f"{row['backend']}: {row['reason']}" for row in not_run))
     return subjects, not_run
+
+
+def subject_names(sources: Iterable[str]) -> dict[str, str]:
+    """Name each source: a file by its stem, or by as much of its path as tells it from the others."""
+    sources = tuple(sources)
+    files = {s: Path(s).resolve().with_suffix("").parts for s in sources if s.endswith(".py")}
+    if len(set(files.values())) < len(files):
+        raise ValueError(f"`--port` must name each file once, got {', '.join(files)}.")
+    names = {source: source for source in sources}
+    for source, parts in files.items():
+        others = {*(s for s in sources if s not in files), *BUILT_IN}
+        length = 1
+        while "/".join(parts[-length:]) in others or any(
+            other[-length:] == parts[-length:] for s, other in files.items() if s != source
+        ):
+            length += 1
+        names[source] = "/".join(parts[-length:])
+    return names
 
 
 def _distribute(port: Port, devices: Any) -> Port:

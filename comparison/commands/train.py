@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from comparison.commands.options import TrainOptions, add_output, add_problem, a
 from comparison.commands.output import make_console, write_json
 from comparison.commands.progress import track_iterations
 from comparison.commands.subjects import load_subjects
-from comparison.commands.training_files import accuracies_as_json, check_files, write_files
+from comparison.commands.training_files import accuracies_as_json, check_files, check_files_of_runs, write_files
 from comparison.commands.training_runs import Run, prepare_run, train_all, training_options
 from reference.defaults import STRATEGIES
 
@@ -60,10 +59,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def run(options: TrainOptions) -> int:
     """Train, write, compare, print, and return the exit code."""
     from reference.datasets import load
-    from reference.training import DivergedError, epoch_length
+    from reference.training import epoch_length
 
     check_files(options)
     subjects, not_run = load_subjects(options)
+    check_files_of_runs(options, subjects)
     dtypes = dict.fromkeys(subject.dtype for subject in subjects)
     data = {dtype: load(options.data, dtype=dtype, seed=options.seed) for dtype in dtypes}
     with ExitStack() as stack:
@@ -73,20 +73,17 @@ def run(options: TrainOptions) -> int:
             prepared.checkpoint.write_first(prepared.progress, options.iterations)
         for row in not_run if options.prints else ():
             print(f"{row['backend']}: not run: {row['reason']}")
-        try:
-            ended, crashed = train_all(options, runs)
-        except DivergedError as error:
-            print(f"compare.py: {error}", file=sys.stderr)
-            return DISAGREES
-    write_files(options, {end.subject: end.progress for end in ended}, epoch_length(runs[0].data, options.batch))
+        ended, diverged, crashed = train_all(options, runs)
+    ends = {end.subject: end.progress for end in ended}
+    write_files(options, ends, epoch_length(runs[0].data, options.batch), several=several)
     drifts, not_compared = _compare(options, ended) if len(ended) > 1 and processes.is_first() else ([], [])
     if options.prints:
         _print_drifts(drifts, not_compared)
     if options.json:
         results = {"runs": [_run_as_json(end) for end in ended], "drifts": [_drift_as_json(row) for row in drifts]}
-        missing = {"not_compared": not_compared, "not_run": not_run, "crashed": crashed}
+        missing = {"not_compared": not_compared, "not_run": not_run, "diverged": diverged, "crashed": crashed}
         write_json(options.json, "train", options, results | missing)
-    return CRASHED if crashed else AGREES if all(row.agrees for row in drifts) else DISAGREES
+    return CRASHED if crashed else AGREES if all(row.agrees for row in drifts) and not diverged else DISAGREES
 
 
 def _compare(options: TrainOptions, runs: list[Run]) -> tuple[list[Drift], list[str]]:
@@ -113,11 +110,11 @@ def _print_drifts(drifts: list[Drift], not_compared: list[str]) -> None:
 
     console = make_console()
     for sentence in not_compared:
-        console.print(sentence, markup=False)
+        console.print(sentence)
     if drifts:
         console.print("", "How far the runs lie from the float64 reference's, by the norm:", sep="\n")
         console.print(drift_table(drifts))
-        console.print("", drift_summary(drifts), sep="\n", markup=False)
+        console.print("", drift_summary(drifts), sep="\n")
 
 
 def _run_as_json(run: Run) -> dict[str, Any]:

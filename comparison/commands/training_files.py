@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from comparison.commands import processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from comparison.agreement.comparison import Subject
     from comparison.commands.options import TrainOptions
@@ -25,7 +25,7 @@ def check_files(options: TrainOptions) -> None:
     """Raise an error, before any work, for a file that could not be written after it."""
     paths = {"save": options.save, "plot": options.plot, "history": options.history}
     for option, path in paths.items():
-        if path is not None and Path(path).suffix not in ENDINGS[option]:
+        if path is not None and Path(path).suffix.lower() not in ENDINGS[option]:
             raise ValueError(f"`--{option}` must end in {' or '.join(ENDINGS[option])}, got {path!r}.")
     for option, path in {"checkpoint": options.checkpoint, **paths}.items():
         if path and processes.is_first():
@@ -34,6 +34,18 @@ def check_files(options: TrainOptions) -> None:
         raise ValueError("`--resume` must come with --checkpoint, got none.")
     if options.every < 1:
         raise ValueError(f"`--every` must be at least 1, got {options.every}.")
+
+
+def check_files_of_runs(options: TrainOptions, subjects: Sequence[Subject]) -> None:
+    """Raise an error, before any work, for a file of one of several runs that could not be written after it."""
+    for name, dtype in {(subject.name, subject.dtype) for subject in subjects}:
+        devices = [subject.device for subject in subjects if (subject.name, subject.dtype) == (name, dtype)]
+        if len(devices) > 1:  # their files and their rows would have the same name
+            raise ValueError(f"`--device` must be one of each backend's, got {', '.join(devices)} of {name}.")
+    for option, path in {"save": options.save, "checkpoint": options.checkpoint}.items():
+        if path is not None and processes.is_first():
+            for subject in subjects:
+                _check_writable(option, Path(file_of_run(path, subject, several=len(subjects) > 1)))
 
 
 def _check_writable(option: str, path: Path) -> None:
@@ -49,26 +61,31 @@ def file_of_run(path: str, subject: Subject, *, several: bool) -> str:
     if not several:
         return path
     whole = Path(path)
-    return str(whole.with_name(f"{whole.stem}-{subject.name}-{subject.dtype}{whole.suffix}"))
+    return str(whole.with_name(f"{whole.stem}-{subject.name.replace('/', '-')}-{subject.dtype}{whole.suffix}"))
 
 
-def write_files(options: TrainOptions, ends: Mapping[Subject, Progress], epoch: int) -> None:
-    """Write the files that the options name, from the ends of runs with `epoch` iterations an epoch."""
+def write_files(options: TrainOptions, ends: Mapping[Subject, Progress], epoch: int, *, several: bool) -> None:
+    """Write the files that the options name, from the ends of runs with `epoch` iterations an epoch.
+
+    `several` tells whether several runs began.
+    """
     from reference.files import write_atomically
     from reference.params import save_params
 
     if options.save:
         for subject, end in ends.items():
-            save_params(file_of_run(options.save, subject, several=len(ends) > 1), end.params)
+            save_params(file_of_run(options.save, subject, several=several), end.params)
     by_name = {(subject.name, subject.dtype): end for subject, end in ends.items()}
-    if options.history:
-        write_atomically(options.history, [history_text(by_name, Path(options.history).suffix).encode()])
+    if options.history and ends:
+        write_atomically(options.history, [history_text(by_name, Path(options.history).suffix.lower()).encode()])
     if options.plot and ends:
+        from comparison.report.figures import plain_style
         from comparison.report.training_figure import Curves, training_figure
 
         image = io.BytesIO()
-        figure = training_figure({name: Curves(end.losses, end.accuracies) for name, end in by_name.items()}, epoch)
-        figure.savefig(image, format=Path(options.plot).suffix[1:], dpi=150)
+        curves = {name: Curves(end.losses, end.accuracies) for name, end in by_name.items()}
+        with plain_style():
+            training_figure(curves, epoch).savefig(image, format=Path(options.plot).suffix[1:].lower(), dpi=150)
         write_atomically(options.plot, [image.getvalue()])
 
 

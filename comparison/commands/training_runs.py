@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
 
 def prepare_run(options: TrainOptions, subject: Subject, data: Dataset, stack: ExitStack, *, several: bool) -> Run:
-    """Return a run at its beginning, or where it is to be resumed, with every rule checked.
+    """Prepare a run at its beginning, or where it is to be resumed, with every rule checked.
 
     Its checkpoint is locked until the `stack` is closed.
     """
@@ -74,13 +74,13 @@ def training_options(options: TrainOptions) -> dict[str, Any]:
 
 
 def _checkpoint_settings(options: TrainOptions, subject: Subject) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed."""
+    """Return the settings that must be the same for a run to be resumed."""
     names = ("hidden", "batch", "learning_rate", "strategy", "h", "seed", "memory")
     return {"backend": subject.name, "dtype": subject.dtype, **{name: getattr(options, name) for name in names}}
 
 
 def _checkpoint_environment(options: TrainOptions, subject: Subject) -> dict[str, Any]:
-    """Return what should be the same for a resumed run to end with the same bits."""
+    """Return the environment that should be the same for a resumed run to end with the same bits."""
     threads = os.environ.get("OMP_NUM_THREADS")
     devices = processes.count() if processes.count() > 1 else options.devices
     return {**environment(), "device": subject.device, "devices": devices, "OMP_NUM_THREADS": threads}
@@ -105,23 +105,29 @@ def _interrupt_requests_stop() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, previous)
 
 
-def train_all(options: TrainOptions, runs: list[Run]) -> tuple[list[Run], list[dict[str, str]]]:
-    """Train each run to its end; return the runs there, and a row for each crash."""
+def train_all(options: TrainOptions, runs: list[Run]) -> tuple[list[Run], list[dict[str, str]], list[dict[str, str]]]:
+    """Train each run to its end; return the runs there, and a row for each that diverged and for each that crashed."""
     from ports.registry import describe_error
     from reference.training import DivergedError
 
-    ended, crashed = [], []
+    ended: list[Run] = []
+    diverged: list[dict[str, str]] = []
+    crashed: list[dict[str, str]] = []
     with _interrupt_requests_stop() as stop:
         for run in runs:
             try:
                 ended.append(_train(options, run, stop))
-            except (DivergedError, OSError):
+            except DivergedError as error:  # what the other runs produce is kept
+                name = f"{run.name}: " if len(runs) > 1 else ""
+                diverged.append({"backend": run.subject.name, "dtype": run.subject.dtype, "reason": str(error)})
+                print(f"compare.py: {name}{error}", file=sys.stderr)
+            except OSError:
                 raise
             except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
                 reason = describe_error(error)
                 crashed.append({"backend": run.subject.name, "dtype": run.subject.dtype, "reason": reason})
                 print(f"compare.py: {run.name}: crashed: {reason}", file=sys.stderr)
-    return ended, crashed
+    return ended, diverged, crashed
 
 
 def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:

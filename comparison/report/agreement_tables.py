@@ -1,9 +1,11 @@
 """The tables and sentences that show agreement: for a terminal, and as Markdown."""
 
+import re
 from itertools import groupby
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from comparison.agreement.comparison import FORWARD, Agreement, NotCompared, Outcome, disagreement_sentence
 from comparison.agreement.drift import Drift
@@ -15,7 +17,7 @@ VERDICTS = {True: ("agrees", "green"), False: ("DISAGREES", "bold red")}
 
 
 def plain_table(*columns: tuple[str, str], fold: bool = False) -> Table:
-    """Return a table with these columns, (heading, left or right), without lines.
+    """Build a table with these columns, (heading, left or right), without lines.
 
     A cell that is too wide is cut, or with `fold` continues on the next line.
     """
@@ -31,19 +33,24 @@ def plain_table(*columns: tuple[str, str], fold: bool = False) -> Table:
 
 
 def agreement_table(outcome: Outcome) -> Table:
-    """Return a table with a line for each backend x dtype x strategy, showing its worst quantity."""
+    """Build a table with a line for each backend x dtype x strategy, showing its worst quantity."""
     table = plain_table(*((name, "right" if name in NUMBERS else "left") for name in COLUMNS), fold=True)
     for name, group in groupby(_agreement_lines(outcome), lambda line: line[0][0]):
         table.add_row()
         for n, ((_, *cells, verdict), style) in enumerate(group):
-            table.add_row("" if n else name, *cells, f"[{style}]{verdict}[/]")
+            table.add_row("" if n else name, *cells, Text(verdict, style))
     return table
 
 
 def agreement_markdown(outcome: Outcome) -> str:
-    """Return the same table in Markdown."""
+    """Write the same table in Markdown."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells for cells, _ in _agreement_lines(outcome))]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(markdown_cell, line))} |\n" for line in lines)
+
+
+def markdown_cell(text: str) -> str:
+    """Escape what would end a cell of a table in Markdown, or be markup in it."""
+    return " ".join(re.sub(r"([\\|`*<\[\]])", r"\\\1", text).split())
 
 
 def _agreement_lines(outcome: Outcome) -> list[tuple[list[str], str]]:
@@ -67,7 +74,7 @@ def _entries(group: list[Agreement]) -> str:
 
 
 def backends_table(outcome: Outcome) -> Table:
-    """Return a table with one line for each backend x dtype: enough where all agree."""
+    """Build a table with one line for each backend x dtype: enough where all agree."""
     table = plain_table(
         ("backend", "left"), ("quantities", "right"), ("worst gap/bound", "right"), ("of", "left"), ("verdict", "left")
     )
@@ -76,16 +83,19 @@ def backends_table(outcome: Outcome) -> Table:
         worst = max(group, key=lambda row: (not row.agrees, row.ratio))
         verdict, style = VERDICTS[worst.agrees]
         quantity = f"{worst.strategy or FORWARD} {worst.quantity}"
-        table.add_row(name, str(len(group)), f"{worst.ratio:.3f}", quantity, f"[{style}]{verdict}[/]")
+        table.add_row(name, str(len(group)), f"{worst.ratio:.3f}", quantity, Text(verdict, style))
     return table
 
 
 def agreement_summary(outcome: Outcome) -> str:
-    """Return the verdict on the whole comparison, in a sentence."""
+    """Describe the verdict on the whole comparison, in a sentence."""
     wrong = sum(not row.agrees for row in outcome.rows)
     if wrong or outcome.crashed:
+        verdict = f"DISAGREES: {wrong} of {len(outcome.rows)} quantities"
+        if not wrong:
+            verdict = f"CRASHED: the {len(outcome.rows)} quantities that were compared agree"
         crashes = f"; crashed: {len(outcome.crashed)}" if outcome.crashed else ""
-        return f"DISAGREES: {wrong} of {len(outcome.rows)} quantities{crashes}."
+        return f"{verdict}{crashes}."
     worst = max(outcome.rows, key=lambda row: row.ratio)
     return (
         f"All {len(outcome.rows)} quantities agree with the float64 reference; the largest gap is {worst.ratio:.2f} of "
@@ -94,7 +104,7 @@ def agreement_summary(outcome: Outcome) -> str:
 
 
 def agreement_notes(outcome: Outcome) -> list[str]:
-    """Return a sentence on everything that is missing from the table, and on each disagreement."""
+    """Describe each disagreement, and everything that is missing from the table, in a sentence each."""
     notes = {f"{row['backend']}: not run: {row['reason']}": None for row in outcome.not_run}
     for key, group in groupby(sorted(outcome.not_compared, key=_reason_key), _reason_key):
         strategies = ", ".join(dict.fromkeys(row.strategy for row in group))
@@ -108,29 +118,29 @@ def _reason_key(row: NotCompared) -> tuple[str, float, str]:
 
 
 def confusion_table(counts: np.ndarray) -> Table:
-    """Return a confusion matrix as a table: a row for each class, a column for each prediction."""
+    """Build a table of a confusion matrix: a row for each class, a column for each prediction."""
     table = plain_table(("", "right"), *((str(n), "right") for n in range(len(counts))))
     table.title, table.columns[0].style = "true (row), predicted (column)", "bold"
     for n, row in enumerate(counts):
-        cells = (f"[green]{count}[/]" if n == k else str(count) if count else "." for k, count in enumerate(row))
+        cells = (Text(str(count), "green") if n == k else str(count) if count else "." for k, count in enumerate(row))
         table.add_row(str(n), *cells)
     return table
 
 
 def drift_table(rows: list[Drift]) -> Table:
-    """Return a table of how far runs of training have drifted from the reference's."""
+    """Build a table of how far runs of training have drifted from the reference's."""
     columns = ("backend", "quantity", *NUMBERS, "verdict")
     table = plain_table(*((name, "right" if name in NUMBERS else "left") for name in columns), fold=True)
     for name, group in groupby(rows, lambda row: f"{row.backend} {row.dtype}"):
         for n, row in enumerate(group):
             verdict, style = VERDICTS[row.agrees]
             numbers = f"{row.gap:.1e}", f"{row.bound:.1e}", f"{row.ratio:.3f}"
-            table.add_row("" if n else name, row.quantity, *numbers, f"[{style}]{verdict}[/]")
+            table.add_row("" if n else name, row.quantity, *numbers, Text(verdict, style))
     return table
 
 
 def drift_summary(rows: list[Drift]) -> str:
-    """Return the verdict on all runs, in a sentence."""
+    """Describe the verdict on all runs, in a sentence."""
     wrong = sum(not row.agrees for row in rows)
     worst = max(rows, key=lambda row: row.ratio)
     verdict = f"DISAGREES: {wrong} of {len(rows)} quantities" if wrong else f"All {len(rows)} quantities agree"

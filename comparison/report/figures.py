@@ -46,12 +46,20 @@ STYLE: Any = {
 @contextmanager
 def style() -> Iterator[None]:
     """Draw and save in the report's style; matplotlib's own settings stay as they are."""
-    with matplotlib.rc_context(STYLE):
+    with plain_style(), matplotlib.rc_context(STYLE):
+        yield
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """Draw and save under matplotlib's own defaults: a matplotlibrc may ask for what is not there, such as LaTeX."""
+    kept: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    with matplotlib.rc_context(kept):
         yield
 
 
 def svg(figure: Figure, ink: str = "currentColor") -> str:
-    """Return the figure as SVG that fills the width it is given, in that color of ink."""
+    """Write the figure as SVG that fills the width it is given, in that color of ink."""
     text = io.StringIO()
     with style():
         figure.savefig(text, format="svg", metadata={"Date": None})
@@ -63,7 +71,7 @@ def svg(figure: Figure, ink: str = "currentColor") -> str:
 
 
 def single_figure(draw: Callable[..., None], *arguments: Any, height: float = 3.4) -> Figure:
-    """Return a figure of one pair of axes, drawn by a function that takes them first."""
+    """Draw a figure of one pair of axes, drawn by a function that takes them first."""
     with style():
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.subplots(), *arguments)

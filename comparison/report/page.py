@@ -8,6 +8,8 @@ from jinja2 import Environment
 from rich.table import Table
 from rich.text import Text
 
+from comparison.report.agreement_tables import markdown_cell
+
 
 class Section(NamedTuple):
     """A figure or a table, with the sentence that says what to see."""
@@ -26,7 +28,10 @@ class Section(NamedTuple):
         """Return the table's cells as plain text, without the empty lines that part its groups."""
         if self.table is None:
             return []
-        cells = ([Text.from_markup(str(cell)).plain for cell in column.cells] for column in self.table.columns)
+        cells = (
+            [cell.plain if isinstance(cell, Text) else str(cell) for cell in column.cells]
+            for column in self.table.columns
+        )
         return [list(row) for row in zip(*cells, strict=True) if any(row)]
 
 
@@ -40,17 +45,18 @@ class Report(NamedTuple):
 
 
 def html(report: Report) -> str:
-    """Return the page in HTML."""
+    """Render the page in HTML."""
     return _render("report.html.jinja", report, autoescape=True)
 
 
 def markdown(report: Report) -> str:
-    """Return the same page in Markdown, without the figures."""
+    """Render the same page in Markdown, without the figures."""
     return _render("report.md.jinja", report, autoescape=False)
 
 
 def _render(name: str, report: Report, *, autoescape: bool) -> str:
     environment = Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters["cell"] = markdown_cell
     template = environment.from_string(files("comparison.report").joinpath(name).read_text(encoding="utf-8"))
     context: dict[str, Any] = report._asdict()
     return template.render(context)

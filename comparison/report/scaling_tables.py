@@ -17,7 +17,7 @@ DROPPABLE = (
 
 
 def scaling_table(curves: Sequence[Sequence[Point]], width: int) -> Table:
-    """Return a table with a line for each number of devices, curve by curve.
+    """Build a table with a line for each number of devices, curve by curve.
 
     The strategy is dropped only where there is but one.
     """

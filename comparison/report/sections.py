@@ -19,7 +19,7 @@ from comparison.report.training_figure import Curves, training_figure
 def sections(
     results: dict[str, Any], units: Sequence[int], pictures: dict[str, np.ndarray], epoch: int
 ) -> list[Section]:
-    """Return the sections in their order.
+    """Build the sections in their order.
 
     Parameters
     ----------

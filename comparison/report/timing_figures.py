@@ -105,7 +105,7 @@ def draw_break_even(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def headline_figure(timings: Sequence[Row], compared: Sequence[Row]) -> Figure:
-    """Return the ladder beside agreement: the picture that the README opens with."""
+    """Draw the ladder beside agreement: the picture that the README opens with."""
     with style():
         figure = Figure(figsize=(2 * WIDTH, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)

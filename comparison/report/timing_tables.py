@@ -15,7 +15,7 @@ DROPPABLE = ("peak", "error", "cores", "95% interval", "x closed form", "first c
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration in the unit that fits it."""
+    """Format a duration in the unit that fits it."""
     if value is None:
         return "-"
     for unit, scale in (("s", 1.0), ("ms", 1e3)):
@@ -25,19 +25,19 @@ def seconds(value: float | None) -> str:
 
 
 def number(value: float) -> str:
-    """Return a ratio to three digits."""
+    """Format a ratio to three digits."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def interval_of_ratio(ratio: Interval | None) -> str:
-    """Return a ratio with its interval; 1 for what is compared with itself."""
+    """Format a ratio with its interval; 1 for what is compared with itself."""
     if ratio is None:
         return "-"
     return "1" if ratio[:] == (1, 1, 1) else f"{number(ratio.median)} ({number(ratio.low)} to {number(ratio.high)})"
 
 
 def speed_table(timings: Sequence[Timing], width: int) -> Table:
-    """Return a table with a line for each contender, without those of DROPPABLE that do not fit into `width`."""
+    """Build a table with a line for each contender, without those of DROPPABLE that do not fit into `width`."""
     by_dtype: dict[str, list[dict[str, str]]] = {}
     for timing in timings:
         by_dtype.setdefault(timing.contender.dtype, []).append(_speed_cells(timing))
@@ -45,7 +45,7 @@ def speed_table(timings: Sequence[Timing], width: int) -> Table:
 
 
 def fitted_table(groups: Sequence[Sequence[dict[str, str]]], droppable: Sequence[str], width: int) -> Table:
-    """Return a table of groups of rows, without empty columns and without those of `droppable` that do not fit."""
+    """Build a table of groups of rows, without empty columns and without those of `droppable` that do not fit."""
     rows = [row for group in groups for row in group]
     shown = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
     for name in droppable:
@@ -87,13 +87,13 @@ def speed_notes(timings: Sequence[Timing]) -> list[str]:
 
 
 def missing_notes(excluded: Iterable[dict[str, Any]], not_run: Iterable[dict[str, str]]) -> list[str]:
-    """Return a sentence on everything that was not timed."""
+    """Describe everything that was not timed, in a sentence each."""
     notes = [f"excluded: {row['backend']} {row['dtype']} {row['strategy']}: {row['reason']}" for row in excluded]
     return [*notes, *(f"{row['backend']}: not run: {row['reason']}" for row in not_run)]
 
 
 def break_even_table(advice: Iterable[dict[str, Any] | None]) -> Table | None:
-    """Return a table of what finishes first, by the number of steps, from advice as JSON records it.
+    """Build a table of what finishes first, by the number of steps, from advice as JSON records it.
 
     None where no advice has any.
     """
@@ -106,7 +106,7 @@ def break_even_table(advice: Iterable[dict[str, Any] | None]) -> Table | None:
 
 
 def self_check_sentence(result: SelfCheck) -> str:
-    """Return the result of an A/A test, with Wilson's interval."""
+    """Describe the result of an A/A test, with Wilson's interval."""
     from scipy.stats import binomtest
 
     share, named = result.told_apart / result.verdicts, result.winners / result.verdicts
@@ -118,7 +118,7 @@ def self_check_sentence(result: SelfCheck) -> str:
 
 
 def sweep_table(sizes: Sequence[int], timings: Sequence[Sequence[Timing]]) -> Table:
-    """Return a table of the medians, a column for each size."""
+    """Build a table of the medians, a column for each size."""
     table = plain_table(("backend", "left"), ("strategy", "left"), *((f"{size:,}", "right") for size in sizes))
     medians = [{timing.contender[:4]: timing.seconds.median for timing in column} for column in timings]
     for key in dict.fromkeys(key for column in medians for key in column):

@@ -9,8 +9,7 @@ import numpy as np
 
 from comparison.timing.rounds import Interval, Rounds, best_of, median, ratios
 from comparison.timing.workloads import Contender
-from ports.registry import BUILT_IN
-from reference.defaults import CLOSED_FORM
+from reference.defaults import BUILT_IN, CLOSED_FORM
 
 GAIN = 1.05
 """A smaller gain makes no winner: nobody should change the backend for it."""
@@ -28,7 +27,7 @@ class Timing(NamedTuple):
     cores_used: float
 
     def identity(self) -> dict[str, str]:
-        """Return what identifies the contender, as JSON records it."""
+        """Return the fields that identify the contender, as JSON records them."""
         c = self.contender
         return {"backend": c.backend, "strategy": c.strategy, "dtype": c.dtype, "device": c.device}
 
@@ -179,6 +178,6 @@ def overtaking_steps(late: Timing, early: Timing) -> float | None:
 
 
 def _first_to_finish(ranked: list[Timing], steps: int) -> dict[str, object]:
-    """Return the contender that finishes this number of steps first, the first call included, and its time."""
+    """Find the contender that finishes this number of steps first, the first call included, and its time."""
     first = min(ranked, key=lambda timing: timing.total_seconds(steps))
     return {"steps": steps, **first.identity(), "seconds": first.total_seconds(steps)}

@@ -115,7 +115,7 @@ def take_rounds(
 
 
 def fewest_rounds(contenders: int) -> int:
-    """Return the number of rounds that an interval needs: by chance all n ratios lie above 1 in 2^-n of all cases."""
+    """Compute the number of rounds that an interval needs: by chance all n ratios lie above 1 in 2^-n of all cases."""
     return math.ceil(1 + math.log2(max(1, contenders - 1) / ERROR))
 
 
@@ -160,7 +160,7 @@ def _all_narrow(taken: list[list[Reading]]) -> bool:
 
 
 def best_of(seconds: np.ndarray) -> int:
-    """Return the contender with the smallest median; `seconds` is (R, C)."""
+    """Find the contender with the smallest median; `seconds` is (R, C)."""
     return int(np.argmin(np.median(seconds, axis=0)))
 
 
@@ -188,7 +188,7 @@ def _median(ordered: np.ndarray, level: float) -> Interval:
 
 @cache
 def _interval_places(n: int, level: float) -> tuple[int, int]:
-    """Return the places, among n ordered values, of the ends of the median's bootstrap interval.
+    """Compute the places, among n ordered values, of the ends of the median's bootstrap interval.
 
     No resampling is needed: the r-th smallest of n draws is at most the k-th smallest value exactly if r of the draws
     are among the k smallest values, so its distribution is binomial (B. Efron, Bootstrap methods: another look at the

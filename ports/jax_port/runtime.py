@@ -5,6 +5,7 @@ Importing it computes nothing, so that several processes can still join (ports/j
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -13,9 +14,11 @@ import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
 from jax import Array
+from jax.extend.core import get_opaque_trace_state
 
 from ports.protocol import NotRunError
 from reference import validation
+from reference.surroundings import numpy_errors
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -26,18 +29,53 @@ STATIC = frozenset({"strategy", "memory", "plan"})
 """Arguments that decide what a program does, or its shapes: another value is another program."""
 
 
-def with_x64(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Enable 64-bit types while `function` runs, whatever the caller's setting, so that arrays keep their dtype.
+SETTINGS: dict[str, tuple[Callable[[Any], AbstractContextManager[Any]], Any]] = {
+    "jax_enable_x64": (jax.enable_x64, True),  # so that arrays keep their dtype
+    "jax_numpy_rank_promotion": (jax.numpy_rank_promotion, "allow"),
+    "jax_numpy_dtype_promotion": (jax.numpy_dtype_promotion, "standard"),
+    "jax_default_matmul_precision": (jax.default_matmul_precision, None),
+    "jax_default_device": (jax.default_device, None),
+    "jax_disable_jit": (jax.disable_jit, False),
+    "jax_debug_nans": (jax.debug_nans, False),
+    "jax_debug_infs": (jax.debug_infs, False),
+    "jax_transfer_guard_host_to_device": (jax.transfer_guard_host_to_device, "allow"),
+    "jax_transfer_guard_device_to_device": (jax.transfer_guard_device_to_device, "allow"),
+    "jax_transfer_guard_device_to_host": (jax.transfer_guard_device_to_host, "allow"),
+}
+"""JAX's settings that a call of the port makes, by JAX's name: the context that makes one, and its value."""
+_TOP_LEVEL = get_opaque_trace_state()
 
-    Each call enters a context of its own: one that threads share would mix up the settings that it restores.
+
+def with_x64(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Run `function` with 64-bit types and with JAX's other defaults, whatever the caller has set.
+
+    Each call enters contexts of its own: one that threads share would mix up the settings that it restores. Within a
+    program that is being traced the call is computed at once, of arrays that are known; a tracer is a ValueError.
     """
+    names = tuple(inspect.signature(function).parameters)
 
     @wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with jax.enable_x64(True):
-            return function(*args, **kwargs)
+        for name, value in validation.named_arguments(names, args, kwargs):
+            if isinstance(value, Array):
+                _check_concrete(name, value)
+        with ExitStack() as stack:
+            for name, (context, wanted) in SETTINGS.items():
+                if getattr(jax.config, name) not in (wanted, None):
+                    stack.enter_context(context(wanted))
+            if get_opaque_trace_state() != _TOP_LEVEL:
+                stack.enter_context(jax.ensure_compile_time_eval())
+            with numpy_errors():
+                return function(*args, **kwargs)
 
     return run
+
+
+def _check_concrete(name: str, array: Array) -> None:
+    if isinstance(array, jax.core.Tracer):
+        raise ValueError(f"`{name}` must hold numbers, got a tracer of jax.jit or another transform: call it outside.")
+    if array.is_deleted():
+        raise ValueError(f"`{name}` must hold numbers, got an array that was deleted or donated.")
 
 
 @with_x64
@@ -48,6 +86,7 @@ def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> Array:
     return jax.device_put(copy, devices_of_kind(name)[int(index or 0)])
 
 
+@with_x64
 def to_numpy(array: Array) -> np.ndarray:
     """Copy `array` to the host."""
     return np.array(array)

@@ -1,11 +1,11 @@
 """The gradient as central differences, (loss(p + h) - loss(p - h)) / (2 h) for every parameter p: four strategies.
 
-What each of them does is told in reference/numerical_gradient.py. PyTorch's own here: `torch.func.vmap` over perturbed
-copies, gradients that lie in memory as their products make them, and collocation whose constants (`Nodes`) a training
-computes once.
+reference/numerical_gradient.py says how they work. PyTorch's own are `torch.func.vmap` over perturbed copies, gradients
+that lie in memory as their products make them, and the constants of collocation (`Nodes`), which a training computes
+once.
 
-The functions that return y_t, the probabilities of the right classes, with a gradient take the number of samples of the
-whole batch as their last argument: theirs may be a part of it, one rank's.
+Some functions return y_t, the probabilities of the right classes, in place of the loss. Their last argument is the
+number of samples of the whole batch, of which theirs may be a part, such as one rank's.
 """
 
 from collections.abc import Callable

@@ -49,11 +49,6 @@ def distribute(devices: int | str) -> "RanksPort":
     return _join(ranks)
 
 
-def joined() -> "RanksPort | None":
-    """Return the port over all ranks if they have found each other, and otherwise None."""
-    return _join(dist.get_world_size()) if dist.is_initialized() else None
-
-
 @cache
 def _join(ranks: int) -> "RanksPort":
     port = RanksPort(*connect(ranks), ranks)

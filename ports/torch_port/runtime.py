@@ -1,44 +1,96 @@
 """Arrays, devices and settings of PyTorch: what a port needs besides the mathematics."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache, wraps
+from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import _functorch as functorch  # there is no public way to ask for these levels, nor to leave them
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.autograd import forward_ad
 
 from reference import validation
+from reference.surroundings import numpy_errors
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-@contextmanager
-def true_float32() -> Iterator[None]:
-    """Forbid for a while that float32 products are rounded to TF32 or bfloat16, on GPUs and on CPUs."""
-    backends: Any = torch.backends
-    settings = (backends.cuda.matmul, backends.mkldnn.matmul)
-    reduced = [(s, s.fp32_precision) for s in settings if s.fp32_precision not in ("none", "ieee")]
-    for setting, _ in reduced:
-        setting.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for setting, precision in reduced:  # "none" where it was inherited
-            setting.fp32_precision = "none" if precision == backends.fp32_precision else precision
+class _TrueFloat32:
+    """Forbids for a while that float32 products are rounded to TF32 or bfloat16, on GPUs and on CPUs.
+
+    PyTorch has these settings once for all threads. So the first call that runs makes them, and the last one that ends
+    restores them; a call in between would not know which of them are the caller's.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._running = Lock(), 0
+        self._reduced: dict[str, tuple[Any, str]] = {}
+
+    def __enter__(self) -> None:
+        backends: Any = torch.backends
+        with self._lock:
+            self._running += 1
+            for name, setting in (("cuda", backends.cuda.matmul), ("mkldnn", backends.mkldnn.matmul)):
+                precision = setting.fp32_precision
+                if precision not in ("none", "ieee"):  # "none" where it is inherited, and nothing was set
+                    self._reduced[name] = (setting, "none" if precision == backends.fp32_precision else precision)
+                    setting.fp32_precision = "ieee"
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._running -= 1
+            for setting, precision in () if self._running else self._reduced.values():
+                if setting.fp32_precision == "ieee":  # otherwise the caller has set it in the meantime
+                    setting.fp32_precision = precision
+            if not self._running:
+                self._reduced.clear()
+
+
+_true_float32 = _TrueFloat32()
+_AUTOCAST = ("cpu", "cuda", "mps")
 
 
 def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Run `function` without autograd's records and with true float32 products, whatever the caller has set."""
+    """Run `function` on plain tensors, without autograd's records and with true float32, whatever the caller has set.
+
+    Switched off are autocast, gradients, inference mode (whose tensors could not be changed later), the levels of
+    torch.func that the call stands in, and what NumPy's errors do. A tensor that is not plain is a ValueError.
+    """
+    names = tuple(inspect.signature(function).parameters)
 
     @wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with torch.no_grad(), true_float32():
-            return function(*args, **kwargs)
+        for name, value in validation.named_arguments(names, args, kwargs):
+            if isinstance(value, Tensor):
+                _check_plain(name, value)
+        with ExitStack() as stack:
+            for kind in _AUTOCAST:
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            if functorch.peek_interpreter_stack() is not None:
+                stack.enter_context(temporarily_clear_interpreter_stack())
+            if torch.is_inference_mode_enabled():
+                stack.enter_context(torch.inference_mode(False))
+            with torch.no_grad(), _true_float32, numpy_errors():
+                return function(*args, **kwargs)
 
     return run
+
+
+def _check_plain(name: str, tensor: Tensor) -> None:
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else str(tensor.layout).rpartition(".")[2]
+        raise ValueError(f"`{name}` must be a dense tensor, got a {kind} one.")
+    if functorch.is_functorch_wrapped_tensor(tensor):
+        raise ValueError(f"`{name}` must hold numbers, got a tensor of a transform of torch.func: call it outside.")
+    if forward_ad.unpack_dual(tensor).tangent is not None:
+        raise ValueError(f"`{name}` must carry no tangent, got a dual tensor of forward-mode AD.")
 
 
 @isolated
@@ -54,7 +106,7 @@ def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> Tensor:
 @isolated
 def to_numpy(array: Tensor) -> np.ndarray:
     """Copy `array` to a NumPy array."""
-    return array.cpu().numpy().copy()
+    return array.cpu().resolve_conj().resolve_neg().numpy().copy()
 
 
 def devices() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import compare
-from problems import loaded
+from comparison.conformance.problems import loaded
 
 COMPARE = [sys.executable, str(Path(compare.__file__)), "train"]
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"

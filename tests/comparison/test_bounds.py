@@ -19,7 +19,7 @@ from comparison.agreement.bounds import (
 )
 from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, random_problem
 from comparison.agreement.summation import RESOLUTION, roundings
-from problems import subjects
+from comparison.conformance.problems import subjects
 from reference import datasets
 from reference.defaults import DTYPES
 from reference.functions import DELTA

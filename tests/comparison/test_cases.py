@@ -33,8 +33,9 @@ from comparison.agreement.comparison import (
     check_gradient,
     sample_entries,
 )
-from nets import FEW, nets, with_members
-from problems import problems, subjects
+from comparison.conformance.nets import FEW, nets
+from comparison.conformance.problems import problems, subjects
+from members import with_members
 from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES
 from reference.functions import sigmoid
 from reference.two_layer_net import Params, gradient, loss, predict

@@ -22,8 +22,8 @@ from comparison.agreement.drift import (
     run_reference,
 )
 from comparison.agreement.summation import SAFETY
+from comparison.conformance.problems import subjects
 from ports import numpy_port
-from problems import subjects
 from reference import datasets, two_layer_net
 from reference.collocation import make_plan
 from reference.datasets import Dataset

@@ -4,7 +4,7 @@ import numpy as np
 
 from comparison.agreement.cases import check_subject
 from comparison.agreement.comparison import Agreement, Subject, random_problem
-from problems import subjects
+from comparison.conformance.problems import subjects
 from reference.defaults import STRATEGIES
 
 

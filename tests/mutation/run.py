@@ -18,11 +18,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORES = Path(__file__).with_name("scores.json")
+CONFORMANCE = "comparison/conformance/"
 OF_EACH_PORT = [
-    "conformance/test_ports",
-    "conformance/test_bad_input",
-    "conformance/test_agreement",
-    "conformance/test_memory",
+    "comparison/conformance/test_ports",
+    "ports/test_bad_input",
+    "comparison/conformance/test_agreement",
+    "comparison/conformance/test_symmetries",
+    "comparison/conformance/test_descent",
+    "comparison/conformance/test_memory",
 ]
 MODULES = {  # and the tests that each is held against
     "reference/functions.py": ["reference/test_functions"],
@@ -30,17 +33,17 @@ MODULES = {  # and the tests that each is held against
     "reference/collocation.py": ["reference/test_collocation"],
     "reference/numerical_gradient.py": [
         "reference/test_numerical_gradient",
-        "conformance/test_memory",
+        "comparison/conformance/test_memory",
         "reference/test_validation",
     ],
     "reference/two_layer_net.py": ["reference/test_two_layer_net"],
     "reference/segments.py": ["reference/test_segments"],
     "reference/descent.py": ["reference/test_descent"],
-    "reference/training.py": ["conformance/test_training"],
+    "reference/training.py": ["reference/test_training", "comparison/conformance/test_training"],
     "reference/validation.py": [
         "reference/test_validation",
-        "conformance/test_bad_input",
-        "conformance/test_array_kinds",
+        "ports/test_bad_input",
+        "ports/test_array_kinds",
         "reference/test_two_layer_net",
     ],
     "reference/reading.py": ["reference/test_idx", "reference/test_npz"],
@@ -53,10 +56,10 @@ MODULES = {  # and the tests that each is held against
     "reference/datasets.py": ["reference/test_datasets", "reference/test_file_kinds"],
     "reference/downloads.py": ["reference/test_downloads"],
     "ports/protocol.py": ["ports/test_protocol"],
-    "ports/registry.py": ["conformance/test_ports", "ports/test_registry"],
+    "ports/registry.py": ["ports/test_loading", "ports/test_registry"],
     "ports/distributed.py": ["ports/test_distributed"],
     "comparison/agreement/bounds.py": ["comparison/test_bounds"],
-    "comparison/agreement/comparison.py": ["conformance/test_agreement"],
+    "comparison/agreement/comparison.py": ["comparison/test_comparison"],
     "comparison/agreement/cases.py": ["comparison/test_cases"],
     "comparison/agreement/drift.py": ["comparison/test_drift"],
     "comparison/timing/rounds.py": ["comparison/test_rounds"],
@@ -134,7 +137,7 @@ def prepare(copy: Path, module: str) -> None:
     if module not in BACKENDS:
         source = source.replace("@cache\n", "")  # mutmut leaves alone what is decorated
     (copy / module).write_text(source)
-    tests = [f"tests/{name}.py" for name in MODULES[module]]
+    tests = [f"{name}.py" if name.startswith(CONFORMANCE) else f"tests/{name}.py" for name in MODULES[module]]
     select = BACKENDS.get(module, "not jax and not torch") + " and not points_at_the_caller"  # mutmut adds frames
     with (copy / "pyproject.toml").open("a") as file:
         file.write(SETTINGS.format(module=json.dumps([module]), tests=json.dumps(tests), select=select))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ports
-from problems import loaded
+from comparison.conformance.problems import loaded
 from reference.defaults import CLOSED_FORM
 from reference.two_layer_net import Params
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from comparison.conformance.problems import subjects
 from ports import numpy_port
 from ports.protocol import Distributable, DistributedPort, Port, PortError, check_port
-from problems import subjects
 from reference.defaults import STRATEGIES
 
 MEMBERS = [name for name, _ in inspect.getmembers(Port, inspect.isfunction) if not name.startswith("_")]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from problems import loaded
+from comparison.conformance.problems import loaded
 from reference.two_layer_net import Params, init
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import compare
-from problems import loaded
+from comparison.conformance.problems import loaded
 from reference import checkpoints
 from reference.params import load_params
 

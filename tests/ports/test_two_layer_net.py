@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import ports
+from comparison.conformance.problems import loaded
 from ports import numpy_port
-from problems import loaded
 from reference import chapter
 from reference.defaults import STRATEGIES
 

@@ -9,8 +9,8 @@ import pytest
 
 import oracle
 import ports
+from comparison.conformance.problems import subjects
 from ports import numpy_port
-from problems import subjects
 from reference import chapter, datasets
 from reference.two_layer_net import Params, init
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import oracle
 from comparison.agreement.bounds import Problem, gradient_bound
-from problems import SHAPES, STEPS, problems
+from comparison.conformance.problems import SHAPES, STEPS, problems
 from reference import datasets, numerical_gradient, two_layer_net
 from reference.collocation import make_plan
 from reference.numerical_gradient import (

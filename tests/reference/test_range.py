@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import oracle
 from comparison.agreement.bounds import gradient_bound
 from comparison.agreement.comparison import Problem
-from problems import loaded
+from comparison.conformance.problems import loaded
 from reference.two_layer_net import Params
 
 DIGITS = 700  # of float64's range, 616; 150 take entries below 1e-150 for 0

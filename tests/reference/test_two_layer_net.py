@@ -8,7 +8,7 @@ from hypothesis import given
 
 import oracle
 from comparison.agreement.bounds import gradient_bound
-from problems import SHAPES, problems
+from comparison.conformance.problems import SHAPES, problems
 from reference.two_layer_net import Params, accuracy, closed_form, gradient, init, loss, max_abs, predict
 
 SMALL = tuple(shape for shape in SHAPES if max(shape) < 8)

@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 
 import ports
-from calls import FUNCTIONS, Call, good_call, on_backend, prepare, snapshot
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, check_forward, check_gradient
-from problems import subjects
+from comparison.conformance.calls import FUNCTIONS, UNUSUAL, good_call, on_backend, prepare, snapshot
 from reference.defaults import DTYPES, STRATEGIES
-from reference.two_layer_net import Params
 
 # --- what only one backend has
 
@@ -74,11 +72,13 @@ def test_an_array_of_another_kind_is_refused(
 def test_jax_refuses_arrays_of_two_devices() -> None:
     pytest.importorskip("jax", reason="jax not run: it is not installed")
     code = """
-import jax, ports, calls as bad
-subject, good = bad.Subject("jax", ports.load("jax"), "float64", "cpu"), bad.good_call()
+import jax, ports, comparison.conformance.calls as bad
+from refusals import refusal
+from comparison.agreement.comparison import Subject
+subject, good = Subject("jax", ports.load("jax"), "float64", "cpu"), bad.good_call()
 call, other = bad.on_backend(subject, good), bad.on_backend(subject._replace(device="cpu:1"), good)
 for function in bad.FUNCTIONS:
-    print(bad.refusal(subject, call._replace(x=other.x), function))
+    print(refusal(subject, call._replace(x=other.x), function))
 """
     folder = Path(__file__).parents[1]
     paths = os.pathsep.join((str(folder), str(folder.parent)))
@@ -91,48 +91,6 @@ for function in bad.FUNCTIONS:
 
 
 # --- unusual arrays that are right
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    array = array.copy()
-    array.flags.writeable = False
-    return array
-
-
-UNUSUAL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "read-only": read_only,
-    "in Fortran's order": np.asfortranarray,
-    "every other": lambda a: np.repeat(a, 2, axis=0)[::2],
-    "backwards": lambda a: a[::-1].copy()[::-1],
-    "unaligned": lambda a: np.frombuffer(b"." + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape),
-}
-
-
-def arrays_in(result: Any) -> list[Any]:
-    return [array for part in result for array in arrays_in(part)] if isinstance(result, tuple) else [result]
-
-
-def everything(subject: Subject, call: Call) -> list[np.ndarray]:
-    """Call each function of a port; return all that they return."""
-    results = []
-    for function in FUNCTIONS:
-        called, arguments, options = prepare(subject, call, function)
-        result = called(*arguments, **options)
-        parts = (
-            (*result[0], result[1]) if function == "train_steps" else result if isinstance(result, Params) else [result]
-        )
-        results += [subject.port.to_numpy(part).astype(np.float64) for part in parts]
-    return results
-
-
-@pytest.mark.parametrize("kind", UNUSUAL)
-@subjects()
-def test_labels_and_batches_may_lie_in_memory_as_they_like(subject: Subject, kind: str) -> None:
-    call, unusual = on_backend(subject, good_call()), UNUSUAL[kind]
-    expected = everything(subject, call._replace(t=np.eye(2)[call.t]))
-    got = everything(subject, call._replace(t=unusual(np.eye(2)[call.t]), options={}))
-    for g, e in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(g, e)
 
 
 TENSORS: dict[str, Callable[[Any], Any]] = {

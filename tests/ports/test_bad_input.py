@@ -8,35 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calls import BATCHES, FUNCTIONS, Call, good_call, on_backend, prepare, refusal
 from comparison.agreement.comparison import Subject
-from problems import subjects
+from comparison.conformance.calls import (
+    BATCHES,
+    FUNCTIONS,
+    Call,
+    good_call,
+    on_backend,
+    prepare,
+    with_array,
+    with_entry,
+    with_option,
+    with_own,
+)
+from comparison.conformance.problems import subjects
 from reference.defaults import STRATEGIES
 from reference.two_layer_net import Params
-
-
-def with_array(name: str, change: Callable[[np.ndarray], Any]) -> Callable[[Call], Call]:
-    """Return what changes a call in W1, b1, W2, b2, x or t."""
-
-    def changed(call: Call) -> Call:
-        if name in ("x", "t"):
-            return call._replace(**{name: change(getattr(call, name).copy())})
-        return call._replace(params=call.params._replace(**{name: change(getattr(call.params, name).copy())}))
-
-    return changed
-
-
-def with_entry(name: str, value: float) -> Callable[[Call], Call]:
-    def put(array: np.ndarray) -> np.ndarray:
-        array.flat[-1] = value
-        return array
-
-    return with_array(name, put)
-
-
-def with_option(**options: Any) -> Callable[[Call], Call]:
-    return lambda call: call._replace(options={**call.options, **options})
-
+from refusals import refusal
 
 NETS = {  # of each function; what makes the call bad, and what the sentence must say
     "W1 has a NaN": (with_entry("W1", np.nan), "`W1` must be finite, but holds nan"),
@@ -280,11 +268,6 @@ OF_ANOTHER_KIND = {  # made of a NumPy array
     "a word": lambda array: "x",
 }
 SOME = ("predict", "loss", "collocated", "train_steps")
-
-
-def with_own(call: Call, name: str, value: Any) -> Call:
-    """Replace x or a member of a net by a value that no backend has made."""
-    return call._replace(x=value) if name == "x" else call._replace(params=call.params._replace(**{name: value}))
 
 
 @pytest.mark.parametrize("kind", OF_ANOTHER_KIND)

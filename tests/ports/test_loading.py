@@ -1,6 +1,5 @@
-"""What the package promises about loading a backend, and what each backend promises about its surroundings."""
+"""What the package promises about finding and loading a backend."""
 
-import hashlib
 import json
 import os
 import re
@@ -8,19 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 import ports
-from comparison.agreement.bounds import Problem
-from comparison.agreement.comparison import Subject, on_device
+from comparison.conformance.problems import loaded
 from ports import NotRunError
-from ports.protocol import PortError, check_port
-from problems import loaded, subjects
-from reference.defaults import DTYPES
-from reference.two_layer_net import Params
+from ports.protocol import PortError
 
 ROOT = Path(ports.__file__).parents[1]
 FRAMEWORKS = {"jax", "torch"}
@@ -37,9 +30,6 @@ def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     """Run Python from the root of the project."""
     command, env = [sys.executable, *arguments], {**os.environ, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-
-
-# --- loading
 
 
 def test_importing_the_package_imports_no_framework() -> None:
@@ -130,22 +120,6 @@ def test_compare_finds_an_installed_port(installed: dict[str, str], port_file: P
     assert run.returncode == 0, run.stderr
     assert {row["backend"] for row in json.loads(run.stdout)["agreement"]} == {"numpy", "other"}
     assert port_file.with_name("used").exists()
-
-
-def test_pytest_finds_an_installed_port(installed: dict[str, str]) -> None:
-    run = shell(
-        "-m",
-        "pytest",
-        "-q",
-        "--port",
-        "other",
-        "tests/conformance/test_ports.py",
-        "-k",
-        "to_the_port_and_back",
-        **installed,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert f"{2 * len(ARRAYS)} passed" in run.stdout
 
 
 NO_PORTS = [
@@ -258,193 +232,3 @@ def test_an_interrupt_is_passed_on(port_file: Path) -> None:
     port_file.write_text("raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
         ports.load(str(port_file))
-
-
-# --- copies to the port and back
-
-ARRAYS = {
-    "matrix": np.arange(12.0).reshape(3, 4) / 7,
-    "large": np.random.default_rng(0).standard_normal((300, 70)),  # a small array may be copied for other reasons
-    "float32": np.arange(5, dtype=np.float32) / 3,
-    "integers": np.arange(6).reshape(2, 3),
-    "transposed": np.arange(12.0).reshape(3, 4).T,
-    "every other": np.arange(12.0)[::2],
-    "backwards": np.arange(12.0)[::-1],
-    "big-endian": np.arange(4, dtype=">f8"),
-    "scalar": np.array(0.1),
-    "empty": np.empty((0, 3)),
-}
-
-
-@pytest.mark.parametrize("case", ARRAYS)
-@subjects()
-def test_an_array_is_copied_to_the_port_and_back(subject: Subject, case: str) -> None:
-    array = ARRAYS[case]
-    back = subject.port.to_numpy(subject.port.from_numpy(array, dtype=subject.dtype, device=subject.device))
-    assert (back.dtype, back.shape) == (subject.dtype, array.shape)
-    np.testing.assert_array_equal(back, array.astype(subject.dtype))
-
-
-@subjects()
-def test_a_read_only_array_is_taken(subject: Subject) -> None:
-    array = ARRAYS["matrix"].astype(subject.dtype)
-    array.flags.writeable = False
-    back = subject.port.to_numpy(subject.port.from_numpy(array, dtype=subject.dtype, device=subject.device))
-    np.testing.assert_array_equal(back, array)
-
-
-@pytest.mark.parametrize("size", [3, 4096])
-@subjects()
-def test_from_numpy_copies(subject: Subject, size: int) -> None:
-    source = np.zeros(size, subject.dtype)
-    array = subject.port.from_numpy(source, dtype=subject.dtype, device=subject.device)
-    source[:] = 1
-    assert not subject.port.to_numpy(array).any()
-
-
-@pytest.mark.parametrize("size", [3, 4096])
-@subjects()
-def test_to_numpy_copies(subject: Subject, size: int) -> None:
-    array = subject.port.from_numpy(np.zeros(size), dtype=subject.dtype, device=subject.device)
-    subject.port.to_numpy(array)[:] = 1
-    assert not subject.port.to_numpy(array).any()
-
-
-@pytest.mark.parametrize("dtype", ["float16", "int64", "double", "", None])
-@subjects("float64")
-def test_another_dtype_is_refused(subject: Subject, dtype: Any) -> None:
-    with pytest.raises(ValueError, match=r"^`dtype` must be one of float64, float32, got"):
-        subject.port.from_numpy(np.zeros(1), dtype=dtype, device=subject.device)
-
-
-@pytest.mark.parametrize("device", ["tpu", "cpu:7", "", None])
-@subjects("float64")
-def test_another_device_is_refused(subject: Subject, device: Any) -> None:
-    with pytest.raises(ValueError, match=rf"^`device` must be .*{subject.device}.*, got"):
-        subject.port.from_numpy(np.zeros(1), dtype="float64", device=device)
-
-
-@subjects("float32")
-def test_each_device_can_be_used(subject: Subject) -> None:
-    port = subject.port
-    assert subject.device in port.devices()
-    for device in ("auto", *port.devices()):
-        assert port.to_numpy(port.from_numpy(np.ones(2), dtype="float32", device=device)).tolist() == [1, 1]
-
-
-# --- settings that a call ignores and leaves as they are
-
-NET = Problem(
-    Params(np.full((5, 3), 0.1), np.array([0.1, -0.2, 0.3]), np.arange(6.0).reshape(3, 2) / 7, np.array([0.3, -0.1])),
-    np.arange(35).reshape(7, 5) % 4 / 3,
-    np.arange(7) % 2,
-)
-
-
-def everything(subject: Subject) -> list[np.ndarray]:
-    """Call each function of a port once."""
-    port, (params, x), t = subject.port, on_device(subject, NET), NET.t
-    results = [port.predict(params, x), port.loss(params, x, t), port.accuracy(params, x, t)]
-    for gradient in (port.gradient, *port.GRADIENTS.values()):
-        results += gradient(params, x, t)
-    trained, losses = port.train_steps(
-        params, x, t, np.array([[0, 1], [2, 3]]), strategy="collocated", learning_rate=0.1
-    )
-    return [port.to_numpy(result) for result in (*results, *trained, losses)]
-
-
-def digest(results: list[np.ndarray]) -> str:
-    return hashlib.sha256(b"".join(result.tobytes() for result in results)).hexdigest()
-
-
-@subjects()
-def test_results_have_the_dtype_of_the_net(subject: Subject) -> None:
-    assert {str(result.dtype) for result in everything(subject)} == {subject.dtype}
-
-
-@subjects("float64")
-def test_synchronize_returns_its_argument(subject: Subject) -> None:
-    params, x = on_device(subject, NET)
-    for result in (x, params, (params, x)):
-        assert subject.port.synchronize(result) is result
-
-
-X64 = """
-import jax, ports, test_ports
-from comparison.agreement.comparison import Subject
-subjects = [Subject("jax", ports.load("jax"), dtype, "cpu") for dtype in ("float64", "float32")]
-results = [result for subject in subjects for result in test_ports.everything(subject)]
-print({str(r.dtype) for r in results} == {"float64", "float32"}, jax.config.jax_enable_x64, test_ports.digest(results))
-"""
-
-
-def test_jax_has_float64_whatever_the_callers_flag() -> None:
-    pytest.importorskip("jax", reason="jax not run: it is not installed")
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-    printed = {flag: python(X64, JAX_ENABLE_X64=flag, PYTHONPATH=path).split() for flag in "01"}
-    assert printed["0"][:2] == ["True", "False"]
-    assert printed["1"][:2] == ["True", "True"]
-    assert printed["0"][2] == printed["1"][2]
-
-
-@subjects()
-def test_a_call_leaves_the_settings_of_jax(subject: Subject) -> None:
-    if subject.name != "jax":
-        pytest.skip("a matter of jax")
-    import jax
-
-    for flag in (False, True):
-        with jax.enable_x64(flag):
-            everything(subject)
-            with pytest.raises(ValueError, match="`h` must be"):
-                subject.port.GRADIENTS["loop"](*on_device(subject, NET), NET.t, h=-1.0)
-            assert jax.config.jax_enable_x64 == flag  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def torch() -> Iterator[Any]:
-    """Give torch, whose settings are restored afterwards."""
-    torch = pytest.importorskip("torch", reason="torch not run: it is not installed")
-    dtype, precision = torch.get_default_dtype(), torch.backends.fp32_precision
-    yield torch
-    torch.set_default_dtype(dtype)
-    torch.set_grad_enabled(True)
-    torch.backends.fp32_precision = precision
-
-
-def torch_settings(torch: Any) -> tuple[Any, ...]:
-    of_products = (torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)
-    return torch.is_grad_enabled(), torch.get_default_dtype(), torch.backends.fp32_precision, of_products
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("precision", ["none", "ieee", "tf32"])
-def test_a_call_leaves_the_settings_of_torch_and_ignores_them(torch: Any, dtype: str, precision: str) -> None:
-    subject = Subject("torch", check_port(ports.load("torch")), dtype, "cpu")  # type: ignore[arg-type]
-    expected = digest(everything(subject))
-    for grad in (False, True):
-        for default in (torch.float32, torch.float64):
-            torch.set_grad_enabled(grad)
-            torch.set_default_dtype(default)
-            torch.backends.fp32_precision = precision
-            before = torch_settings(torch)
-            assert digest(everything(subject)) == expected
-            with pytest.raises(ValueError, match="`h` must be"):
-                subject.port.GRADIENTS["loop"](*on_device(subject, NET), NET.t, h=-1.0)
-            assert torch_settings(torch) == before
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_call_ignores_the_default_device_of_torch(torch: Any, dtype: str) -> None:
-    subject = Subject("torch", check_port(ports.load("torch")), dtype, "cpu")  # type: ignore[arg-type]
-    expected = digest(everything(subject))
-    subject.port._scalar_on.cache_clear()  # type: ignore[attr-defined]
-    with torch.device("meta"):  # an array there has no numbers, and goes with none of another device
-        assert digest(everything(subject)) == expected
-
-
-def test_results_of_torch_require_no_gradient(torch: Any) -> None:
-    port = ports.load("torch")
-    params, x = on_device(Subject("torch", port, "float64", "cpu"), NET)
-    for gradient in (port.gradient, *port.GRADIENTS.values()):
-        assert not any(g.requires_grad for g in gradient(params, x, NET.t))

@@ -57,6 +57,7 @@ def subjects(*dtypes: str) -> pytest.MarkDecorator:
 
 @cache  # a file would be another module each time
 def load(name: str) -> ports.Port:
+    """Load a port once."""
     return ports.load(name)
 
 

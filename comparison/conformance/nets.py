@@ -1,15 +1,12 @@
 """Nets that several tests put before a port, and NumPy's port as a subject."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 from hypothesis import settings
 
 import ports
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject
-from problems import SHAPES, problems
+from comparison.conformance.problems import SHAPES, problems
 
 FEW = settings(max_examples=max(1, settings.default.max_examples // 8))
 SHAPE = SHAPES[5:6]  # one is enough where each example is run by a backend several times
@@ -20,12 +17,6 @@ def of_one_plan(problem: Problem) -> Problem:
     """Return the problem with W2 scaled to max|W2| = 0.7, so that JAX compiles only once for each h."""
     W2 = problem.params.W2
     return problem._replace(params=problem.params._replace(W2=W2 * (0.7 / (np.abs(W2).max() or 1))))
-
-
-def with_members(**members: Any) -> Subject:
-    """Replace members of NumPy's port."""
-    right = {name: getattr(NUMPY.port, name) for name in vars(NUMPY.port) if not name.startswith("_")}
-    return NUMPY._replace(port=SimpleNamespace(**right | members))
 
 
 nets = problems(shapes=SHAPE).map(of_one_plan)

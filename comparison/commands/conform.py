@@ -1,0 +1,171 @@
+"""`compare.py conform`: run what every port must pass on one port, in pytest."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comparison
+from comparison.commands import AGREES, BAD_INPUT, CRASHED, DISAGREES, INTERRUPTED
+from comparison.commands.options import PortOptions, new_command
+
+HOME = Path(comparison.__file__).parents[1]
+TESTS = HOME / "comparison/conformance"
+EXAMPLES = 25
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+"""With this project's folder first, so that no other package answers to the names of ours, in workers of xdist too."""
+EPILOG = (
+    "Other options go on to pytest, after PORT, and so do test ids such as test_agreement.py::test_forward. "
+    "exit codes: 0 the port passes, 1 a test fails, 2 bad input, a port that can't be loaded or no test that was run, "
+    "3 pytest crashed, 130 interrupted"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConformOptions(PortOptions):
+    """The options of `conform`."""
+
+    examples: int
+    xfails: str | None
+    allow_missing: bool
+    pytest: tuple[str, ...]
+
+
+class _PassOn(argparse.Action):
+    """Keeps an option for pytest."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Append the option and its value."""
+        given = [option_string, *([values] if isinstance(values, str) else values or [])]
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), *given])
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = new_command(
+        commands,
+        run,
+        ConformOptions,
+        derive=lambda arguments: {"pytest": tuple(arguments.pytest)},
+        help="run the tests that every port must pass on one port",
+        description="Run the tests that every port must pass on one port, in pytest with a configuration of their own.",
+        epilog=EPILOG,
+    )
+    parser.allow_abbrev = False
+    parser.set_defaults(pytest=[])
+    add = parser.add_argument
+    add("port", metavar="PORT", nargs=1, help="a .py file, a module or the name of an installed port")
+    add("--examples", metavar="N", type=int, default=EXAMPLES, help="nets that a property is tried on")
+    add("--xfails", metavar="FILE", help="tests that must fail: a test id and the reason a line")
+    add("--allow-missing", action="store_true", help="pass if the port's framework is not installed")
+    for flags, metavar, help in (
+        (("-k",), "EXPRESSION", "pytest: run the tests whose names match"),
+        (("-n",), "N", "pytest-xdist: run on N processes"),
+        (("--junitxml",), "PATH", "pytest: write the results as JUnit XML"),
+        (("--durations",), "N", "pytest: print the N slowest tests"),
+    ):
+        add(*flags, metavar=metavar, action=_PassOn, dest="pytest", help=help)
+    add("-x", nargs=0, action=_PassOn, dest="pytest", help="pytest: stop at the first failure")
+
+
+def run(options: ConformOptions) -> int:
+    """Run the tests, say how many passed, and return the exit code."""
+    check(options)
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "results.json"
+        sys.stdout.flush()
+        done = subprocess.run(make_command(options, results), env=make_environment(options, folder))
+        found = json.loads(results.read_text()) if results.exists() else {}
+    if reason := found.get("not_run"):
+        if not options.allow_missing:
+            raise ValueError(f"{options.port[0]} can't be run: {reason} (--allow-missing lets that pass.)")
+        print(f"{options.port[0]} was not run: {reason}")
+        return AGREES
+    code, sentence = judge(done.returncode, found)
+    for failure in found.get("failures", []):
+        print(f"FAILED {failure['test']}: {failure['message']}")
+    report_to_github(options, found, sentence)
+    print(f"{options.port[0]}: {sentence}")
+    return code
+
+
+def check(options: ConformOptions) -> None:
+    """Raise ValueError where something is missing or out of range."""
+    missing = [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"`conform` needs {' and '.join(missing)}: pip install 'fdnet[conform]'.")
+    if "-n" in options.pytest and importlib.util.find_spec("xdist") is None:
+        raise ValueError("`-n` needs pytest-xdist: pip install pytest-xdist.")
+    if options.examples < 1:
+        raise ValueError(f"`--examples` must be at least 1, got {options.examples}.")
+    if options.xfails is not None and not os.path.isfile(options.xfails):
+        raise ValueError(f"`--xfails` must be a file, got {options.xfails!r}.")
+
+
+def make_command(options: ConformOptions, results: Path) -> list[str]:
+    """Return the command that runs pytest on this folder's tests and with its configuration."""
+    given = [str(TESTS / word) if re.match(r"test_\w+\.py\b", word) else word for word in options.pytest]
+    chosen = [] if given != list(options.pytest) else [str(TESTS)]
+    command = [sys.executable, "-P", "-c", START, str(HOME), "-c", str(TESTS / "conform.ini"), f"--rootdir={TESTS}"]
+    command += [
+        "-q",
+        "-rN",
+        "--no-header",
+        "--disable-warnings",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "_hypothesis_pytestplugin",
+    ]
+    command += ["-p", "xdist"] if "-n" in options.pytest else []
+    command += [f"--port={options.port[0]}", f"--results={results}"]
+    command += [f"--xfails={options.xfails}"] if options.xfails else []
+    return [*command, *given, *chosen]
+
+
+def make_environment(options: ConformOptions, folder: str) -> dict[str, str]:
+    """Return the environment of pytest: the caller's settings of pytest and hypothesis have no say."""
+    own = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "FDNET_REQUIRE", "HYPOTHESIS_PROFILE")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    return environment | {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "FDNET_EXAMPLES": str(options.examples),
+        "HYPOTHESIS_STORAGE_DIRECTORY": folder,
+    }
+
+
+def judge(code: int, found: dict[str, Any]) -> tuple[int, str]:
+    """Return the exit code, and the sentence with the counts and the worst gap / bound of each strategy."""
+    if code == 2:
+        return INTERRUPTED, "the tests were interrupted."
+    if code == 4:
+        return BAD_INPUT, "no test was run, for the reason above."
+    if code not in (0, 1, 5) or not found:
+        return CRASHED, f"pytest crashed, with exit code {code}."
+    counts = [f"{found[kind]} {kind}" for kind in ("passed", "failed", "skipped", "xfailed") if found[kind]]
+    if not found["passed"] + found["failed"] + found["xfailed"]:
+        return BAD_INPUT, f"no test was run ({', '.join(counts) or 'none was selected'})."
+    ratios = ", ".join(f"{strategy} {ratio:.2g}" for strategy, ratio in found["ratios"].items())
+    worst = f"; the worst gap / bound: {ratios}" if ratios else ""
+    return DISAGREES if code else AGREES, f"{', '.join(counts)}{worst}."
+
+
+def report_to_github(options: ConformOptions, found: dict[str, Any], sentence: str) -> None:
+    """In GitHub Actions append the sentence to the step summary, and annotate the port's file with each failure."""
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(path, "a", encoding="utf-8") as summary:
+            summary.write(f"\n{options.port[0]}: {sentence}\n")
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for failure in found.get("failures", []):
+            place = f"file={found['file']},line={failure['line']}," if found["file"] else ""
+            message = f"{failure['test']}: {failure['message']}".replace("%", "%25")
+            print(f"::error {place}title=fdnet conform::{message}", file=sys.stderr)

@@ -1,0 +1,3 @@
+"""Loads the plugin wherever these tests are collected, and nowhere else."""
+
+from comparison.conformance.plugin import *  # noqa: F403

@@ -1,0 +1,212 @@
+"""`compare.py conform` on ports from outside: the worked examples, and ports that are wrong or not there."""
+
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+import compare
+from test_source import roots
+
+ROOT = Path(compare.__file__).parent
+EXAMPLES = {"array_api_port": "array_api_strict", "numba_port": "numba"}
+SMALL = ("agree", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
+SAMPLE = ("test_agreement.py::test_forward", "test_agreement.py::test_gradient", "test_bad_input.py")
+ONE = "test_ports.py::test_synchronize_returns_its_argument"
+FLAWED = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+def collocated(params, x, t, *, h=1e-4, memory=1):
+    return right.gradient(params, x, t)
+
+GRADIENTS = {**right.GRADIENTS, "collocated": collocated}
+"""
+FAILURE = "test_agreement.py::test_gradient[flawed-float64-collocated]"
+
+
+def conform(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `compare.py conform` in a folder outside of the project, as the author of a port does."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "FDNET_"))}
+    command = [sys.executable, str(ROOT / "compare.py"), "conform", *arguments]
+    return subprocess.run(command, cwd=folder, env=env | environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a folder with a wrong port, a port without its framework, and a configuration that would break pytest."""
+    (tmp_path / "flawed.py").write_text(FLAWED)
+    (tmp_path / "right.py").write_text("from ports.numpy_port import *\n")
+    (tmp_path / "absent.py").write_text("import a_framework_that_nobody_has\n")
+    (tmp_path / "conftest.py").write_text("raise RuntimeError('not mine to run')\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = '--no-such-option'\n")
+    return tmp_path
+
+
+# --- the worked examples
+
+
+def example(name: str) -> Path:
+    pytest.importorskip(EXAMPLES[name])
+    return ROOT / f"tests/examples/{name}.py"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_agrees(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([*SMALL, "--port", str(example(name))]) == 0
+    assert f"{name} float32" in capsys.readouterr().out
+
+
+def test_the_example_agrees_on_a_device_whose_arrays_cannot_be_mixed_with_the_hosts() -> None:
+    assert compare.main([*SMALL, "--port", str(example("array_api_port")), "--device", "device1", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_passes_what_every_port_must(name: str, tmp_path: Path) -> None:
+    """A sample of it: .ci/run has all."""
+    run = conform(tmp_path, str(example(name)), *SAMPLE, "--examples", "3")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short_and_needs_nothing_but_its_framework(name: str) -> None:
+    path = ROOT / f"tests/examples/{name}.py"
+    assert len(path.read_text().splitlines()) < 220
+    assert roots(path) == {EXAMPLES[name], "numpy", "reference"}
+
+
+# --- what is printed
+
+
+def test_a_wrong_port_fails_with_a_sentence_for_each_failure_and_a_last_one(folder: Path) -> None:
+    run = conform(folder, "flawed.py", "-k", "test_gradient and float64", "--junitxml=results.xml", "--examples=5")
+    first, *_, last = run.stdout.splitlines()
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert first == "What every port must pass, on flawed.py: float64 and float32, on cpu; 5 nets a property."
+    assert re.search(rf"^FAILED {re.escape(FAILURE)}: flawed float64 collocated: ", run.stdout, re.MULTILINE)
+    assert set(re.findall(r"^FAILED .*-(\w+)\]", run.stdout, re.MULTILINE)) == {"collocated"}
+    counts, _, worst = last.partition("; ")
+    assert re.fullmatch(r"flawed\.py: \d+ passed, \d+ failed", counts)
+    assert re.fullmatch(r"the worst gap / bound: closed form \S+, loop \S+, batched \S+, .*collocated \S+\.", worst)
+    suite = ET.parse(folder / "results.xml").getroot()[0]
+    assert int(suite.get("failures", 0)) == run.stdout.count("\nFAILED ")
+
+
+def test_failures_are_annotations_of_the_ports_file(folder: Path) -> None:
+    summary = folder / "summary"
+    options = ("-k", "test_gradient and float64 and collocated", "-x", "--examples=3")
+    run = conform(folder, "flawed.py", *options, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary))
+    assert run.stderr.startswith("::error file=flawed.py,line=1,title=fdnet conform::test_agreement.py::test_gradient[")
+    assert run.stdout.splitlines()[-1] in summary.read_text()
+
+
+@pytest.mark.parametrize("ambient", [{"PYTEST_ADDOPTS": "--no-such-option"}, {"PYTEST_PLUGINS": "no_such_plugin"}])
+def test_the_callers_configuration_has_no_say_and_nothing_is_left_behind(folder: Path, ambient: dict[str, str]) -> None:
+    before = sorted(folder.iterdir())
+    run = conform(folder, "right.py", ONE, PYTHONDONTWRITEBYTECODE="1", **ambient)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1] == "right.py: 1 passed."
+    assert sorted(folder.iterdir()) == before
+
+
+def test_only_what_runs_on_the_port_is_collected(folder: Path) -> None:
+    run = conform(folder, "right.py", "--collect-only", "-q")
+    tests = re.findall(r"^(test_\w+\.py)::\w+\[(\S*?)-float", run.stdout, re.MULTILINE)
+    assert {name for _, name in tests} == {"right"}
+    assert len({file for file, _ in tests}) == len(list((ROOT / "comparison/conformance").glob("test_*.py")))
+
+
+# --- what is known to fail
+
+
+def test_a_failure_that_is_known_passes(folder: Path) -> None:
+    (folder / "known").write_text(f"# known\n\n{FAILURE} it is the closed form\n")
+    run = conform(folder, "flawed.py", "-k", "test_gradient[flawed-float64-collocated]", "--xfails", "known")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1].startswith("flawed.py: 1 xfailed")
+
+
+def test_a_known_failure_that_passes_is_a_failure(folder: Path) -> None:
+    (folder / "known").write_text(f"{ONE} it was mended\n")
+    run = conform(folder, "right.py", "--xfails=known", "-k", "synchronize")
+    assert run.returncode == 1
+    assert "FAILED test_ports.py::test_synchronize_returns_its_argument[right-float64]: [XPASS(strict)]" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("test_ports.py::test_nothing a reason", "`--xfails` must name tests, got 'test_ports.py::test_nothing'."),
+        (ONE, "`--xfails` must have a test id and a reason in each line, got 'test_ports.py::"),
+    ],
+)
+def test_a_line_of_known_failures_must_name_a_test_and_a_reason(folder: Path, line: str, sentence: str) -> None:
+    (folder / "known").write_text(line + "\n")
+    run = conform(folder, "right.py", "--xfails=known")
+    assert run.returncode == 2
+    assert sentence in run.stdout + run.stderr
+
+
+# --- what can't be run
+
+
+def test_a_port_that_cannot_be_loaded_is_a_failure(folder: Path) -> None:
+    run = conform(folder, "absent.py")
+    assert run.returncode == 2
+    assert run.stdout == ""
+    reason = "a_framework_that_nobody_has is not installed."
+    assert run.stderr == f"compare.py: absent.py can't be run: {reason} (--allow-missing lets that pass.)\n"
+    run = conform(folder, "absent.py", "--allow-missing")
+    assert (run.returncode, run.stdout, run.stderr) == (0, f"absent.py was not run: {reason}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (
+            "from ports.numpy_port import predict\n",
+            "`fdnet_port_broken.accuracy` must be a function (params, x, t), got",
+        ),
+        ("def predict(:\n", "The port 'broken.py' must be importable, got SyntaxError at broken.py:1: "),
+        (
+            "from ports.numpy_port import *\ndef loss(params, x): pass\n",
+            "`fdnet_port_broken.loss` must take (params, x, t), got (params, x).",
+        ),
+    ],
+)
+def test_a_broken_port_is_one_sentence_and_never_allowed(source: str, sentence: str, folder: Path) -> None:
+    (folder / "broken.py").write_text(source)
+    run = conform(folder, "broken.py", "--allow-missing")
+    assert run.returncode == 2
+    assert f"ERROR: {sentence}" in run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_no_test_is_no_success(folder: Path) -> None:
+    run = conform(folder, "right.py", "-k", "no_test_has_this_name")
+    assert run.returncode == 2
+    assert "right.py: no test was run (none was selected)." in run.stdout
+
+
+def test_skipped_tests_are_no_success(folder: Path) -> None:
+    run = conform(folder, "right.py", "test_bad_input.py::test_mixed_devices_are_a_value_error")
+    assert run.returncode == 2
+    assert run.stdout.splitlines()[-1] == "right.py: no test was run (1 skipped)."
+
+
+def test_a_port_that_kills_the_process_is_a_crash(folder: Path) -> None:
+    source = "from ports.numpy_port import *\ndef predict(params, x):\n    import os\n    os.abort()\n"
+    (folder / "fatal.py").write_text(source)
+    run = conform(folder, "fatal.py", "test_agreement.py::test_forward")
+    assert run.returncode == 3
+    assert run.stdout.splitlines()[-1] == "fatal.py: pytest crashed, with exit code -6."
+
+
+def test_an_unknown_option_of_another_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        compare.main([*SMALL, "--nonsense"])
+    assert capsys.readouterr().err == "compare.py: unrecognized arguments: --nonsense.\n"
