@@ -1,5 +1,6 @@
 """The chapter's class `TwoLayerNet` on any backend."""
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -41,9 +42,12 @@ class TwoLayerNet(chapter.TwoLayerNet):
         strategy: str = "collocated",
         h: float = H,
     ) -> None:
-        sizes = input_size, hidden_size, output_size
-        super().__init__(*sizes, weight_init_std, seed=seed, strategy=strategy, h=h)
         self._backend, self._port = backend, resolve(backend)
+        super().__init__(input_size, hidden_size, output_size, weight_init_std, seed=seed, strategy=strategy, h=h)
+
+    @property
+    def _gradients(self) -> dict[str, Callable[..., Params]]:
+        return self._port.GRADIENTS
 
     def __getstate__(self) -> dict[str, Any]:
         backend = self._backend.__name__ if isinstance(self._backend, ModuleType) else self._backend

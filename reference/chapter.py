@@ -1,5 +1,6 @@
 """The chapter's class `TwoLayerNet` in NumPy: its constructor, its members, its methods."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,15 @@ class TwoLayerNet:
     ) -> None:
         initial = init(input_size, hidden_size, output_size, weight_init_std, seed=seed)
         self.params: dict[str, np.ndarray] = initial._asdict()
-        if strategy not in GRADIENTS:
-            raise ValueError(f"`strategy` must be one of {', '.join(GRADIENTS)}, got {strategy!r}.")
+        if strategy not in self._gradients:
+            raise ValueError(f"`strategy` must be one of {', '.join(self._gradients)}, got {strategy!r}.")
         self.strategy, self.h = strategy, h
 
     @isolated
+    @property
+    def _gradients(self) -> dict[str, Callable[..., Params]]:
+        return GRADIENTS
+
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Compute the class probabilities, (B, O); (O,) of a single sample (I,)."""
         y = two_layer_net.predict(*self._net(x))

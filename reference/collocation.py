@@ -49,6 +49,7 @@ allowed. reference/interpolation.py watches its range.
 
 import contextlib
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -165,7 +166,7 @@ def run_within_plan(
             return result
 
 
-_INTERNAL = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "ports"), contextlib.__file__)
+_INTERNAL = (f"{Path(__file__).parent}{os.sep}", f"{Path(__file__).parents[1] / 'ports'}{os.sep}", contextlib.__file__)
 """Where the frames between a user's call and a warning lie."""
 
 
