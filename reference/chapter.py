@@ -57,11 +57,11 @@ class TwoLayerNet:
             raise ValueError(f"`strategy` must be one of {', '.join(self._gradients)}, got {strategy!r}.")
         self.strategy, self.h = strategy, h
 
-    @isolated
     @property
     def _gradients(self) -> dict[str, Callable[..., Params]]:
         return GRADIENTS
 
+    @isolated
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Compute the class probabilities, (B, O); (O,) of a single sample (I,)."""
         y = two_layer_net.predict(*self._net(x))
