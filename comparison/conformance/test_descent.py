@@ -124,7 +124,7 @@ def test_all_backends_train_alike(subject: Subject) -> None:
     as much, as the weights are: they begin at 0.03 and end at 2.8. So nothing is charged for growth; the largest
     gap / bound seen is 0.19.
     """
-    steps, std, rate = (1000, 0.01, 0.5) if subject.name in ports.BUILT_IN else (100, 0.3, 0.5)
+    steps, std, rate = (1000, 0.01, 0.5) if subject.name in ports.BUILT_IN else (60, 0.3, 0.5)
     data, rng = datasets.load("digits"), np.random.default_rng(0)
     start = init(64, 20, 10, std, seed=0, dtype=subject.dtype)
     problem = Problem(Params(*(p.astype(np.float64) for p in start)), data.x_train, data.t_train)
