@@ -99,7 +99,7 @@ class TrainOptions(OutputOptions, ProblemOptions):
 
 # --- from the parser to the options
 
-Options = TypeVar("Options")
+Options = TypeVar("Options", bound=Selection)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -145,10 +145,10 @@ def new_command(
 
 
 def _make_options(
-    kind: type[Options],
+    kind: type[Any],
     derive: Callable[[argparse.Namespace], dict[str, object]] | None,
     arguments: argparse.Namespace,
-) -> Options:
+) -> Any:
     values = vars(arguments) | (derive(arguments) if derive else {})
     values["port"] = tuple(values["port"])
     return kind(**{field.name: values[field.name] for field in fields(kind)})
