@@ -67,8 +67,9 @@ def test_the_steps_run_as_they_stand(tmp_path: Path, source: str, code: int) -> 
     short = step("fdnet conform").replace("--examples", "-k test_forward --examples")  # all of it takes half a minute
     conform = run(short, tmp_path, "mine.py")
     assert conform.returncode == code, conform.stdout + conform.stderr
-    assert "| mine float64 |" in (tmp_path / "summary").read_text().replace("  ", " ") or code
-    assert "mine.py: " in (tmp_path / "summary").read_text()
+    table, sentence, _ = (tmp_path / "summary").read_text().partition("mine.py: ")
+    assert "mine" in table
+    assert sentence
     junit = (tmp_path / "output").read_text().removeprefix("junit=").strip()
     assert Path(junit).read_text().startswith("<?xml")
     assert ("::error file=mine.py" in conform.stderr) == bool(code)

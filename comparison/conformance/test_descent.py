@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 import ports
 from comparison.agreement.bounds import Problem, loss_bound
@@ -27,8 +26,6 @@ from reference.collocation import make_plan
 from reference.defaults import CLOSED_FORM, STRATEGIES
 from reference.two_layer_net import Params, init
 from reference.validation import unit_roundoff
-
-MANY = settings(max_examples=max(1, settings.default.max_examples // 2))
 
 BATCHES = np.array([[0, 1, 2, 3], [4, 5, 6, 0], [2, 2, 1, 5]])
 pytestmark = pytest.mark.filterwarnings(HANDS_OVER)
