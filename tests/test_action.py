@@ -25,7 +25,7 @@ def loss(params, x, t):
 
 def step(name: str) -> str:
     """Return the shell code of a step."""
-    lines = re.search(rf"name: {name}\n.*?run: \|\n((?:        .*\n)+)", ACTION, re.DOTALL)
+    lines = re.search(rf"name: {name}\n.*?run: \|\n((?:        [^\n]*\n)+)", ACTION, re.DOTALL)
     assert lines is not None
     return textwrap.dedent(lines[1])
 
