@@ -151,10 +151,10 @@ def new_command(
 
 
 def _make_options(
-    kind: type[Options],
+    kind: type[Any],
     derive: Callable[[argparse.Namespace], dict[str, object]] | None,
     arguments: argparse.Namespace,
-) -> Options:
+) -> Any:
     values = vars(arguments) | (derive(arguments) if derive else {})
     values["port"] = tuple(values["port"])
     return kind(**{field.name: values[field.name] for field in fields(kind)})

@@ -115,7 +115,8 @@ def refused(subject: Subject, call: Call, function: str) -> str:
 
 def everything(subject: Subject, call: Call | None = None) -> list[np.ndarray]:
     """Call each function of a port, by default with the good call; return all that they return."""
-    call, results = call or on_backend(subject, good_call()), []
+    call = call or on_backend(subject, good_call())
+    results: list[Any] = []
     for function in FUNCTIONS:
         called, arguments, options = prepare(subject, call, function)
         result = called(*arguments, **options)

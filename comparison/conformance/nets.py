@@ -8,7 +8,8 @@ from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject
 from comparison.conformance.problems import SHAPES, problems
 
-FEW = settings(max_examples=max(1, settings.default.max_examples // 8))
+MAX_EXAMPLES = (settings.default or settings()).max_examples
+FEW = settings(max_examples=max(1, MAX_EXAMPLES // 8))
 SHAPE = SHAPES[5:6]  # one is enough where each example is run by a backend several times
 NUMPY = Subject("numpy", ports.load("numpy"), "float64", "cpu")
 

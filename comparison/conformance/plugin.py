@@ -36,6 +36,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import ports  # noqa: E402, with these settings
 from comparison.agreement.comparison import FORWARD, Subject  # noqa: E402
 from comparison.conformance.gradients import worst_ratios  # noqa: E402
+from comparison.conformance.nets import MAX_EXAMPLES  # noqa: E402
 from comparison.conformance.problems import load, loaded  # noqa: E402
 from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES  # noqa: E402
 
@@ -67,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
             if config.getoption("results") and not hasattr(config, "workerinput"):
                 print(
                     f"What every port must pass, on {name}: {' and '.join(DTYPES)}, on "
-                    f"{'cpu' if 'cpu' in devices else devices[0]}; {settings.default.max_examples} nets a property.",
+                    f"{'cpu' if 'cpu' in devices else devices[0]}; {MAX_EXAMPLES} nets a property.",
                     flush=True,
                 )
 

@@ -25,7 +25,7 @@ from comparison.conformance.gradients import (
     gradients,
     moderate,
 )
-from comparison.conformance.nets import FEW, nets
+from comparison.conformance.nets import FEW, MAX_EXAMPLES, nets
 from comparison.conformance.problems import STEPS, problems, subjects
 from reference.collocation import make_plan
 from reference.defaults import STRATEGIES
@@ -33,7 +33,7 @@ from reference.functions import DELTA, sigmoid, softmax
 from reference.two_layer_net import Params
 from reference.validation import unit_roundoff
 
-MANY = settings(max_examples=max(1, settings.default.max_examples // 2))
+MANY = settings(max_examples=max(1, MAX_EXAMPLES // 2))
 
 BATCHES = np.array([[0, 1, 2, 3], [4, 5, 6, 0], [2, 2, 1, 5]])
 pytestmark = pytest.mark.filterwarnings(HANDS_OVER)

@@ -80,7 +80,7 @@ def test_a_bad_argument_is_a_value_error(subject: Subject, case: str) -> None:
 def test_params_of_three_members_are_a_value_error(subject: Subject) -> None:
     call = on_backend(subject, good_call())
     for function in FUNCTIONS:
-        refused(subject, call._replace(params=call.params[:3]), function)
+        refused(subject, call._replace(params=call.params[:3]), function)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("at", ["W1", "x"])

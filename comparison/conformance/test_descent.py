@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 import ports
 from comparison.agreement.bounds import Problem, loss_bound
@@ -27,8 +26,6 @@ from reference.collocation import make_plan
 from reference.defaults import CLOSED_FORM, STRATEGIES
 from reference.two_layer_net import Params, init
 from reference.validation import unit_roundoff
-
-MANY = settings(max_examples=max(1, settings.default.max_examples // 2))
 
 BATCHES = np.array([[0, 1, 2, 3], [4, 5, 6, 0], [2, 2, 1, 5]])
 pytestmark = pytest.mark.filterwarnings(HANDS_OVER)
@@ -124,7 +121,7 @@ def test_all_backends_train_alike(subject: Subject) -> None:
     as much, as the weights are: they begin at 0.03 and end at 2.8. So nothing is charged for growth; the largest
     gap / bound seen is 0.19.
     """
-    steps, std, rate = (1000, 0.01, 0.5) if subject.name in ports.BUILT_IN else (100, 0.3, 0.5)
+    steps, std, rate = (1000, 0.01, 0.5) if subject.name in ports.BUILT_IN else (60, 0.3, 0.5)
     data, rng = datasets.load("digits"), np.random.default_rng(0)
     start = init(64, 20, 10, std, seed=0, dtype=subject.dtype)
     problem = Problem(Params(*(p.astype(np.float64) for p in start)), data.x_train, data.t_train)

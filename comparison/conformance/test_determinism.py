@@ -22,15 +22,16 @@ from reference.defaults import STRATEGIES
 from reference.two_layer_net import Params
 
 ROOT = Path(ports.__file__).parents[1]
-SOME = Params(np.arange(0, 3200, 37), np.arange(50), np.arange(0, 500, 7), np.arange(10))
+SOME = Params(np.arange(0, 640, 37), np.arange(10), np.arange(0, 100, 7), np.arange(10))
 """Entries for `loop` and `batched`."""
 
 
 def digests(subject: Subject) -> dict[str, str]:
     """Hash all results of each function of a port on the digits, by name."""
     data, port = datasets.load("digits"), subject.port
-    problem = random_problem(data.x_train, data.t_train, hidden=50, samples=100, seed=0)
-    (params, x), t, batches = on_device(subject, problem), problem.t, np.arange(100).reshape(4, 25)
+    sizes = {"hidden": 50, "samples": 100} if subject.name in ports.BUILT_IN else {"hidden": 10, "samples": 40}
+    problem = random_problem(data.x_train, data.t_train, **sizes, seed=0)
+    (params, x), t, batches = on_device(subject, problem), problem.t, np.arange(40).reshape(4, 10)
     results: dict[str, Any] = {
         "forward": (port.predict(params, x), port.loss(params, x, t), port.accuracy(params, x, t)),
         "closed form": port.gradient(params, x, t),

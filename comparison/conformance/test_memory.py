@@ -95,7 +95,7 @@ def test_work_stays_within_memory(
     port, rng = subject.port, np.random.default_rng(0)
     units, room = 50, mib * 2**20
     if subject.name not in ports.BUILT_IN:  # counting slows down what is written in Python
-        units, samples, room = (24, 25, 2**19) if strategy == "batched" else (12, 250, 2**19)
+        units, samples, room = (24, 25, 2**19) if strategy == "batched" else (12, 100, 2**19)
     net = init(units, units, 10, 1.0, seed=0)
     net.W2[0, 0] = weight
     plan = make_plan(h, 1.0, weight, "float64")

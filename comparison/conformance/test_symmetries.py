@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from comparison.agreement.bounds import Problem
@@ -28,8 +28,6 @@ from comparison.conformance.nets import FEW, nets
 from comparison.conformance.problems import subjects
 from reference.defaults import CLOSED_FORM, STRATEGIES
 from reference.two_layer_net import Params
-
-MANY = settings(max_examples=max(1, settings.default.max_examples // 2))
 
 BATCHES = np.array([[0, 1, 2, 3], [4, 5, 6, 0], [2, 2, 1, 5]])
 pytestmark = pytest.mark.filterwarnings(HANDS_OVER)

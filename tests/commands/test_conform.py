@@ -26,7 +26,7 @@ def collocated(params, x, t, *, h=1e-4, memory=1):
 
 GRADIENTS = {**right.GRADIENTS, "collocated": collocated}
 """
-FAILURE = "test_agreement.py::test_gradient[flawed-float64-collocated]"
+FAILURE = "test_agreement.py::test_gradient_where_no_term_is_to_spare[flawed-float64-collocated]"
 
 
 def conform(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -98,9 +98,9 @@ def test_a_wrong_port_fails_with_a_sentence_for_each_failure_and_a_last_one(fold
 
 def test_failures_are_annotations_of_the_ports_file(folder: Path) -> None:
     summary = folder / "summary"
-    options = ("-k", "test_gradient and float64 and collocated", "-x", "--examples=3")
+    options = ("-k", "no_term_is_to_spare", "-x")
     run = conform(folder, "flawed.py", *options, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary))
-    assert run.stderr.startswith("::error file=flawed.py,line=1,title=fdnet conform::test_agreement.py::test_gradient[")
+    assert run.stderr.startswith(f"::error file=flawed.py,line=1,title=fdnet conform::{FAILURE}: flawed ")
     assert run.stdout.splitlines()[-1] in summary.read_text()
 
 
@@ -114,7 +114,7 @@ def test_the_callers_configuration_has_no_say_and_nothing_is_left_behind(folder:
 
 
 def test_only_what_runs_on_the_port_is_collected(folder: Path) -> None:
-    run = conform(folder, "right.py", "--collect-only", "-q")
+    run = conform(folder, "right.py", "--collect-only")
     tests = re.findall(r"^(test_\w+\.py)::\w+\[(\S*?)-float", run.stdout, re.MULTILINE)
     assert {name for _, name in tests} == {"right"}
     assert len({file for file, _ in tests}) == len(list((ROOT / "comparison/conformance").glob("test_*.py")))
@@ -125,7 +125,7 @@ def test_only_what_runs_on_the_port_is_collected(folder: Path) -> None:
 
 def test_a_failure_that_is_known_passes(folder: Path) -> None:
     (folder / "known").write_text(f"# known\n\n{FAILURE} it is the closed form\n")
-    run = conform(folder, "flawed.py", "-k", "test_gradient[flawed-float64-collocated]", "--xfails", "known")
+    run = conform(folder, "flawed.py", "-k", "no_term_is_to_spare and collocated", "--xfails", "known")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.splitlines()[-1].startswith("flawed.py: 1 xfailed")
 
