@@ -1,6 +1,7 @@
 """Profiles, the ports that tests run on, and a cache, so that JAX does not compile twice."""
 
 import os
+import re
 import tempfile
 from contextlib import suppress
 from itertools import product
@@ -38,6 +39,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("port"):  # warnings of a framework that is not ours to choose are not the port's faults
+        for line in ("default", "error::RuntimeWarning"):
+            config.addinivalue_line("filterwarnings", line)
+        for name in config.getoption("port"):
+            stem = re.escape(Path(name).stem) if name.endswith(".py") else re.escape(name)
+            config.addinivalue_line("filterwarnings", f"error:::(fdnet_port_)?{stem}$")
     config.addinivalue_line("markers", "subjects(*dtypes): what every port must pass; the test takes `subject`")
     for name in config.getoption("port"):
         with suppress(ports.NotRunError):  # each test is skipped with the reason

@@ -115,3 +115,36 @@ def test_a_broken_port_is_one_sentence(source: str, sentence: str, tmp_path: Pat
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"ERROR: --port: {sentence}" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
+
+
+# --- what the author of a port sees
+
+WARNING = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+{imports}
+
+
+def loss(params, x, t):
+    {warns}
+    return right.loss(params, x, t)
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "warns", "code"),
+    [
+        ("import framework", "framework.old()", 0),
+        ("import framework", "framework.overflows()", 1),
+        ("import warnings", "warnings.warn('mine', DeprecationWarning)", 1),
+        ("import warnings", "warnings.warn('mine', UserWarning)", 1),
+    ],
+)
+def test_warnings_of_a_framework_are_no_faults_of_a_port(imports: str, warns: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "framework.py").write_text(
+        "import warnings\n\n\ndef old():\n    warnings.warn('old', DeprecationWarning)\n\n\n"
+        "def overflows():\n    warnings.warn('overflow', RuntimeWarning)\n"
+    )
+    (tmp_path / "warning.py").write_text(WARNING.format(imports=imports, warns=warns))
+    run = conforms(tmp_path, ("conformance/test_agreement.py::test_forward",), "warning.py")
+    assert run.returncode == code, run.stdout[-2000:]

@@ -17,6 +17,7 @@ from comparison.agreement.comparison import (
     check_forward,
     check_gradient,
     compare,
+    disagreement_sentence,
     is_comparable,
     on_device,
     random_problem,
@@ -45,7 +46,7 @@ pytestmark = pytest.mark.filterwarnings(HANDS_OVER)
 @given(problem=problems())
 def test_forward(subject: Subject, problem: Problem) -> None:
     for row in check_forward(subject, problem):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
 
 
 @gradients
@@ -54,7 +55,7 @@ def test_forward(subject: Subject, problem: Problem) -> None:
 @given(problem=problems(), h=st.sampled_from(STEPS))
 def test_gradient(subject: Subject, strategy: str | None, problem: Problem, h: float) -> None:
     for row in check_gradient(subject, problem, strategy, h):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
 
 
 # --- the comparison itself
@@ -425,7 +426,7 @@ def test_an_input_of_zeros_gives_a_row_of_zeros(
 def test_gradient_of_a_saturated_net(subject: Subject, strategy: str | None, problem: Problem) -> None:
     problem.params.b1[:] += [30, -30, 0]
     for row in check_gradient(subject, problem, strategy, 1e-2):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
 
 
 @subjects()
@@ -435,7 +436,7 @@ def test_gradient_at_shifts_of_more_than_1(subject: Subject, problem: Problem) -
     problem.x[:] *= 3
     problem.x.flat[0] = 3  # one plan for all
     for row in check_gradient(subject, problem, "structured", 0.5):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
 
 
 @subjects()
@@ -445,7 +446,7 @@ def test_gradient_where_the_differences_themselves_underflow(subject: Subject, s
     problem = digits()
     problem.params.W2[:] *= 100
     for row in check_gradient(subject, problem, strategy, 1e-20):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
 
 
 @subjects()
@@ -457,7 +458,7 @@ def test_gradient_of_samples_of_most_unlike_logits(subject: Subject, strategy: s
     )
     problem = Problem(params, np.array([[-1.0], [1.0], [0.0]]), np.array([0, 1, 0]))
     for row in check_gradient(subject, problem, strategy, 0.1):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
 
 
 @subjects("float64")
@@ -467,7 +468,7 @@ def test_gradient_where_no_term_is_to_spare(subject: Subject, strategy: str) -> 
     problem = moderate(0)
     assert make_plan(5e-5, 1.0, float(np.abs(problem.params.W2).max()), "float64").terms == 3
     for row in check_gradient(subject, problem, strategy, 5e-5):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
 
 
 # --- metamorphic properties: what must come out again but for rounding

@@ -14,7 +14,7 @@ import pytest
 import ports
 from calls import FUNCTIONS, Call, good_call, on_backend, prepare, snapshot
 from comparison.agreement.bounds import Problem
-from comparison.agreement.comparison import Subject, check_forward, check_gradient
+from comparison.agreement.comparison import Subject, check_forward, check_gradient, disagreement_sentence
 from problems import subjects
 from reference.defaults import DTYPES, STRATEGIES
 from reference.two_layer_net import Params
@@ -156,7 +156,7 @@ def test_arrays_may_lie_in_memory_as_they_like(backend: str, change: Callable[[A
     port_with_change.from_numpy = lambda *array, **options: change(port.from_numpy(*array, **options))
     subject, problem = Subject(backend, port_with_change, dtype, "cpu"), Problem(*good_call()[:3])
     for row in check_forward(subject, problem):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
     for strategy in (*STRATEGIES, None):
         for row in check_gradient(subject, problem, strategy, 1e-2):
-            assert row.agrees, row
+            assert row.agrees, disagreement_sentence(row)

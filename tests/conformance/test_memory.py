@@ -12,7 +12,7 @@ import pytest
 from comparison.agreement.comparison import Subject
 from problems import subjects
 from reference.collocation import make_plan
-from reference.defaults import CLOSED_FORM
+from reference.defaults import BUILT_IN, CLOSED_FORM
 from reference.two_layer_net import Params, init
 
 
@@ -109,6 +109,8 @@ def test_work_stays_within_memory(
                 port.GRADIENTS[strategy](params, x, t, **options)
         return max(peaks)
 
+    peak(CLOSED_FORM), peak(strategy, h=h, memory=mib * 2**20)  # a first call compiles, and leaves caches behind
     room = mib * 2**20 + (peak(CLOSED_FORM) if training else 0)  # training copies the net and the mini-batch
-    assert peak(strategy, h=h, memory=2**40) > 2 * mib * 2**20  # and a first call leaves caches behind
+    if subject.name in BUILT_IN:  # otherwise the budget would not be what limits them; others may need little
+        assert peak(strategy, h=h, memory=2**40) > 2 * mib * 2**20
     assert peak(strategy, h=h, memory=mib * 2**20) <= room
