@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ports.protocol import NotRunError, Port, PortError, check_port
-from reference.defaults import BUILT_IN
+from reference.defaults import BUILT_IN as BUILT_IN
 
 
 def names() -> tuple[str, ...]:

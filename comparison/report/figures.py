@@ -53,7 +53,7 @@ def style() -> Iterator[None]:
 @contextmanager
 def plain_style() -> Iterator[None]:
     """Draw and save under matplotlib's own defaults: a matplotlibrc may ask for what is not there, such as LaTeX."""
-    kept = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    kept: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     with matplotlib.rc_context(kept):
         yield
 
