@@ -60,7 +60,8 @@ def test_a_fault_is_one_line_and_the_worst_comes_first(tmp_path: Path) -> None:
     done = run(*SMALL, "--dtype", "float64", "--port", str(tmp_path / "wrong.py"))
     assert done.returncode == commands.DISAGREES
     sentences = [line for line in done.stdout.splitlines() if "times the bound" in line]
-    assert [" ".join(line.split()[:3]).rstrip(":") for line in sentences] == ["wrong float64 closed", "wrong float64 structured"]
+    named = [" ".join(line.split()[:3]).rstrip(":") for line in sentences]
+    assert named == ["wrong float64 closed", "wrong float64 structured"]
     assert all(re.search(r"\. So do \d+ more \(.*\bW2\b.*\)\.$", line) for line in sentences)
 
 
