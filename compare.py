@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from comparison.commands import (
     PIPE_CLOSED,
     advise,
     agree,
+    benchmark,
     conform,
     output,
     predict,
@@ -43,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    closed = sys.stdout is None
+    closed, as_library = sys.stdout is None, argv is not None
     output.open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -60,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = int(arguments.run(options))
         sys.stdout.flush()
         return code
+    except benchmark.RestartNeeded as restart:
+        return _restart(restart.environment, argv, as_library=as_library)
     except BrokenPipeError:
         _discard_stdout()
         return processes.leave(PIPE_CLOSED)
@@ -78,6 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes.ignore_stop_requests()
         traceback.print_exc()
         return processes.leave(CRASHED)
+
+
+def _restart(environment: dict[str, str], argv: list[str], *, as_library: bool) -> int:
+    """Run the command in a new process: in this one's place, or beside a caller who wants to go on."""
+    sys.stdout.flush()
+    if not as_library:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    command = [sys.executable, __file__, *argv]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    sys.stdout.write(done.stdout)
+    return done.returncode
 
 
 def _discard_stdout() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ports.protocol import NotRunError, Port, PortError, check_port
-from reference.defaults import BUILT_IN
+from reference.defaults import BUILT_IN as BUILT_IN
 
 
 def names() -> tuple[str, ...]:
@@ -71,6 +71,7 @@ def _importer(name: str) -> tuple[str, Callable[[], Any]]:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise PortError(f"A port's file must exist, got {str(path)!r}.")
+    path = path.resolve()
     name = f"fdnet_port_{path.stem}"  # a file jax.py is not to stand in for jax
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -147,9 +148,23 @@ def _no_such_port(name: str) -> PortError:
     return PortError(f"A backend must be one of {', '.join(names())}, a module or a .py file, got {name!r}.")
 
 
-def describe_error(error: BaseException) -> str:
-    """Describe an error and where it was raised, as part of a sentence."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+def _home_of(source: str) -> Path | None:
+    """Return the file of a loaded port, or the folder of one that is a package; None if there is no such port."""
+    if source.endswith(".py"):
+        return Path(source).resolve()
+    file = getattr(sys.modules.get(_importer(source)[0]), "__file__", None) if source else None
+    return (Path(file).parent if Path(file).name == "__init__.py" else Path(file)) if file else None
+
+
+def describe_error(error: BaseException, source: str = "") -> str:
+    """Describe an error and where it was raised, as part of a sentence.
+
+    `source` is what the port was loaded by: the place is then the innermost one in its own file or package.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    home = _home_of(source)
+    own = [frame for frame in frames if home and home in (Path(frame.filename), Path(frame.filename).parent)]
+    frame = (own or frames)[-1]
     file, line, message = frame.filename, frame.lineno, str(error)
     if isinstance(error, SyntaxError) and error.filename:
         file, line, message = error.filename, error.lineno, error.msg

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comparison.agreement.bounds import Problem
-from comparison.agreement.comparison import Subject, check_forward, check_gradient
+from comparison.agreement.comparison import Subject, check_forward, check_gradient, disagreement_sentence
 from comparison.conformance.problems import SHAPES, STEPS, problems, subjects
 from reference.defaults import DTYPES, STRATEGIES
 from right_sums import SUMS, summing
@@ -29,10 +29,10 @@ def test_right_ports_raise_no_false_alarm(subject: Subject, strategy: str | None
     shapes = FEW_SHAPES if subject.name == "jax" else SHAPES
     problem: Problem = data.draw(problems(shapes=shapes))
     for row in check_gradient(subject, problem, strategy, data.draw(st.sampled_from(STEPS))):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
     if strategy is None:
         for row in check_forward(subject, problem):
-            assert row.agrees, row
+            assert row.agrees, disagreement_sentence(row)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -42,7 +42,7 @@ def test_right_ports_raise_no_false_alarm(subject: Subject, strategy: str | None
 def test_no_order_of_summation_raises_a_false_alarm(order: str, dtype: str, problem: Problem) -> None:
     subject = Subject(order, summing(SUMS[order]), dtype, "cpu")
     for row in (*check_forward(subject, problem), *check_gradient(subject, problem, None, 0.0)):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
 
 
 @pytest.fixture(autouse=True)

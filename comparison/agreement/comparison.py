@@ -281,7 +281,7 @@ def disagreement_sentence(row: Agreement) -> str:
     h = f" at h = {row.h:g}" if row.h is not None else ""
     where += f" ({row.problem})" if row.problem != "data" else ""
     if row.gap is None:
-        return f"{where}: {place}{h} is {row.got}, expected {row.expected}."
+        return f"{where}: {place}{h}: got {row.got}, expected {row.expected}."
     return (
         f"{where}: {place}{h} is {row.got:.9g}, expected {row.expected:.9g}: the gap of {row.gap:.2g} is "
         f"{row.ratio:.3g} times the bound of {row.bound:.2g}."

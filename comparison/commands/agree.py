@@ -73,7 +73,8 @@ def compare_all(
         except (ConnectionAbortedError, BrokenPipeError):  # the other ranks, or whoever reads, are gone
             raise
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
-            crash = {"backend": subject.name, "dtype": subject.dtype, "reason": describe_error(error)}
+            reason = describe_error(error, subject.source)
+            crash = {"backend": subject.name, "dtype": subject.dtype, "reason": reason}
             outcome.crashed.append(crash)
     return outcome
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from comparison.commands import AGREES, CRASHED
@@ -62,21 +61,25 @@ def prepare_process(threads: int | None) -> None:
     """Set the environment that frameworks read as they are imported."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # other programs need the GPU's memory too
     if threads is not None:
-        _restart_with_threads(threads)
+        _limit_threads(threads)
 
 
-def _restart_with_threads(count: int) -> None:
-    """Run this very command again on `count` cores, unless it is already: libraries count cores as they are loaded."""
+class RestartNeeded(Exception):  # noqa: N818, no error
+    """The command must run in a new process, with this environment."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+
+
+def _limit_threads(count: int) -> None:
+    """Use `count` cores, in a process that began with this number: libraries count cores as they are loaded."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     if not 1 <= count <= len(cores):
         raise ValueError(f"`threads` must be from 1 to {len(cores)}, the cores of this process, got {count}.")
-    if os.environ.get("FDNET_THREADS") == str(count):
-        return
+    if os.environ.get("FDNET_THREADS") != str(count):
+        raise RestartNeeded(os.environ | dict.fromkeys((*THREAD_VARIABLES, "FDNET_THREADS"), str(count)))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores[:count])
-    sys.stdout.flush()
-    variables = dict.fromkeys((*THREAD_VARIABLES, "FDNET_THREADS"), str(count))
-    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | variables)
 
 
 def make_task(options: TimingOptions, problem: Problem, data: Dataset) -> Task:

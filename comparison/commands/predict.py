@@ -98,7 +98,8 @@ def _predict_all(
         except (ConnectionAbortedError, BrokenPipeError):  # the other ranks, or whoever reads, are gone
             raise
         except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
-            crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": describe_error(error)})
+            reason = describe_error(error, subject.source)
+            crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": reason})
     return predictions, crashed
 
 

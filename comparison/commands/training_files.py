@@ -42,10 +42,11 @@ def check_files_of_runs(options: TrainOptions, subjects: Sequence[Subject]) -> N
         devices = [subject.device for subject in subjects if (subject.name, subject.dtype) == (name, dtype)]
         if len(devices) > 1:  # their files and their rows would have the same name
             raise ValueError(f"`--device` must be one of each backend's, got {', '.join(devices)} of {name}.")
+    several = len(subjects) > 1
     for option, path in {"save": options.save, "checkpoint": options.checkpoint}.items():
-        if path is not None and processes.is_first():
+        if path and processes.is_first():
             for subject in subjects:
-                _check_writable(option, Path(file_of_run(path, subject, several=len(subjects) > 1)))
+                _check_writable(option, Path(file_of_run(path, subject, several=several)))
 
 
 def _check_writable(option: str, path: Path) -> None:

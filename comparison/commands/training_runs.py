@@ -91,6 +91,9 @@ def _interrupt_requests_stop() -> Iterator[threading.Event]:
     """Let the first Ctrl-C request a stop, and the second one stop at once."""
     requested = threading.Event()
     previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous in (signal.SIG_IGN, None):
+        yield requested  # only the main thread may handle signals; and what nohup or a shell ignores stays ignored
+        return
 
     def request(*_: object) -> None:
         requested.set()
@@ -124,7 +127,7 @@ def train_all(options: TrainOptions, runs: list[Run]) -> tuple[list[Run], list[d
             except OSError:
                 raise
             except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
-                reason = describe_error(error)
+                reason = describe_error(error, run.subject.source)
                 crashed.append({"backend": run.subject.name, "dtype": run.subject.dtype, "reason": reason})
                 print(f"compare.py: {run.name}: crashed: {reason}", file=sys.stderr)
     return ended, diverged, crashed

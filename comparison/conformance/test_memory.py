@@ -13,7 +13,7 @@ import ports
 from comparison.agreement.comparison import Subject
 from comparison.conformance.problems import subjects
 from reference.collocation import make_plan
-from reference.defaults import CLOSED_FORM
+from reference.defaults import BUILT_IN, CLOSED_FORM
 from reference.two_layer_net import Params, init
 
 
@@ -115,7 +115,8 @@ def test_work_stays_within_memory(
                 port.GRADIENTS[strategy](params, x, t, **options)
         return max(peaks)
 
+    peak(strategy, h=h, memory=room)  # a first call compiles, and leaves caches behind
     copies = peak(CLOSED_FORM) if training else 0  # training copies the net and the mini-batch
-    needed = peak(strategy, h=h, memory=2**40)  # and a first call leaves caches behind
-    assert needed > 2 * room or subject.name not in ports.BUILT_IN  # which may take less
+    if subject.name in BUILT_IN:  # otherwise the budget would not be what limits them; others may need little
+        assert peak(strategy, h=h, memory=2**40) > 2 * room
     assert peak(strategy, h=h, memory=room) <= room + copies

@@ -1,6 +1,7 @@
 """The tables and sentences that show agreement: for a terminal, and as Markdown."""
 
 import re
+from collections.abc import Iterable
 from itertools import groupby
 
 import numpy as np
@@ -110,7 +111,24 @@ def agreement_notes(outcome: Outcome) -> list[str]:
         strategies = ", ".join(dict.fromkeys(row.strategy for row in group))
         notes[f"{strategies} in {key[0]} at h = {key[1]:g}: not compared: {key[2]}"] = None
     crashes = {f"{row['backend']} {row['dtype']}: crashed: {row['reason']}": None for row in outcome.crashed}
-    return [*notes, *crashes, *(disagreement_sentence(row) for row in outcome.rows if not row.agrees)]
+    return [*notes, *crashes, *disagreements(outcome.rows)]
+
+
+def disagreements(rows: Iterable[Agreement]) -> list[str]:
+    """Return a sentence for each backend, dtype and strategy that disagrees: its worst quantity; the worst first."""
+    wrong = sorted((row for row in rows if not row.agrees), key=_fault)
+    groups = [list(group) for _, group in groupby(wrong, _fault)]
+    sentences = []
+    for group in sorted(groups, key=lambda group: -max(row.ratio for row in group)):
+        worst = max(group, key=lambda row: row.ratio)
+        others = dict.fromkeys(row.quantity for row in group if row.quantity != worst.quantity)
+        more = f" So do {len(group) - 1} more ({', '.join(others) or worst.quantity})." if len(group) > 1 else ""
+        sentences.append(disagreement_sentence(worst) + more)
+    return sentences
+
+
+def _fault(row: Agreement) -> tuple[str, str, str]:
+    return row.backend, row.dtype, row.strategy or FORWARD
 
 
 def _reason_key(row: NotCompared) -> tuple[str, float, str]:

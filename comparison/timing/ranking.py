@@ -36,7 +36,7 @@ def make_first_calls(subjects: Iterable[Subject], strategies: Iterable[str], tas
                 calls.contenders.append(make_contender(subject, strategy, task))
             except Exception as error:  # a port may fail in any way: it is excluded, and the exit code says so
                 key = (subject.name, strategy, subject.dtype, subject.device)
-                calls.excluded.append(_excluded(key, f"crashed: {describe_error(error)}"))
+                calls.excluded.append(_excluded(key, f"crashed: {describe_error(error, subject.source)}"))
     return calls
 
 

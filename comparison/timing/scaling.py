@@ -140,7 +140,7 @@ def sent_each_step(subject: Subject | None, train: Train) -> Sent:
 
 def first_steps_and_clock(train: Train) -> Clock:
     """Take the first steps, and return the clock of a step."""
-    train(FIRST_STEPS)
+    train(1)
     return step_clock(train)
 
 

@@ -1,11 +1,14 @@
 """What is timed: a gradient, a training step or a whole run, of one strategy on one backend, as a clock to read."""
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,16 +139,19 @@ def _gradient_workload(subject: Subject, gradient: Callable[[], Params]) -> _Wor
 
 
 def _step_workload(subject: Subject, strategy: str, task: Task) -> _Workload:
-    """Time `train_steps`, by the step; its first call takes FIRST_STEPS of them."""
+    """Time `train_steps`, by the step; its first call takes one."""
     train = make_train(subject, strategy, task, STEP_SAMPLES)
-    first, peak = first_call(lambda: train(FIRST_STEPS))
+    first, peak = first_call(lambda: train(1))
     return _Workload(step_clock(train), first, peak)
 
 
 def step_clock(train: Train) -> Clock:
-    """Return a clock of one step, which takes many of them in a call; `train` has taken FIRST_STEPS before."""
-    step = min(read(lambda: train(FIRST_STEPS)).seconds for _ in range(2)) / FIRST_STEPS
-    steps = FIRST_STEPS
+    """Return a clock of one step, which takes many of them in a call unless they are slow; `train` has taken one."""
+    steps, step = 1, min(read(lambda: train(1)).seconds for _ in range(2))
+    if step < STEPS_SECONDS / FIRST_STEPS:
+        steps = FIRST_STEPS
+        train(steps)  # compiles for this number
+        step = min(read(lambda: train(steps)).seconds for _ in range(2)) / steps
     while steps < MAX_STEPS and steps * step < STEPS_SECONDS:
         steps *= 2
     train(steps)  # compiles for this number
@@ -184,9 +190,20 @@ def make_train(
 def _time_fresh_run(subject: Subject, strategy: str, task: Task) -> Reading:
     """Time a whole run in a process of its own, so that compilation is part of it and imports are not."""
     light = replace(task, data=None, extended={})
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    with _main_module_hidden(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         name = subject.source or subject.name
         return process.submit(_time_run, name, subject.dtype, subject.device, strategy, light).result()
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Keep a new process from running the caller's script again, which may be one that came through stdin."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _time_run(name: str, dtype: str, device: str, strategy: str, task: Task) -> Reading:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch._C import _functorch as functorch  # there is no public way to ask for these levels, nor to leave them
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.autograd import forward_ad
 
 from reference import validation
 from reference.surroundings import numpy_errors
@@ -89,7 +88,7 @@ def _check_plain(name: str, tensor: Tensor) -> None:
         raise ValueError(f"`{name}` must be a dense tensor, got a {kind} one.")
     if functorch.is_functorch_wrapped_tensor(tensor):
         raise ValueError(f"`{name}` must hold numbers, got a tensor of a transform of torch.func: call it outside.")
-    if forward_ad.unpack_dual(tensor).tangent is not None:
+    if torch._VF._unpack_dual(tensor, level=0)[1] is not None:
         raise ValueError(f"`{name}` must carry no tangent, got a dual tensor of forward-mode AD.")
 
 

@@ -31,6 +31,7 @@ from comparison.agreement.comparison import (
     Subject,
     check_forward,
     check_gradient,
+    disagreement_sentence,
     sample_entries,
 )
 from comparison.conformance.nets import FEW, nets
@@ -122,7 +123,7 @@ def test_no_eigenvalue_of_the_second_derivative_is_above_the_bound(problem: Prob
 @given(problem=nets)
 def test_right_ports_train_within_the_bound(subject: Subject, strategy: str | None, problem: Problem) -> None:
     for row in check_training(subject, problem, strategy, SECOND_H):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
 
 
 @pytest.mark.parametrize("strategy", ["collocated", None])
@@ -207,7 +208,7 @@ def calls_for(problem: Problem, strategy: str, dtype: str = "float64", memory: f
     calls: list[PortCall] = []
     for row in check_subject(recording(calls, dtype=dtype), problem, (strategy,), h=1e-4, memory=memory, seed=0):
         assert isinstance(row, Agreement)
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
     return calls
 
 

@@ -1,5 +1,6 @@
 """A fourth backend, in the Python Array API standard: `compare.py agree --port tests/examples/array_api_port.py`."""
 
+import math
 from functools import partial
 
 import array_api_strict as xp
@@ -58,10 +59,12 @@ def batched(params, x, t, *, h=1e-4, memory=defaults.MEMORY, entries=None, nets=
     validation.check_h_moves(h, magnitudes, validation.dtype_name(x))
     differences = []
     for name, p, at in zip(Params._fields, params, validation.check_entries(params, entries), strict=True):
-        size, parts = max(1, min(nets, memory // (100 * (p.size + x.shape[0] * sum(params.W2.shape))))), []
+        size, parts = max(1, min(nets, memory // (100 * (math.prod(p.shape) + x.shape[0] * sum(params.W2.shape))))), []
         for start in range(0, at.size or 1, size):  # once for no entries, too: an empty array
             entry = xp.asarray(at.ravel()[start : start + size, None], device=x.device)
-            moved = xp.reshape(xp.arange(p.size, device=x.device) == entry, (-1, *p.shape))  # an entry of each copy
+            moved = xp.reshape(
+                xp.arange(math.prod(p.shape), device=x.device) == entry, (-1, *p.shape)
+            )  # an entry of each copy
             above, below = (_loss(params._replace(**{name: xp.where(moved, p + by, p)}), x, right) for by in (h, -h))
             parts.append((above - below) / (2 * h))
         differences.append(xp.reshape(xp.concat(parts), at.shape))
@@ -73,7 +76,7 @@ def collocated(params, x, t, *, h=1e-4, memory=defaults.MEMORY, interpolates=Tru
     plan = collocation.make_plan(h, magnitudes["x"], magnitudes["W2"], validation.dtype_name(x))
     if interpolates and not plan.collocates:
         collocation.warn_of_structured(h, magnitudes["x"])
-    size, sums = max(1, memory // (200 * (x.shape[1] + params.b2.size * sum(params.W2.shape)))), [0, 0]
+    size, sums = max(1, memory // (200 * (x.shape[1] + params.b2.shape[0] * sum(params.W2.shape)))), [0, 0]
     for start in range(0, x.shape[0], size):
         rows = slice(start, min(start + size, x.shape[0]))
         for layer, (inputs, D) in enumerate(_layers(params, x[rows, :], right[rows, :])):
@@ -101,8 +104,8 @@ def train_steps(params, x, t, batches, *, strategy, learning_rate, h=1e-4, memor
 
 def _checked(params, x, t, h=1e-4, memory=defaults.MEMORY):
     magnitudes = check_net(params, x)
-    labels = validation.check_labels(to_numpy(t) if isinstance(t, Array) else t, x.shape[0], params.b2.size)
-    right = xp.asarray(np.eye(params.b2.size)[labels], dtype=x.dtype, device=x.device)  # one-hot rows
+    labels = validation.check_labels(to_numpy(t) if isinstance(t, Array) else t, x.shape[0], params.b2.shape[0])
+    right = xp.asarray(np.eye(params.b2.shape[0])[labels], dtype=x.dtype, device=x.device)  # one-hot rows
     return right, magnitudes, validation.check_h(h), validation.check_memory(memory)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import ports
 from comparison.agreement.bounds import Problem
-from comparison.agreement.comparison import Subject, check_forward, check_gradient
+from comparison.agreement.comparison import Subject, check_forward, check_gradient, disagreement_sentence
 from comparison.conformance.calls import FUNCTIONS, UNUSUAL, good_call, on_backend, prepare, snapshot
 from reference.defaults import DTYPES, STRATEGIES
 
@@ -114,7 +114,7 @@ def test_arrays_may_lie_in_memory_as_they_like(backend: str, change: Callable[[A
     port_with_change.from_numpy = lambda *array, **options: change(port.from_numpy(*array, **options))
     subject, problem = Subject(backend, port_with_change, dtype, "cpu"), Problem(*good_call()[:3])
     for row in check_forward(subject, problem):
-        assert row.agrees, row
+        assert row.agrees, disagreement_sentence(row)
     for strategy in (*STRATEGIES, None):
         for row in check_gradient(subject, problem, strategy, 1e-2):
-            assert row.agrees, row
+            assert row.agrees, disagreement_sentence(row)
