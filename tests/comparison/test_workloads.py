@@ -115,8 +115,8 @@ def test_a_call_of_steps_takes_a_tenth_of_a_second_but_no_more_steps_than_there_
         return Reading(seconds, seconds)
 
     monkeypatch.setattr(workloads, "read", read)
-    workloads.step_clock(made.append)
-    assert made == ([1, 1, 16, 16, 16, steps] if seconds < 0.1 / 16 else [1, 1, steps])
+    workloads.step_clock(steps_made.append)
+    assert steps_made == ([1, 1, 16, 16, 16, steps] if seconds < 0.1 / 16 else [1, 1, steps])
 
 
 def test_few_parameters_are_all_timed(monkeypatch: pytest.MonkeyPatch) -> None:
