@@ -204,7 +204,7 @@ def test_large_nets_are_sampled_and_the_table_says_so(
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     entries = {line[0]: line[2:5] for line in lines if line and line[0] in ("loop", "batched", "structured")}
     assert entries["loop"] == entries["batched"] == ["143", "of", "235"]  # 100 of W1's 192
-    assert entries["structured"][0] == "472"  # and as many trained, and two losses
+    assert "472" in next(line for line in lines if line and line[0] == "structured")  # with as many trained, and losses
 
 
 def test_help_imports_no_package() -> None:

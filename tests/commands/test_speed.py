@@ -139,7 +139,7 @@ def test_the_sweep_repeats_it_over_sizes(capsys: pytest.CaptureFixture[str]) -> 
     for over, size in (("hidden", "hidden"), ("batch", "batch"), ("inputs", "inputs")):
         output = result(capsys, "speed", *SHORT, "--what", "gradient", "--sweep", over, "--sizes", "2,5")
         assert [row["sizes"][size] for row in output["speed"]] == [2, 5]
-        assert output["sweep"] == {"over": over, "sizes": [2, 5], "crossovers": []}
+        assert output["sweep"] == {"over": over, "sizes": [2, 5], "left_out": [], "crossovers": []}
     assert compare.main(["speed", *SHORT, "--what", "gradient", "--sweep", "hidden", "--sizes", "2,5"]) == 0
     assert "No contender overtakes another beyond doubt" in capsys.readouterr().out
 
@@ -233,7 +233,7 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (("--sizes", "3,2"), r"must be whole numbers from small to large, got '3,2'\."),
         (("--sizes", "0,2"), r"must be whole numbers from small to large, got '0,2'\."),
         (("--sizes", "few"), r"must be whole numbers from small to large, got 'few'\."),
-        (("--sweep", "batch", "--sizes", "2,5000"), r"`batch` must be from 1 to 1000, .*got 5000\."),
+        (("--sweep", "batch", "--sizes", "5000"), r"`batch` must be from 1 to 1000, .*got 5000\."),
         (("--strategy", "fast"), r"must be one of closed form, collocated, .*got 'fast'\."),
     ],
 )
