@@ -98,7 +98,9 @@ def train_steps(params, x, t, batches, *, strategy, learning_rate, h=1e-4, memor
     for batch in validation.check_batches(batches, x.shape[0]):
         part, labels = (xp.take(array, xp.asarray(batch, device=x.device), axis=0) for array in (x, right))
         losses.append(_loss(params, part, labels))
-        params = Params(*(p - rate * g for p, g in zip(params, differentiate(params, part, labels), strict=True)))
+        if all(bool(xp.all(xp.isfinite(p))) for p in params):  # nothing finite follows otherwise
+            slope = differentiate(params, part, labels)
+            params = Params(*(p - rate * g for p, g in zip(params, slope, strict=True)))
     return params, xp.stack(losses)
 
 

@@ -93,8 +93,9 @@ def train_steps(params, x, t, batches, *, strategy, learning_rate, h=1e-4, memor
     losses = []
     for batch in validation.check_batches(batches, len(x)):
         losses.append(_loss(*params, x[batch], labels[batch]))
-        slope = differentiate(params, x[batch], labels[batch])
-        params = Params(*(p - rate * g for p, g in zip(params, slope, strict=True)))
+        if all(np.isfinite(p).all() for p in params):  # nothing finite follows otherwise
+            slope = differentiate(params, x[batch], labels[batch])
+            params = Params(*(p - rate * g for p, g in zip(params, slope, strict=True)))
     return params, np.array(losses, x.dtype)
 
 
