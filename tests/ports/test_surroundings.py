@@ -170,7 +170,6 @@ def jax_settings() -> dict[str, Setting]:
     import jax
     from jax._src import config
 
-    mesh = jax.make_mesh((1,), ("i",), devices=jax.devices("cpu")[:1])
     contexts: dict[str, tuple[Any, Any]] = {
         "enable_x64": (jax.enable_x64, True),
         "transfer_guard": (jax.transfer_guard, "disallow_explicit"),
@@ -188,7 +187,6 @@ def jax_settings() -> dict[str, Setting]:
         "debug_key_reuse": (jax.debug_key_reuse, True),
         "threefry_partitionable": (jax.threefry_partitionable, False),
         "explicit_x64_dtypes": (config.explicit_x64_dtypes, config.ExplicitX64Mode.ERROR),
-        "set_mesh": (jax.set_mesh, mesh),
     }
     values = {
         "jax_transfer_guard": "disallow",
