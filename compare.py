@@ -96,7 +96,7 @@ def _restart(environment: dict[str, str], argv: list[str], *, as_library: bool) 
 
 
 def _discard_stdout() -> None:
-    """Let what is still to be printed go nowhere: Python flushes stdout as it exits."""
+    """Discard the rest of the output: Python flushes stdout as it exits."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,6 +1,6 @@
 """What rounding can do to a right implementation: the bounds that every port is held to.
 
-Two right implementations of the same difference differ by rounding alone, and rounding has a bound that can be
+Two right implementations of the same difference differ only by rounding, and rounding has a bound that can be
 computed. All sizes below are in units of the unit roundoff u of the port's dtype, taken from the float64 reference at
 the very numbers that the port was given. What is left to chance is covered by a factor of 4 on every bound, the only
 one.

@@ -68,7 +68,7 @@ class ComparisonOptions(OutputOptions, ProblemOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TimingOptions(ComparisonOptions):
-    """The options of `advise`: those of `agree`, and what is timed for how long."""
+    """The options of `advise`: those of `agree`, and those of the timing."""
 
     what: str  # gradient, step or run
     iterations: int
@@ -109,7 +109,7 @@ Options = TypeVar("Options", bound=PortOptions)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults of options that have one: neither flags nor what is left out."""
+    """Shows the defaults of options that have one, which flags don't."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         has_default = isinstance(action.default, str | float) or type(action.default) is int

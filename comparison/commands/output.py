@@ -23,7 +23,7 @@ _reserved: list[tuple[int, int]] = []
 
 
 def open_standard_streams() -> None:
-    """Open what is closed of stdin, stdout and stderr as the null device: a file would take the descriptor's place."""
+    """Open closed standard streams as the null device: otherwise the next file opened takes the descriptor."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -136,7 +136,7 @@ def print_sentences(console: Console, *sentences: str) -> None:
 
 
 def status(text: str, *, quiet: bool) -> AbstractContextManager[object]:
-    """Show what is under way, if stderr is a terminal."""
+    """Show `text` while the block runs, if stderr is a terminal."""
     from rich.console import Console
     from rich.markup import escape
 

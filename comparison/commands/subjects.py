@@ -1,4 +1,4 @@
-"""From options to what is compared: the subjects, and the problem put before them."""
+"""From options to the subjects of a comparison, and the problem they are given."""
 
 from __future__ import annotations
 

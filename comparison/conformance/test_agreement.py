@@ -13,6 +13,7 @@ from comparison.agreement.comparison import (
     check_forward,
     check_gradient,
     on_device,
+    random_problem,
 )
 from comparison.conformance.gradients import (
     HANDS_OVER,
@@ -104,6 +105,18 @@ def test_gradient_where_no_term_is_to_spare(subject: Subject, strategy: str) -> 
     problem = moderate(0)
     assert make_plan(5e-5, 1.0, float(np.abs(problem.params.W2).max()), "float64").terms == 3
     assert_agrees(check_gradient(subject, problem, strategy, 5e-5))
+
+
+@subjects("float64")
+@pytest.mark.parametrize("strategy", ["structured", "collocated"])
+def test_gradient_of_a_wide_net_with_saturated_samples(subject: Subject, strategy: str) -> None:
+    """A port may save time by lower precision where the net is large: not on a sample beyond float32's range.
+
+    Each sample has inputs of its own, so that no other hides what it lacks; the first classes are certain to 1e-43.
+    """
+    problem = random_problem(np.eye(160), np.arange(160) % 4, hidden=70, samples=160, seed=0, outputs=4)
+    problem.params.b2[:2] += 100
+    assert_agrees(check_gradient(subject, problem, strategy, 1e-4))
 
 
 @pytest.mark.parametrize("memory", [1, 900, 10_000])  # one at a time; several, with a last chunk that is shorter

@@ -30,7 +30,7 @@ def number(value: float) -> str:
 
 
 def interval_of_ratio(ratio: Interval | None) -> str:
-    """Format a ratio with its interval; 1 for what is compared with itself."""
+    """Format a ratio with its interval; 1 for the base itself."""
     if ratio is None:
         return "-"
     return "1" if ratio[:] == (1, 1, 1) else f"{number(ratio.median)} ({number(ratio.low)} to {number(ratio.high)})"

@@ -26,7 +26,7 @@ stop as soon as there is a winner would find one in noise."""
 
 
 class Reading(NamedTuple):
-    """The times of one repetition of what is timed."""
+    """The times of one repetition."""
 
     seconds: float
     cpu_seconds: float  # of all threads of the process
@@ -60,7 +60,7 @@ class Interval(NamedTuple):
 
 
 def read(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> Reading:
-    """Time `call`, which must wait for its device; each call does `units` of what is timed."""
+    """Time `call`, which must wait for its device; each call does `units` repetitions of it."""
     start, cpu = time.perf_counter(), time.process_time()
     for _ in range(repetitions):
         call()

@@ -1,9 +1,7 @@
 """What the package promises about finding and loading a backend."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +10,11 @@ import pytest
 
 import ports
 from comparison.conformance.problems import loaded
+from interpreters import python, shell
 from ports import NotRunError
 from ports.protocol import PortError
 
-ROOT = Path(ports.__file__).parents[1]
 FRAMEWORKS = {"jax", "torch"}
-
-
-def python(code: str, **environment: str) -> str:
-    """Run `code` in a fresh interpreter and return what it prints."""
-    run = shell("-c", code, **environment)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
-
-
-def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python from the root of the project."""
-    command, env = [sys.executable, *arguments], {**os.environ, **environment}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 def test_importing_the_package_imports_no_framework() -> None:

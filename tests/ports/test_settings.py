@@ -2,10 +2,7 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,24 +13,9 @@ from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, on_device
 from comparison.conformance.calls import everything, good_call
 from comparison.conformance.problems import subjects
+from interpreters import ROOT, python
 from ports.protocol import check_port
 from reference.defaults import DTYPES
-
-ROOT = Path(ports.__file__).parents[1]
-
-
-def python(code: str, **environment: str) -> str:
-    """Run `code` in a fresh interpreter and return what it prints."""
-    run = shell("-c", code, **environment)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
-
-
-def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python from the root of the project."""
-    command, env = [sys.executable, *arguments], {**os.environ, **environment}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-
 
 NET = Problem(*good_call()[:3])
 

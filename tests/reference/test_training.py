@@ -6,32 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from comparison.conformance.trainings import EPOCH, OPTIONS, assert_same_bits, digits, run
 from ports import numpy_port
 from reference import datasets, segments, two_layer_net
-from reference.datasets import Dataset
 from reference.defaults import MEMORY
 from reference.numerical_gradient import collocated
 from reference.training import DivergedError, Progress, begin, epoch_length, train
 from reference.two_layer_net import Params, init
-
-OPTIONS: dict[str, Any] = {"batch": 100, "learning_rate": 3.0}  # so large that W2 outgrows its plan several times
-EPOCH = 14  # of the digits
-
-
-def digits(dtype: str = "float64") -> tuple[Dataset, Params]:
-    return datasets.load("digits", dtype=dtype), init(64, 5, 10, seed=0, dtype=dtype)
-
-
-def run(port: Any, params: Params | Progress, data: Dataset, **options: Any) -> list[Progress]:
-    return list(train(port, params, data, **{**OPTIONS, **options}))
-
-
-def assert_same_bits(got: Progress, expected: Progress) -> None:
-    assert got.iteration == expected.iteration
-    assert got.generator == expected.generator
-    for g, e in zip((*got.params, *got[2:4]), (*expected.params, *expected[2:4]), strict=True):
-        assert g.dtype == e.dtype
-        np.testing.assert_array_equal(g, e)
 
 
 def test_it_is_the_chapters_loop() -> None:
