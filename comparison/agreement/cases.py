@@ -1,10 +1,10 @@
 """The cases that a subject is compared in: problems, steps and calls in which no part of a port is idle.
 
-Images show neither the sign nor the scale of an input, a tame net nothing of the digits lost where a unit or a probability
-saturates or where exp overflows, and one large chunk nothing of the seams. So each gradient is taken of several
-problems: of the data as they are; of stretched inputs; and of those before a net that is saturated, or whose logits are
-shifted. All but the first share their shapes, so that JAX compiles but once for them; they are cut into several chunks,
-and as their numbers are prime, the last chunk is shorter.
+Images show neither the sign nor the scale of an input, a tame net nothing of the digits lost where a unit or a
+probability saturates or where exp overflows, and one large chunk nothing of the seams. So each gradient is taken of
+several problems: of the data as they are; of stretched inputs; and of those before a net that is saturated, or whose
+logits are shifted. All but the first share their shapes, so that JAX compiles but once for them; they are cut into
+several chunks, and as their numbers are prime, the last chunk is shorter.
 """
 
 import math
