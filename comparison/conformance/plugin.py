@@ -6,6 +6,7 @@
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Generator
 from itertools import product
@@ -113,6 +114,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         return (yield)
     finally:
         item.user_properties += [(f"gap / bound, {strategy}", ratio) for strategy, ratio in worst_ratios.items()]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    """Let JAX forget what a file compiled: a process that has compiled some thousand programs runs out of memory maps."""
+    try:
+        return (yield)
+    finally:
+        if "jax" in sys.modules and (nextitem is None or nextitem.path != item.path):
+            sys.modules["jax"].clear_caches()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
