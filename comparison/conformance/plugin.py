@@ -118,7 +118,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
-    """Let JAX forget what a file compiled: a process that has compiled some thousand programs runs out of memory maps."""
+    """Let JAX forget what a file compiled: a process runs out of memory maps after some thousand programs."""
     try:
         return (yield)
     finally:
