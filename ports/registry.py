@@ -16,13 +16,18 @@ from typing import Any
 import numpy as np
 
 from ports.protocol import NotRunError, Port, PortError, check_port
-from reference.defaults import BUILT_IN as BUILT_IN
+from reference.defaults import BUILT_IN, OPTIONAL
+
+_OWN = (*BUILT_IN, *OPTIONAL)
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of the backends: the built-in ones, then those of installed packages (group `fdnet.ports`)."""
+def names(*, optional: bool = False) -> tuple[str, ...]:
+    """Return the names of the backends: the built-in ones, then those of installed packages (group `fdnet.ports`).
+
+    With `optional`, also those that run only where they are asked for.
+    """
     installed = {entry.name for entry in entry_points(group="fdnet.ports")}
-    return (*BUILT_IN, *sorted(installed - set(BUILT_IN)))
+    return (*(_OWN if optional else BUILT_IN), *sorted(installed - set(_OWN)))
 
 
 def load(name: str) -> Port:
@@ -31,7 +36,7 @@ def load(name: str) -> Port:
     Parameters
     ----------
     name : str
-        One of `names()`, the path of a Python file (`path/to/file.py`), or the dotted name of a module.
+        One of `names(optional=True)`, the path of a Python file (`path/to/file.py`), or the dotted name of a module.
 
     Raises
     ------
@@ -57,8 +62,9 @@ def resolve(backend: str | Port) -> Port:
 
 def _importer(name: str) -> tuple[str, Callable[[], Any]]:
     """Return the name of the module that holds a port, and the function that imports it."""
-    if name in BUILT_IN:
-        return f"ports.{name}_port", lambda: importlib.import_module(f"ports.{name}_port")
+    if name in _OWN:
+        module = f"ports.{name.replace('-', '_')}_port"
+        return module, lambda: importlib.import_module(module)
     for entry in entry_points(group="fdnet.ports", name=name):
         return entry.module, entry.load
     if name.endswith(".py"):
@@ -119,16 +125,16 @@ def _unusable_framework(port: str, error: BaseException) -> str | None:
     frames = traceback.extract_tb(error.__traceback__)
     own = max((n for n, frame in enumerate(frames) if _is_own(port, frame.filename)), default=-1)
     beyond = frames[own + 1 :]
-    if not beyond or (port not in BUILT_IN and beyond[0].name != "<module>"):
+    if not beyond or (port not in _OWN and beyond[0].name != "<module>"):
         return None
     paths = [Path(frame.filename) for frame in beyond if not frame.filename.startswith("<")]
     parts = next((path.parts for path in paths if "site-packages" in path.parts), ())
-    return parts[parts.index("site-packages") + 1] if parts else port if port in BUILT_IN else None
+    return parts[parts.index("site-packages") + 1] if parts else port if port in _OWN else None
 
 
 def _is_own(port: str, file: str) -> bool:
     """Whether a file is this package's, or the port's."""
-    folder = Path(__file__).parent if port in BUILT_IN else Path(port).absolute().parent
+    folder = Path(__file__).parent if port in _OWN else Path(port).absolute().parent
     path = Path(file)
     return path == Path(__file__) or (folder in path.parents and "site-packages" not in path.relative_to(folder).parts)
 
@@ -145,7 +151,9 @@ def _random_states_kept() -> Iterator[None]:
 
 
 def _no_such_port(name: str) -> PortError:
-    return PortError(f"A backend must be one of {', '.join(names())}, a module or a .py file, got {name!r}.")
+    return PortError(
+        f"A backend must be one of {', '.join(names(optional=True))}, a module or a .py file, got {name!r}."
+    )
 
 
 def _home_of(source: str) -> Path | None:

@@ -8,6 +8,8 @@ CLOSED_FORM = "closed form"
 """The derivative by backpropagation, where a strategy is named: the yardstick of accuracy and speed."""
 BUILT_IN = ("numpy", "torch", "jax")
 """The backends, from the simplest to the one that compiles: the order in every table, and of preference in a tie."""
+OPTIONAL = ("torch-compiled",)
+"""Backends that run only where they are named, or all are: each takes long to start."""
 DTYPES = ("float64", "float32")
 H = 1e-4
 """The step h of the central difference, the book's."""

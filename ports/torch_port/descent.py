@@ -20,6 +20,8 @@ from reference.validation import Magnitudes
 
 LossAndGradient = Callable[[Params, Tensor, Tensor], tuple[Tensor, Params]]
 """From (params, x, labels) to y_t (B, 1) and the gradient; the losses of all steps follow from y_t at once."""
+TakeStep = Callable[[LossAndGradient, Params, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""`take_step`, or what is compiled of it."""
 PLANNED = ("structured", "collocated")
 """The strategies whose plan depends on the weights."""
 
@@ -37,13 +39,30 @@ def train_steps(
     memory: float = MEMORY,
 ) -> tuple[Params, Tensor]:
     """Take K steps of gradient descent, one for each mini-batch; see `reference.descent.train_steps`."""
+    return train_by(lambda strategy, plan: take_step, params, x, t, batches, strategy, learning_rate, h, memory)
+
+
+# Only in PyTorch: the backend `torch-compiled` compiles the step where the plan allows it
+def train_by(
+    choose_step: Callable[[str, Plan], TakeStep],
+    params: Params,
+    x: Tensor,
+    t: Any,
+    batches: np.ndarray,
+    strategy: str,
+    learning_rate: float,
+    h: float,
+    memory: float,
+) -> tuple[Params, Tensor]:
+    """Do what `train_steps` does, by the step that `choose_step` returns for a strategy and a plan."""
     checked = check_training(params, x, t, batches, strategy, learning_rate, h, memory)
     h, labels, magnitudes, indices, learning_rate = checked
 
     def run(plan: Plan) -> tuple[tuple[Params, Tensor], float]:
         loss_and_gradient = differentiate_by(strategy, h, memory, plan, magnitudes, indices.shape[1], params)
-        planned = strategy in PLANNED
-        (trained, y_t), max_abs_W2 = descend(loss_and_gradient, params, x, labels, indices, learning_rate, planned)
+        step, planned = choose_step(strategy, plan), strategy in PLANNED
+        descent = descend(loss_and_gradient, params, x, labels, indices, learning_rate, planned, step)
+        (trained, y_t), max_abs_W2 = descent
         return (trained, cross_entropy(y_t)), max_abs_W2
 
     return run_within_plan(run, strategy, h, magnitudes, validation.dtype_name(x))
@@ -114,23 +133,38 @@ def descend(
     batches: Tensor,
     learning_rate: float,
     planned: bool,
+    step: TakeStep | None = None,
 ) -> tuple[tuple[Params, Tensor], float]:
     """Take the steps; return the net, y_t before each step (K, B), and the largest finite max|W2| before a step.
 
     The last is 0 unless the steps are `planned`: it costs an operation, and nothing else depends on it.
     """
     W1 = params.W1.T.clone(memory_format=torch.contiguous_format).T  # as the gradient of W1 lies in memory
-    params = Params(W1, *(p.clone() for p in params[1:]))
+    params, step = Params(W1, *(p.clone() for p in params[1:])), step or take_step
     # Made once. If each step kept an array of its own instead, the heap would be fragmented, and the large arrays of
     # every step would lie in new pages of memory: these cost more than the step.
-    inputs = x.new_empty(batches.shape[1], x.shape[1])
+    inputs, rate = x.new_empty(batches.shape[1], x.shape[1]), x.new_tensor(learning_rate)
     y_t, max_abs_W2 = x.new_empty(batches.shape), x.new_zeros(len(batches))
     for batch, targets, kept_y_t, kept_max in zip(batches, labels[batches], y_t, max_abs_W2, strict=True):
         if planned:
             torch.max(params.W2.abs(), out=kept_max)
-        batch_y_t, slope = loss_and_gradient(params, torch.index_select(x, 0, batch, out=inputs), targets)
-        for p, g in zip(params, slope, strict=True):
-            p.sub_(g, alpha=learning_rate)
-        kept_y_t.copy_(batch_y_t.view(-1))
+        kept_y_t.copy_(step(loss_and_gradient, params, x, batch, targets, rate, inputs).view(-1))
     finite = torch.where(max_abs_W2.isfinite(), max_abs_W2, 0)
     return (params._replace(W1=W1.contiguous()), y_t), float(finite.max())
+
+
+# Only in PyTorch: what `torch-compiled` compiles
+def take_step(
+    loss_and_gradient: LossAndGradient,
+    params: Params,
+    x: Tensor,
+    batch: Tensor,
+    targets: Tensor,
+    rate: Tensor,
+    inputs: Tensor,
+) -> Tensor:
+    """Move `params` by the gradient of a mini-batch, which is gathered in `inputs`, and return y_t (B, 1) before."""
+    y_t, slope = loss_and_gradient(params, torch.index_select(x, 0, batch, out=inputs), targets)
+    for p, g in zip(params, slope, strict=True):
+        p.addcmul_(g, rate, value=-1)
+    return y_t

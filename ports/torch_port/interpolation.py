@@ -73,7 +73,7 @@ def interpolate(
     weights = coefficients[0].T @ inputs  # (H, I): faster than (I, H)
     if len(at_nodes) > 1:
         narrow = mixed and weights.numel() >= MIXED_LEAST and inputs.device.type == "cpu"  # no device is waited for
-        narrow = narrow and float32_holds(coefficients[0])
+        narrow = narrow and not torch.compiler.is_compiling() and float32_holds(coefficients[0])  # a graph can't ask
         inputs = inputs.float() if narrow else inputs
         for b, c in zip(odd_basis(inputs, len(at_nodes))[1:], coefficients[1:], strict=True):
             if narrow:

@@ -129,6 +129,8 @@ def synchronize(result: Any) -> Any:
 
 def scalar(value: float, like: Tensor) -> Tensor:
     """Return `value` as a tensor: in float32 a small operation with a Python number takes twice as long."""
+    if torch.compiler.is_compiling():  # the graph has it as a constant
+        return torch.full((), value, dtype=like.dtype, device=like.device)
     return _scalar_on(value, like.dtype, like.device)
 
 
