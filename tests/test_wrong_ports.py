@@ -126,7 +126,7 @@ def property_tests(backend: str, fault: str) -> subprocess.CompletedProcess[str]
     names = ("agreement", "symmetries", "descent", "ports")
     files = (f"comparison/conformance/test_{name}.py" for name in names)
     options = ("-p", "fault_plugin", "--fault", backend, fault, "-x", "-k", backend)
-    command = [sys.executable, "-m", "pytest", *options, *files]
+    command = [sys.executable, "-m", "pytest", "-n", "0", *options, *files]
     environment = {name: value for name, value in os.environ.items() if name != "HYPOTHESIS_PROFILE"}
     environment |= {"CI": "1", "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -72,8 +72,9 @@ def interpolate(
     inputs = inputs if factor == 1 else inputs * factor
     weights = coefficients[0].T @ inputs  # (H, I): faster than (I, H)
     if len(at_nodes) > 1:
-        narrow = mixed and weights.numel() >= MIXED_LEAST and inputs.device.type == "cpu"  # no device is waited for
-        narrow = narrow and not torch.compiler.is_compiling() and float32_holds(coefficients[0])  # a graph can't ask
+        can_ask = inputs.device.type == "cpu" and not torch.compiler.is_compiling()  # nothing waits
+        narrow = mixed and can_ask and weights.numel() >= MIXED_LEAST
+        narrow = narrow and float32_holds(coefficients[0])
         inputs = inputs.float() if narrow else inputs
         for b, c in zip(odd_basis(inputs, len(at_nodes))[1:], coefficients[1:], strict=True):
             if narrow:

@@ -60,7 +60,7 @@ def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
 
 
 def test_what_holds_on_eight_devices() -> None:
-    code, out, err = run("-m", "pytest", "-q", "tests/on_eight_devices.py", **EIGHT)
+    code, out, err = run("-m", "pytest", "-n", "0", "-q", "tests/on_eight_devices.py", **EIGHT)
     assert code == 0, out + err
     assert "passed" in out
 

@@ -79,7 +79,7 @@ def test_a_port_of_an_installed_package_has_a_name(port_file: Path, monkeypatch:
     assert ports.names() == (*ports.BUILT_IN, "other")
     assert ports.load("other").__file__ == str(port_file)  # type: ignore[attr-defined]
     assert ports.load("numpy").__name__ == "ports.numpy_port"  # type: ignore[attr-defined]
-    assert "A backend must be one of numpy, torch, jax, other, a module or a .py file" in refusal("stranger")
+    assert "must be one of numpy, torch, jax, torch-compiled, other, a module or a .py file" in refusal("stranger")
 
 
 def test_an_entry_point_may_name_an_attribute(port_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
