@@ -14,7 +14,6 @@ _CHECKED = "    validation.check_memory(memory)\n    magnitudes"
 _H = "    h = check_h(h)"
 _SOFTMAX = "torch.softmax(logits(params, x), dim=0)"
 _INNER = "torch.softmax(a2.T, dim=0).T"
-_CHUNKS = "slices(len(x), int(memory // collocated_row_bytes(params, plan)))"
 _CLOSED_FORM = "    from ports.torch_port.two_layer_net import closed_form\n    return closed_form(params, x, labels, len(x))[1]"
 _DELTA = "from reference.functions import DELTA\n"
 _HIDDEN, _OUTPUT = "positive_nodes(plan.hidden_nodes)", "positive_nodes(plan.output_nodes)"
@@ -103,9 +102,9 @@ INDEXING = {
     "structured: last chunk of pairs lost": edit("add_input_differences", "nonzero().split(pairs)", "nonzero().split(pairs)[:-1]"),
     "structured: neighbouring input": edit("add_input_differences", "x[b, i]", "x[b, i - 1]"),
     "structured: sums of an input lost": edit("add_input_differences", "total.index_add_(0, i, differences.mul_(value.sign()))", "total[i] += differences.mul_(value.sign())"),
-    "collocated: last chunk lost": edit("collocated_gradient", _CHUNKS, f"(lambda chunks: chunks[:-1] or chunks)([*{_CHUNKS}])"),
+    "collocated: last chunk lost": edit("collocated_gradient", "slices(len(x), size)]", "slices(len(x), size)][:-1]"),
     "shorter chunk lost": edit("slices", "range(0, length, size)", "range(0, max(1, length - size + 1), size)", "reference.collocation"),
-    "collocated: labels of the first chunk for all": edit("collocated_gradient", "labels[rows]", "labels[: rows.stop - rows.start]"),
+    "collocated: labels of the first chunk for all": edit("collocated_gradient", "labels[rows]", "labels[:size][: len(x[rows])]"),
     "structured: labels of the first chunk for all": edit("structured_gradient", "unperturbed_pass(params, x[rows], labels[rows]", "unperturbed_pass(params, x[rows], labels[: rows.stop - rows.start]"),
     "collocated: W1 transposed": edit("collocated_sums", "Params(W1,", "Params(W1.T.reshape(W1.shape),"),
     "collocated: order of b1 rolled": edit("collocated_sums", "Params(W1, b1", "Params(W1, b1.roll(1)"),

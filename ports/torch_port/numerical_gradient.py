@@ -224,10 +224,11 @@ def collocated_gradient(
     """
     if nodes is None:
         return structured_gradient(params, x, labels, h, memory, plan, max_abs_x, samples)
-    y_t, total = [], None
-    for rows in slices(len(x), int(memory // collocated_row_bytes(params, plan))):
-        base = unperturbed_pass(params, x[rows], labels[rows], nodes.scale, plan.terms, multiply_powers)
-        part = collocated_sums(base, x[rows], h, nodes, plan)
+    y_t, total, size = [], None, int(memory // collocated_row_bytes(params, plan))
+    chunks = [(x, labels)] if size >= len(x) else [(x[rows], labels[rows]) for rows in slices(len(x), size)]
+    for inputs, targets in chunks:
+        base = unperturbed_pass(params, inputs, targets, nodes.scale, plan.terms, multiply_powers)
+        part = collocated_sums(base, inputs, h, nodes, plan)
         total = part if total is None else Params(*map(torch.add, total, part))
         y_t.append(base.y_t)
     assert total is not None  # no batch is empty
