@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "subjects(*dtypes): what every port must pass; the test takes `subject`")
     for name in config.getoption("port", []):
         try:
-            devices = load(name).devices()
+            devices = (port := load(name)).devices()
         except ports.NotRunError as reason:  # without --results each test is skipped with the reason
             if path := config.getoption("results"):
                 Path(path).write_text(json.dumps({"not_run": str(reason)}))
@@ -66,6 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
         except ports.PortError as error:
             raise pytest.UsageError(str(error)) from error
         else:
+            own = re.escape(getattr(port, "__name__", name))
+            config.addinivalue_line("filterwarnings", rf"error:::{own}(\.|$)")  # not what a framework warns itself of
             if config.getoption("results") and not hasattr(config, "workerinput"):
                 print(
                     f"What every port must pass, on {name}: {' and '.join(DTYPES)}, on "

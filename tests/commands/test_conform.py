@@ -104,6 +104,21 @@ def test_failures_are_annotations_of_the_ports_file(folder: Path) -> None:
     assert run.stdout.splitlines()[-1] in summary.read_text()
 
 
+@pytest.mark.parametrize(
+    ("warning", "code"),
+    [
+        ("warnings.warn('mine', DeprecationWarning)", 1),
+        ("np.float64(1) / np.float64(0)", 1),
+        ("exec(compile('import warnings; warnings.warn(str(), DeprecationWarning)', 'framework.py', 'exec'), {})", 0),
+    ],
+    ids=["of the port", "of its arithmetic", "of a framework"],
+)
+def test_warnings_of_the_port_are_failures(folder: Path, warning: str, code: int) -> None:
+    lines = "from ports.numpy_port import *\nimport warnings, numpy as np\n\ndef synchronize(result):\n"
+    (folder / "warner.py").write_text(f"{lines}    {warning}\n    return result\n")
+    assert conform(folder, "warner.py", ONE).returncode == code
+
+
 @pytest.mark.parametrize("ambient", [{"PYTEST_ADDOPTS": "--no-such-option"}, {"PYTEST_PLUGINS": "no_such_plugin"}])
 def test_the_callers_configuration_has_no_say_and_nothing_is_left_behind(folder: Path, ambient: dict[str, str]) -> None:
     before = sorted(folder.iterdir())
