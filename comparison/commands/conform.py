@@ -21,6 +21,8 @@ from comparison.commands.options import PortOptions, new_command
 HOME = Path(comparison.__file__).parents[1]
 TESTS = HOME / "comparison/conformance"
 EXAMPLES = 25
+WORKER_DIED = re.compile(r"^worker '\w+' crashed while running")
+"""What pytest-xdist says of a test whose process died."""
 START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
 """With this project's folder first, so that no other package answers to the names of ours, in workers of xdist too."""
 EPILOG = (
@@ -69,7 +71,7 @@ def add(commands: Any) -> None:
     add("--allow-missing", action="store_true", help="pass if the port's framework is not installed")
     for flags, metavar, help in (
         (("-k",), "EXPRESSION", "pytest: run the tests whose names match"),
-        (("-n",), "N", "pytest-xdist: run on N processes"),
+        (("-n",), "N", "pytest-xdist: run on N processes (default: one a core without --xfails)"),
         (("--junitxml",), "PATH", "pytest: write the results as JUnit XML"),
         (("--durations",), "N", "pytest: print the N slowest tests"),
     ):
@@ -126,7 +128,8 @@ def make_command(options: ConformOptions, results: Path) -> list[str]:
         "-p",
         "_hypothesis_pytestplugin",
     ]
-    command += ["-p", "xdist"] if "-n" in options.pytest else []
+    if importlib.util.find_spec("xdist") and ("-n" in options.pytest or not options.xfails):  # known by one process
+        command += ["-p", "xdist", "--dist", "worksteal", *([] if "-n" in options.pytest else ["-n", "auto"])]
     command += [f"--port={options.port[0]}", f"--results={results}"]
     command += [f"--xfails={options.xfails}"] if options.xfails else []
     return [*command, *given, *chosen]
@@ -151,6 +154,8 @@ def judge(code: int, found: dict[str, Any]) -> tuple[int, str]:
         return BAD_INPUT, "no test was run, for the reason above."
     if code not in (0, 1, 5) or not found:
         return CRASHED, f"pytest crashed, with exit code {code}."
+    if dead := [failure["test"] for failure in found["failures"] if WORKER_DIED.search(failure["message"])]:
+        return CRASHED, f"the process crashed in {dead[0]}."
     counts = [f"{found[kind]} {kind}" for kind in ("passed", "failed", "skipped", "xfailed") if found[kind]]
     if not found["passed"] + found["failed"] + found["xfailed"]:
         return BAD_INPUT, f"no test was run ({', '.join(counts) or 'none was selected'})."

@@ -213,12 +213,19 @@ def test_skipped_tests_are_no_success(folder: Path) -> None:
     assert run.stdout.splitlines()[-1] == "right.py: no test was run (1 skipped)."
 
 
-def test_a_port_that_kills_the_process_is_a_crash(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("workers", "sentence"),
+    [
+        ("0", r"fatal\.py: pytest crashed, with exit code -6\."),
+        ("1", r"fatal\.py: the process crashed in test_agreement\.py::test_forward\[fatal-float\d\d\]\."),
+    ],
+)
+def test_a_port_that_kills_the_process_is_a_crash(folder: Path, workers: str, sentence: str) -> None:
     source = "from ports.numpy_port import *\ndef predict(params, x):\n    import os\n    os.abort()\n"
     (folder / "fatal.py").write_text(source)
-    run = conform(folder, "fatal.py", "test_agreement.py::test_forward")
+    run = conform(folder, "fatal.py", "test_agreement.py::test_forward", "-n", workers)
     assert run.returncode == 3
-    assert run.stdout.splitlines()[-1] == "fatal.py: pytest crashed, with exit code -6."
+    assert re.fullmatch(sentence, run.stdout.splitlines()[-1])
 
 
 def test_an_unknown_option_of_another_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
