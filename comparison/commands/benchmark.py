@@ -128,7 +128,11 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
     if timings:
         console.print(speed_table(timings, console.width))
     missing = missing_notes(ranking.excluded, ranking.not_run, ranking.left_out)
-    print_sentences(console, *speed_notes(timings), *missing)
+    took = (
+        f"The timing took {ranking.seconds:.2g} s of --budget {options.budget:g}, after {ranking.preparation_s:.2g} s for "
+        "first calls, compilation and estimates."
+    )
+    print_sentences(console, *speed_notes(timings), *missing, took)
     print_sentences(console, "")
     print_sentences(console, *ranking.sentences, style="bold")
     if table := break_even_table(advice.as_json() for advice in ranking.advice):

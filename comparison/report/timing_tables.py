@@ -62,8 +62,11 @@ def _speed_cells(timing: Timing) -> dict[str, str]:
 
 def speed_notes(timings: Sequence[Timing]) -> list[str]:
     """Return the sentences that the table of timings needs to be understood."""
-    samples = {c.strategy: c.estimated for c in (timing.contender for timing in timings) if c.estimated}
-    notes = [f"~ {strategy} is estimated from a sample, {sample}." for strategy, sample in samples.items()]
+    samples: dict[str, dict[str, None]] = {}
+    for c in (timing.contender for timing in timings):
+        if c.estimated:
+            samples.setdefault(c.strategy, {})[c.estimated] = None
+    notes = [f"~ {strategy} is estimated from {' or '.join(texts)}." for strategy, texts in samples.items()]
     if any(timing.contender.first_call_s is not None for timing in timings):
         notes.append(
             "The first call is one step or gradient in a process of its own, where nothing is compiled; the median and "

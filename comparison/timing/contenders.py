@@ -140,12 +140,12 @@ def _fit(candidate: Candidate, share: float) -> tuple[int | None, float | None]:
 
 
 def _reason(candidate: Candidate, readings: int, share: float) -> str:
-    needed, single = readings * candidate.seconds, f"one takes about {candidate.seconds:.3g} s"
+    seconds, what = candidate.seconds, "one"
     if candidate.per_parameter is not None:
-        needed = readings * FEWEST * candidate.per_parameter
-        single = f"{FEWEST} parameters of one take about {FEWEST * candidate.per_parameter:.3g} s"
+        seconds, what = FEWEST * candidate.per_parameter, f"{FEWEST} parameters of one"
     return (
-        f"{single}, and {readings} of them {needed:.2g} s, more than its share of --budget, {readings * share:.2g} s."
+        f"{what} takes about {seconds:.2g} s, and {readings} times that is more than its share of --budget, "
+        f"{readings * share:.2g} s."
     )
 
 

@@ -39,6 +39,7 @@ class Field(NamedTuple):
     task: Task
     comparisons: int  # intervals that shall hold together
     seconds: float  # that the rounds take at least, by the estimates
+    preparation_s: float  # first calls, compilation and estimates
 
 
 def prepare(
@@ -70,6 +71,7 @@ def prepare(
     say : callable
         Shows what is being done.
     """
+    began = time.perf_counter()
     pairs = [(subject, strategy) for subject in subjects for strategy in strategies]
     preload({subject.name for subject, _ in pairs})
     excluded: list[Row] = []
@@ -95,7 +97,7 @@ def prepare(
         except Exception as error:  # as above
             reason = f"crashed: {describe_error(error, planned.candidate.subject.source)}"
             excluded.append(_excluded(planned.candidate.key, reason))
-    return Field(contenders, excluded, left_out, task, comparisons, plan.seconds)
+    return Field(contenders, excluded, left_out, task, comparisons, plan.seconds, time.perf_counter() - began)
 
 
 def _excluded(key: tuple[str, ...], reason: str, **more: Any) -> Row:
@@ -136,6 +138,7 @@ class Ranking(NamedTuple):
     load: Load | None
     no_winner: str | None  # the reason, where none may be named
     seconds: float  # that the rounds took
+    preparation_s: float
 
     def as_json(self) -> Row:
         """Return the ranking as JSON records it."""
@@ -152,6 +155,7 @@ class Ranking(NamedTuple):
             "no_winner": self.no_winner,
             "load": self.load and self.load.as_json(),
             "timing_s": self.seconds,
+            "preparation_s": self.preparation_s,
         }
 
 
@@ -172,7 +176,7 @@ def rank(field: Field, budget: float, seed: int, *, not_run: Sequence[dict[str, 
     seconds = time.perf_counter() - began
     missing = (field.excluded, field.left_out, list(not_run))
     said = sentences(advice, timed, task, sizes)
-    return Ranking(timed, *missing, advice, said, task, rounds, load, no_winner, seconds)
+    return Ranking(timed, *missing, advice, said, task, rounds, load, no_winner, seconds, field.preparation_s)
 
 
 def _reason_for_no_winner(load: Load, rounds: int, comparisons: int) -> str | None:
