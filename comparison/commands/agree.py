@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, CRASHED, DISAGREES, benchmark, processes
-from comparison.commands.options import ComparisonOptions, add_comparison, new_command
+from comparison.commands.options import ComparisonOptions, add_comparison, add_threads, new_command
 from comparison.commands.output import make_console, print_sentences, status, write_json
 from comparison.commands.subjects import load_data, load_subjects, make_problem
 from reference.defaults import CLOSED_FORM
@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
         ),
     )
     add_comparison(parser)
+    add_threads(parser)
 
 
 def run(options: ComparisonOptions) -> int:

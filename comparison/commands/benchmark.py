@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, CRASHED
+from comparison.commands.options import add_threads
 from comparison.commands.output import make_console, print_sentences, status
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def add_timing(parser: argparse.ArgumentParser, *, budget: float, peer: bool = False) -> None:
-    """Add the options of a timing but --threads; with `peer`, the default of --what depends on that option."""
+    """Add the options of a timing; with `peer`, the default of --what depends on that option."""
     add = parser.add_argument
     what, default = "a gradient, a training step, or a whole run from nothing, evaluation included", "step"
     if peer:
@@ -34,8 +35,9 @@ def add_timing(parser: argparse.ArgumentParser, *, budget: float, peer: bool = F
 
 
 def add_budget(parser: argparse.ArgumentParser, seconds: float, help: str) -> None:
-    """Add the option of how long a timing takes."""
+    """Add the options of how long a timing takes, and on how many cores."""
     parser.add_argument("--budget", metavar="SECONDS", type=float, default=seconds, help=help)
+    add_threads(parser)
 
 
 def check_timing(options: TimingOptions) -> None:
@@ -129,8 +131,8 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
         console.print(speed_table(timings, console.width))
     missing = missing_notes(ranking.excluded, ranking.not_run, ranking.left_out)
     took = (
-        f"The timing took {ranking.seconds:.2g} s of --budget {options.budget:g}, after {ranking.preparation_s:.2g} s for "
-        "first calls, compilation and estimates."
+        f"The timing took {ranking.seconds:.2g} s of --budget {options.budget:g}, after {ranking.preparation_s:.2g} s "
+        "for first calls, compilation and estimates."
     )
     print_sentences(console, *speed_notes(timings), *missing, took)
     print_sentences(console, "")

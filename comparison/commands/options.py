@@ -157,12 +157,17 @@ def new_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         run.__module__.rpartition(".")[2],
         help=help,
-        description=fill(description),
-        epilog="\n".join(["examples:", *(f"  compare.py {line}" for line in examples), "", fill(epilog)]),
+        description=fill(description, 79),
+        epilog=_epilog(examples, epilog),
         formatter_class=_HelpFormatter,
     )
     parser.set_defaults(run=run, make_options=partial(_make_options, options, derive))
     return parser
+
+
+def _epilog(examples: Sequence[str], text: str) -> str:
+    lines = ["examples:", *(f"  compare.py {line}" for line in examples), ""] if examples else []
+    return "\n".join([*lines, fill(text, 79)])
 
 
 def _make_options(
@@ -187,7 +192,6 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", metavar="NAMES", type=argument_types.strategies, default="all", help=known)
     add_problem(parser)
     add_output(parser)
-    add_threads(parser)
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,6 @@ from comparison.commands.options import (
     add_output,
     add_problem,
     add_selection,
-    add_threads,
     new_command,
 )
 from comparison.commands.output import status, write_json
@@ -60,7 +59,6 @@ def add(commands: Any) -> None:
     add_problem(parser)
     add_output(parser)
     benchmark.add_timing(parser, budget=20.0, peer=True)
-    add_threads(parser)
     add = parser.add_argument
     known = f"{', '.join(STRATEGIES)}, {CLOSED_FORM}, by comma, or all"
     add("--strategy", metavar="NAMES", type=argument_types.timed_strategies, default="collocated", help=known)

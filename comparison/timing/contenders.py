@@ -115,17 +115,18 @@ def plan_rounds(candidates: Sequence[Candidate], budget: float, comparisons: int
     """
     readings = fewest_rounds(comparisons) + PREPARATION
     reading = min(STEPS_SECONDS, max(MIN_SECONDS, budget / (MIN_ROUNDS * max(1, len(candidates)))))
-    plans: dict[Candidate, Planned] = {}
+    plans: dict[int, Planned] = {}
     left_out, spent = [], 0.0
-    for n, candidate in enumerate(sorted(candidates, key=lambda candidate: candidate.seconds)):
+    for n, at in enumerate(sorted(range(len(candidates)), key=lambda at: candidates[at].seconds)):
+        candidate = candidates[at]
         share = max(0.0, budget - spent) / (len(candidates) - n) / readings
         sample, seconds = _fit(candidate, max(share, reading))
         if seconds is None:
             left_out.append((candidate, _reason(candidate, readings, share)))
         else:
-            plans[candidate] = Planned(candidate, sample, reading, budget / len(candidates) / readings)
+            plans[at] = Planned(candidate, sample, reading, budget / len(candidates) / readings)
             spent += readings * max(seconds, reading)
-    return Plan([plans[c] for c in candidates if c in plans], left_out, spent)
+    return Plan([planned for _, planned in sorted(plans.items())], left_out, spent)
 
 
 def _fit(candidate: Candidate, share: float) -> tuple[int | None, float | None]:

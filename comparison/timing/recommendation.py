@@ -196,17 +196,17 @@ def _first_to_finish(ranked: list[Timing], steps: int) -> Verdict | None:
     fast as the low end of its ratio says, of the median of the fastest.
     """
     base = min(timing.seconds.median for timing in ranked)
-    totals = {}
+    totals: list[tuple[Timing, Interval]] = []
     for timing in ranked:
         step = Interval(*(base * ratio for ratio in timing.ratio)) if timing.ratio else timing.seconds
         paired = timing._replace(seconds=Interval(timing.seconds.median, step.low, step.high))
         if total := paired.total(steps):
-            totals[timing] = total
+            totals.append((timing, total))
     if not totals:
         return None
-    first = min(totals.values(), key=lambda total: total.median)
+    first = min((total for _, total in totals), key=lambda total: total.median)
     rows = []
-    for timing, total in totals.items():
+    for timing, total in totals:
         ratio = Interval(total.median / first.median, total.low / first.high, total.high / first.low)
         rows.append((timing, total, Interval(1.0, 1.0, 1.0) if total is first else ratio))
     return judge(rows)
