@@ -70,7 +70,7 @@ def read(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> R
     return Reading((time.perf_counter() - start) * share, (time.process_time() - cpu) * share)
 
 
-def calibrate(call: Callable[[], Any], seconds: float = MIN_SECONDS) -> Clock:
+def calibrate(call: Callable[[], Any], seconds: float = 0.0) -> Clock:
     """Return a clock that repeats `call` often enough for a reading to take `seconds`, at least MIN_SECONDS."""
     seconds = max(seconds, MIN_SECONDS)
     fastest = read(call).seconds

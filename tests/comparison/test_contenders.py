@@ -64,7 +64,7 @@ def test_what_the_quick_leave_is_for_the_slow() -> None:
     slow = 0.6 / READINGS  # most of a second, shared by five
     plan = plan_rounds([candidate(slow), *(candidate(1e-5) for _ in range(4))], 1.0, 4)
     assert plan.left_out == []
-    plan = plan_rounds([candidate(slow), *(candidate(0.1 / READINGS) for _ in range(4))], 1.0, 4)
+    plan = plan_rounds([candidate(slow), *(candidate(0.15 / READINGS) for _ in range(4))], 1.0, 4)
     assert [c.seconds for c, _ in plan.left_out] == [slow]
 
 
@@ -84,7 +84,8 @@ def test_what_does_not_fit_is_left_out_with_the_reason() -> None:
     assert plan.planned == []
     assert [reason for _, reason in plan.left_out] == [
         f"one takes about 2 s, and {readings} times that is more than its share of --budget, 1.5 s.",
-        f"{FEWEST} parameters of one takes about 4 s, and {readings} times that is more than its share of --budget, 3 s.",
+        f"{FEWEST} parameters of one takes about 4 s, and {readings} times that is more than its share of --budget, "
+        "3 s.",
     ]
 
 
