@@ -52,8 +52,8 @@ def add(commands: Any) -> None:
             "speed --json before.json                  and after a change, in CI:",
             "speed --baseline before.json --fail-if-slower 1.2",
         ),
-        epilog=EXIT_CODES + "; how fast it is fails a run only with --fail-if-slower, and exit code 2 says that a busy "
-        "machine could not judge it",
+        epilog=EXIT_CODES + "; how fast it is fails a run only with --fail-if-slower, and exit code 2 says that it "
+        "could not be judged: the machine was busy, or --budget too small",
     )
     add_selection(parser, several_counts=True)
     add_problem(parser)
@@ -149,13 +149,15 @@ def _check(options: SpeedOptions) -> None:
 def _check_slower(ranking: Ranking, changes: Sequence[Change] | None, limit: float | None) -> int:
     """Print what is slower than the limit for sure, and return the exit code of --fail-if-slower.
 
-    With a baseline that is slower than there, and otherwise than the best; where no winner may be named, nothing is
-    judged.
+    With a baseline that is slower than there, and otherwise than the best. Where no winner may be named, nothing is
+    judged, and neither where a contender was left out: it may be what has become slow.
     """
     if limit is None:
         return AGREES
-    if ranking.no_winner:
-        processes.print_error(f"compare.py: --fail-if-slower can't be judged. {ranking.no_winner}")
+    unjudged = [f"left out: {row['backend']}: {row['reason']}" for row in ranking.left_out if row["strategy"] != "peer"]
+    if ranking.no_winner or unjudged:
+        reasons = " ".join([ranking.no_winner] if ranking.no_winner else unjudged)
+        processes.print_error(f"compare.py: --fail-if-slower can't be judged. {reasons}")
         return BAD_INPUT
     if changes is not None:
         sentences = [change.sentence(limit) for change in changes if change.ratio.low > limit]
