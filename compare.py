@@ -37,6 +37,8 @@ COMMANDS = (advise, agree, speed, train, predict, report, conform)
 NAMES = tuple(command.__name__.rpartition(".")[2] for command in COMMANDS)
 RULES = {"source": "data", "samples": "batch", "outputs": "classes"}
 """Names of arguments in errors, and of the options that they come from."""
+FORMER = {"h": ("--step",), "memory": ("--chunk-memory",)}
+"""Other names of options."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_stdout()
         return processes.leave(PIPE_CLOSED)
     except ValueError as error:
-        return _fail(BAD_INPUT, _with_option(str(error), arguments))
+        return _fail(BAD_INPUT, _with_option(str(error), arguments, argv))
     except ConnectionAbortedError as error:  # between ranks
         return _fail(CRASHED, str(error))
     except OSError as error:
@@ -138,13 +140,14 @@ def _without(argv: list[str], command: str) -> list[str]:
     return words
 
 
-def _with_option(sentence: str, arguments: argparse.Namespace) -> str:
+def _with_option(sentence: str, arguments: argparse.Namespace, argv: list[str]) -> str:
     """Name the option that the user has typed in place of the argument that it became: `batch` is --batch."""
     if match := re.match(r"`-*([\w-]+)`", sentence):
         name = match[1].replace("-", "_")
         option = RULES.get(name, name)
         if option in vars(arguments):
-            return f"`--{option.replace('_', '-')}`{sentence[match.end() :]}"
+            typed = [word.partition("=")[0] for word in argv if word.partition("=")[0] in FORMER.get(option, ())]
+            return f"`{(typed or [f'--{option}'])[-1].replace('_', '-')}`{sentence[match.end() :]}"
     return sentence
 
 

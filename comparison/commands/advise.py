@@ -24,9 +24,9 @@ def add(commands: Any) -> None:
         description="Compare every backend with the reference, time collocated where it agrees, and say which to take "
         "for a run of --iterations steps, for a short one, and for ever.",
         examples=(
-            "                                      which backend to take for the chapter's run on the digits",
-            "advise --data mnist --iterations 2000  for 2,000 steps on MNIST",
-            "advise --dtype float32 --threads 1     in float32 on one core",
+            ("", "for the chapter's run, on the digits"),
+            ("advise --data mnist --iterations 2000", "for 2,000 steps on MNIST"),
+            ("advise --dtype float32 --threads 1", "in float32 on one core"),
         ),
     )
     add_comparison(parser)

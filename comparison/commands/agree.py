@@ -34,9 +34,9 @@ def add(commands: Any) -> None:
         description="Compare every backend x strategy x dtype with the float64 reference, within derived bounds, "
         "at the step h and at 0.01.",
         examples=(
-            "agree                                      every backend on the digits",
-            "agree --backend torch --data mnist --json  one backend on MNIST, as JSON",
-            "agree --port path/to/port.py               a port of your own as well",
+            ("agree", "every backend, on the digits"),
+            ("agree --backend torch --data mnist --json", "one backend on MNIST, as JSON"),
+            ("agree --port path/to/port.py", "a port of your own as well"),
         ),
     )
     add_comparison(parser)

@@ -135,7 +135,7 @@ def new_command(
     derive: Callable[[argparse.Namespace], dict[str, object]] | None = None,
     help: str,
     description: str,
-    examples: Sequence[str] = (),
+    examples: Sequence[tuple[str, str]] = (),
     epilog: str = EXIT_CODES,
 ) -> argparse.ArgumentParser:
     """Add a command, named after the module of `run`, to the parser of compare.py.
@@ -150,8 +150,8 @@ def new_command(
     derive : callable, optional
         Computes the fields that depend on other arguments.
     help, description : str
-    examples : sequence of str
-        Command lines, each with a comment, that the help ends with.
+    examples : sequence of (str, str)
+        Command lines and comments that the help ends with.
     epilog : str
     """
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -165,9 +165,12 @@ def new_command(
     return parser
 
 
-def _epilog(examples: Sequence[str], text: str) -> str:
-    lines = ["examples:", *(f"  compare.py {line}" for line in examples), ""] if examples else []
-    return "\n".join([*lines, fill(text, 79)])
+def _epilog(examples: Sequence[tuple[str, str]], text: str) -> str:
+    lines = ["examples:"] if examples else []
+    for command, comment in examples:
+        lines += [f"  # {comment}"] if comment else []
+        lines.append(f"  compare.py {command}".rstrip())
+    return "\n".join([*lines, "", fill(text, 79)])
 
 
 def _make_options(

@@ -39,8 +39,8 @@ def add(commands: Any) -> None:
         description="Let a net that `train --save` wrote predict the test set (or, with --part train, what it was "
         "trained on) on each backend: accuracy, confusion matrix, and whether all predict the same.",
         examples=(
-            "predict --params net.npz                             the digits' test set",
-            "predict --params net.npz --data mnist --backend all  MNIST's, on every backend",
+            ("predict --params net.npz", "the digits' test set"),
+            ("predict --params net.npz --data mnist --backend all", "MNIST's, on every backend"),
         ),
     )
     add = parser.add_argument

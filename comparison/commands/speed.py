@@ -46,11 +46,11 @@ def add(commands: Any) -> None:
         description="Time backends x strategies x dtypes x devices in rounds of random order, and say which to take. "
         "Only what agrees with the reference is timed.",
         examples=(
-            "speed --data mnist --strategy all         the ladder from the chapter's loop down",
-            "speed --sweep hidden                      who is fastest at which number of hidden units",
-            "speed --what run --iterations 100         whole runs of 100 steps, compilation included",
-            "speed --json before.json                  and after a change, in CI:",
-            "speed --baseline before.json --fail-if-slower 1.2",
+            ("speed --data mnist --strategy all", "the ladder from the chapter's loop down"),
+            ("speed --sweep hidden", "who is fastest at which number of hidden units"),
+            ("speed --what run --iterations 100", "whole runs of 100 steps"),
+            ("speed --json before.json", "in CI, before a change and after it"),
+            ("speed --baseline before.json --fail-if-slower 1.2", ""),
         ),
         epilog=EXIT_CODES + "; how fast it is fails a run only with --fail-if-slower, and exit code 2 says that it "
         "could not be judged: the machine was busy, or --budget too small",

@@ -38,10 +38,10 @@ def add(commands: Any) -> None:
         "or dtypes begin with the same net, take the same mini-batches, and are compared with the float64 reference's "
         "run.",
         examples=(
-            "train --save net.npz                           the digits, in a second",
-            "train --data mnist --backend jax               the chapter's run",
-            "train --data mnist --checkpoint run.ckpt       and after an interruption:",
-            "train --data mnist --checkpoint run.ckpt --resume",
+            ("train --save net.npz", "the digits, in a second"),
+            ("train --data mnist --backend jax", "the chapter's run"),
+            ("train --checkpoint run.ckpt", "a run that may be interrupted, and resumed"),
+            ("train --checkpoint run.ckpt --resume", ""),
         ),
     )
     add_selection(parser, backend="numpy", dtype="float64")
@@ -67,7 +67,7 @@ def _derive(arguments: argparse.Namespace) -> dict[str, object]:
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group(
-        "files", "Of several runs, each has a checkpoint and parameters of its own: NAME-backend-dtype.ENDING."
+        "files", "Of several runs, each has a checkpoint and parameters of its own:\nNAME-backend-dtype.ENDING."
     )
     add = files.add_argument
     add("--checkpoint", metavar="FILE", help="write the run here, to resume it if it is interrupted")
