@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -32,6 +34,11 @@ from comparison.commands import (
 )
 
 COMMANDS = (advise, agree, speed, train, predict, report, conform)
+NAMES = tuple(command.__name__.rpartition(".")[2] for command in COMMANDS)
+RULES = {"source": "data", "samples": "batch", "outputs": "classes"}
+"""Names of arguments in errors, and of the options that they come from."""
+FORMER = {"h": ("--step",), "memory": ("--chunk-memory",)}
+"""Other names of options."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,8 +46,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with the sentence and the code for bad input."""
+        if match := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
+            message = _no_such_command(match[1])
         processes.print_error(f"{self.prog}: {message.rstrip('.')}.")
         self.exit(BAD_INPUT)
+
+
+def _no_such_command(name: str) -> str:
+    near = difflib.get_close_matches(name, NAMES, 1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    return f"there is no command {name!r}{meant} The commands are {', '.join(NAMES)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may have what the terminal lacks
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version")):
         argv.insert(0, "advise")
+    arguments = argparse.Namespace()
     try:
         arguments = _parse(argv)
         options = processes.join(arguments.command, arguments.make_options(arguments))
@@ -68,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_stdout()
         return processes.leave(PIPE_CLOSED)
     except ValueError as error:
-        return _fail(BAD_INPUT, str(error))
+        return _fail(BAD_INPUT, _with_option(str(error), arguments, argv))
     except ConnectionAbortedError as error:  # between ranks
         return _fail(CRASHED, str(error))
     except OSError as error:
@@ -108,10 +124,31 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     finally:
         sys.stdout.flush()  # the help may go to a pipe that is closed
     if unknown and "pytest" not in arguments:
+        for name in NAMES:
+            if name in unknown:
+                parser.error(f"the command must come first: compare.py {name} {' '.join(_without(argv, name))}")
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if unknown:
         arguments.pytest += unknown
     return arguments
+
+
+def _without(argv: list[str], command: str) -> list[str]:
+    """Return the words after the command that was put first, without the one that stood in the middle."""
+    words = argv[1:]
+    words.remove(command)
+    return words
+
+
+def _with_option(sentence: str, arguments: argparse.Namespace, argv: list[str]) -> str:
+    """Name the option that the user has typed in place of the argument that it became: `batch` is --batch."""
+    if match := re.match(r"`-*([\w-]+)`", sentence):
+        name = match[1].replace("-", "_")
+        option = RULES.get(name, name)
+        if option in vars(arguments):
+            typed = [word.partition("=")[0] for word in argv if word.partition("=")[0] in FORMER.get(option, ())]
+            return f"`{(typed or [f'--{option}'])[-1].replace('_', '-')}`{sentence[match.end() :]}"
+    return sentence
 
 
 def _fail(code: int, sentence: str) -> int:
@@ -121,6 +158,7 @@ def _fail(code: int, sentence: str) -> int:
 
 def _make_parser() -> Parser:
     parser = Parser(prog="compare.py", description=__doc__.splitlines()[0], epilog=EXIT_CODES)
+    parser.add_argument("--version", action="version", version=f"fdnet {output.version()}")
     title = "commands (advise is the default)"
     commands = parser.add_subparsers(title=title, dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -13,7 +13,7 @@ def contender(
 
 
 def timing(
-    backend: str, seconds: float, ratio: tuple[float, float, float], *, first: float = 0.0, dtype: str = "float64"
+    backend: str, seconds: float, ratio: tuple[float, float, float], *, first: float = 1.0, dtype: str = "float64"
 ) -> Timing:
     around = Interval(seconds, 0.99 * seconds, 1.01 * seconds)
     return Timing(contender(backend, first=first, dtype=dtype), around, Interval(*ratio), None, 30, 1.0)

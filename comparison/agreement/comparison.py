@@ -270,6 +270,15 @@ class Outcome(NamedTuple):
         return all(row.agrees for row in self.rows) and not self.crashed
 
 
+def _distinct(got: float, expected: float) -> tuple[str, str]:
+    """Format two numbers with as many digits as they need to differ, 9 at least."""
+    for digits in range(9, 18):
+        texts = f"{got:.{digits}g}", f"{expected:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
 FORWARD = "forward"
 """Stands for predictions, loss and accuracy, which no strategy computes."""
 
@@ -282,7 +291,8 @@ def disagreement_sentence(row: Agreement) -> str:
     where += f" ({row.problem})" if row.problem != "data" else ""
     if row.gap is None:
         return f"{where}: {place}{h}: got {row.got}, expected {row.expected}."
+    got, expected = _distinct(float(row.got), float(row.expected))
     return (
-        f"{where}: {place}{h} is {row.got:.9g}, expected {row.expected:.9g}: the gap of {row.gap:.2g} is "
+        f"{where}: {place}{h} is {got}, expected {expected}: the gap of {row.gap:.2g} is "
         f"{row.ratio:.3g} times the bound of {row.bound:.2g}."
     )

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import AGREES, CRASHED, DISAGREES, processes
-from comparison.commands.options import ComparisonOptions, add_comparison, new_command
-from comparison.commands.output import is_terminal, make_console, print_sentences, write_json
-from comparison.commands.subjects import load_subjects, make_problem
+from comparison.commands import AGREES, CRASHED, DISAGREES, benchmark, processes
+from comparison.commands.options import ComparisonOptions, add_comparison, add_threads, new_command
+from comparison.commands.output import make_console, print_sentences, status, write_json
+from comparison.commands.subjects import load_data, load_subjects, make_problem
 from reference.defaults import CLOSED_FORM
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from comparison.agreement.bounds import Problem
-    from comparison.agreement.comparison import Outcome, Subject
+    from comparison.agreement.comparison import Agreement, NotCompared, Outcome, Subject
+    from comparison.commands.output import Say
+
+    Row = Agreement | NotCompared
 
 
 def add(commands: Any) -> None:
@@ -26,15 +33,20 @@ def add(commands: Any) -> None:
         help="compare predictions, losses, accuracy and gradients with the float64 reference",
         description="Compare every backend x strategy x dtype with the float64 reference, within derived bounds, "
         "at the step h and at 0.01.",
+        examples=(
+            ("agree", "every backend, on the digits"),
+            ("agree --backend torch --data mnist --json", "one backend on MNIST, as JSON"),
+            ("agree --port path/to/port.py", "a port of your own as well"),
+        ),
     )
     add_comparison(parser)
+    add_threads(parser)
 
 
 def run(options: ComparisonOptions) -> int:
     """Compare, print, and return the exit code."""
-    from reference.datasets import load
-
-    data = load(options.data, seed=options.seed)
+    benchmark.prepare_process(options.threads)
+    data = load_data(options)
     problem = make_problem(options, data, options.strategy)
     processes.check_same("data", data)
     subjects, not_run = load_subjects(options)
@@ -43,7 +55,7 @@ def run(options: ComparisonOptions) -> int:
         write_json(options.json, "agree", options, as_json(outcome))
     if options.prints:
         _print(options, outcome)
-    report_to_github(outcome)
+    report_to_github(outcome, subjects)
     return exit_code(outcome)
 
 
@@ -51,32 +63,79 @@ def compare_all(
     options: ComparisonOptions, subjects: list[Subject], problem: Problem, *, data_only: bool = False
 ) -> Outcome:
     """Compare each subject, in all cases or only on the data; an error that it raises is recorded as a crash."""
-    from rich.console import Console
-    from rich.progress import track
-
     from comparison.agreement.cases import check_data_only, check_subject
     from comparison.agreement.comparison import Agreement, Outcome
-    from ports.registry import describe_error
 
-    check = check_data_only if data_only else check_subject
+    settings: dict[str, Any] = {"h": options.h, "memory": options.memory, "seed": options.seed}
+    check = partial(check_data_only if data_only else check_subject, **settings)
     strategies = tuple(strategy for strategy in options.strategy if strategy != CLOSED_FORM)  # always compared
     outcome = Outcome([], [], [], [])
-    stderr = Console(stderr=True)
-    shown = is_terminal(stderr) and not options.quiet
-    for subject in track(subjects, "comparing", console=stderr, transient=True) if shown else subjects:
-        try:
-            for row in check(subject, problem, strategies, h=options.h, memory=options.memory, seed=options.seed):
+    with status("comparing", quiet=options.quiet) as say:
+        for n, subject in enumerate(subjects, 1):
+            shown = partial(_shown, partial(say, done=n, total=len(subjects)), check)
+            for row in compare_subject(shown, subject, problem, strategies):
                 if isinstance(row, Agreement):
                     outcome.rows.append(row)
+                elif isinstance(row, dict):
+                    outcome.crashed.append(row)
                 else:
                     outcome.not_compared.append(row)
-        except (ConnectionAbortedError, BrokenPipeError):  # the other ranks, or whoever reads, are gone
-            raise
-        except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
-            reason = describe_error(error, subject.source)
-            crash = {"backend": subject.name, "dtype": subject.dtype, "reason": reason}
-            outcome.crashed.append(crash)
     return outcome
+
+
+def _shown(say: Say, check: Callable[..., Iterable[Row]], subject: Subject, *args: Any) -> Iterator[Row]:
+    """Compare a subject, and show each quantity when it has been compared."""
+    name = f"{subject.name} {subject.dtype}"
+    say(f"compiling and comparing {name}")
+    for count, row in enumerate(check(subject, *args), 1):
+        say(f"comparing {name} {row.strategy or 'forward'}, {count} done")
+        yield row
+
+
+def compare_subject(
+    check: Callable[..., Iterable[Row]], subject: Subject, problem: Problem, strategies: tuple[str, ...]
+) -> list[Row | dict[str, Any]]:
+    """Compare a subject; if it crashes, compare once more without strategies, and then each strategy by itself.
+
+    So a crash costs the rows of one strategy and no others. Where several ranks take part they would lose each other.
+    """
+    rows, error = _rows_or_error(check, subject, problem, strategies)
+    if error is None:
+        return list(rows)
+    if processes.count() > 1:
+        return [*rows, _crash(subject, None, error)]
+    rows, forward_error = _rows_or_error(check, subject, problem, ())
+    if forward_error is not None:  # each strategy would crash by it
+        return [*rows, _crash(subject, None, forward_error)]
+    crashes = 0
+    results: list[Row | dict[str, Any]] = list(rows)
+    for strategy in strategies:
+        own, strategy_error = _rows_or_error(check, subject, problem, (strategy,))
+        results += [row for row in own if row.strategy == strategy]
+        if strategy_error is not None:
+            results.append(_crash(subject, strategy, strategy_error))
+            crashes += 1
+    return results if crashes else [*results, _crash(subject, None, error)]  # only all together: still a crash
+
+
+def _rows_or_error(
+    check: Callable[..., Iterable[Row]], subject: Subject, problem: Problem, strategies: tuple[str, ...]
+) -> tuple[list[Row], Exception | None]:
+    rows: list[Row] = []
+    try:
+        rows.extend(check(subject, problem, strategies))
+    except (ConnectionAbortedError, BrokenPipeError):  # the other ranks, or whoever reads, are gone
+        raise
+    except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
+        return rows, error
+    return rows, None
+
+
+def _crash(subject: Subject, strategy: str | None, error: Exception) -> dict[str, Any]:
+    from ports.registry import describe_error
+
+    reason = describe_error(error, subject.source)
+    return {"backend": subject.name, "dtype": subject.dtype, "strategy": strategy, "reason": reason}
 
 
 def exit_code(outcome: Outcome) -> int:
@@ -102,7 +161,7 @@ def _print(options: ComparisonOptions, outcome: Outcome) -> None:
 
     console = make_console()
     print_sentences(console, heading(options))
-    console.print(agreement_table(outcome))
+    console.print(agreement_table(outcome, console.width))
     print_sentences(console, "", *agreement_notes(outcome), agreement_summary(outcome))
 
 
@@ -114,12 +173,12 @@ def heading(options: ComparisonOptions) -> str:
     )
 
 
-def report_to_github(outcome: Outcome) -> None:
-    """In GitHub Actions append the table to the step summary, and annotate each disagreement."""
+def report_to_github(outcome: Outcome, subjects: Iterable[Subject]) -> None:
+    """In GitHub Actions append the verdict and the table to the step summary, and annotate each fault."""
     if not processes.is_first():
         return
     from comparison.agreement.comparison import disagreement_sentence
-    from comparison.report.agreement_tables import agreement_markdown
+    from comparison.report.agreement_tables import agreement_markdown, crash_sentence
 
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
@@ -128,7 +187,31 @@ def report_to_github(outcome: Outcome) -> None:
         except OSError as error:  # the verdict does not depend on it
             print(f"compare.py: GITHUB_STEP_SUMMARY can't be written: {error.strerror}: {path!r}.", file=sys.stderr)
     if os.environ.get("GITHUB_ACTIONS") == "true":
+        files = {subject.name: _file_of(subject) for subject in subjects}
+        for crash in outcome.crashed:
+            _annotate(files[crash["backend"]], f"{crash['backend']} crashes", crash_sentence(crash))
         for row in outcome.rows:
             if not row.agrees:
-                sentence = disagreement_sentence(row).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-                print(f"::error::{sentence}", file=sys.stderr)
+                _annotate(files[row.backend], f"{row.backend} disagrees", disagreement_sentence(row))
+
+
+def _file_of(subject: Subject) -> str:
+    """Return the file of the port, from the folder of the checkout where it lies there."""
+    file = getattr(subject.port, "__file__", None) or subject.source
+    workspace = os.environ.get("GITHUB_WORKSPACE", os.getcwd())
+    relative = os.path.relpath(file, workspace) if file else ""
+    return file if relative.startswith("..") else relative
+
+
+def _annotate(file: str, title: str, sentence: str) -> None:
+    """Print a workflow command that marks the file; the line is that of the port's file that the sentence names."""
+    at = re.search(rf"\b{re.escape(os.path.basename(file))}:(\d+)", sentence) if file else None
+    place = {"file": file, "line": at[1] if at else "1", "title": title}
+    properties = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in place.items() if file or name == "title")
+    print(f"::error {properties}::{_escaped(sentence)}", file=sys.stderr)
+
+
+def _escaped(text: str, more: str = "") -> str:
+    for character in "%\r\n" + more:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text

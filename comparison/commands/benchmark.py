@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, CRASHED
+from comparison.commands.options import add_threads
 from comparison.commands.output import make_console, print_sentences, status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from comparison.agreement.bounds import Problem
     from comparison.agreement.comparison import Outcome, Subject
     from comparison.commands.options import TimingOptions
-    from comparison.timing.ranking import FirstCalls, Ranking
+    from comparison.timing.ranking import Field, Ranking
     from comparison.timing.workloads import Task
     from reference.datasets import Dataset
 
@@ -23,19 +26,18 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def add_timing(parser: argparse.ArgumentParser, *, budget: float, peer: bool = False) -> None:
     """Add the options of a timing; with `peer`, the default of --what depends on that option."""
     add = parser.add_argument
-    what, default = "a gradient, a training step, or a whole run, compilation included", "step"
+    what, default = "a gradient, a training step, or a whole run from nothing, evaluation included", "step"
     if peer:
         what, default = f"{what} (default: step; gradient with --peer)", argparse.SUPPRESS
     add("--what", choices=("gradient", "step", "run"), default=default, help=what)
-    add("--iterations", metavar="N", type=int, default=10_000, help="steps of a run")
-    add_budget(parser, budget, "time of the rounds, without first calls")
+    add("--iterations", metavar="N", type=int, default=10_000, help="steps of the run that the advice is for")
+    add_budget(parser, budget, "time of the timing; agreement, first calls and compilation come before it")
 
 
 def add_budget(parser: argparse.ArgumentParser, seconds: float, help: str) -> None:
     """Add the options of how long a timing takes, and on how many cores."""
-    add = parser.add_argument
-    add("--budget", metavar="SECONDS", type=float, default=seconds, help=help)
-    add("--threads", metavar="N", type=int, help="cores for each backend (default: all that the process may use)")
+    parser.add_argument("--budget", metavar="SECONDS", type=float, default=seconds, help=help)
+    add_threads(parser)
 
 
 def check_timing(options: TimingOptions) -> None:
@@ -82,38 +84,38 @@ def _limit_threads(count: int) -> None:
         os.sched_setaffinity(0, cores[:count])
 
 
-def make_task(options: TimingOptions, problem: Problem, data: Dataset) -> Task:
-    """Return the task of the options."""
+def make_task(options: TimingOptions, problem: Problem, data: Dataset, *, redrawn: bool = False) -> Task:
+    """Return the task of the options; `redrawn` tells that the data are not as they are loaded."""
+    from comparison.commands.subjects import data_loader
     from comparison.timing.workloads import Task
 
-    source, iterations, seed = options.data, options.iterations, options.seed
-    return Task(options.what, problem, data, source, options.h, options.memory, iterations, seed)
+    load, iterations, seed = data_loader(options, options.seed), options.iterations, options.seed
+    return Task(options.what, problem, data, load, options.h, options.memory, iterations, seed, redrawn)
 
 
-def make_first_calls(options: TimingOptions, subjects: list[Subject], task: Task, *, peer: bool = False) -> FirstCalls:
-    """Make the first call of each subject and strategy; with `peer`, also of other libraries."""
+def prepare(
+    options: TimingOptions, subjects: Sequence[Subject], task: Task, outcome: Outcome | None, **more: Any
+) -> Field:
+    """Estimate and compile what agrees and fits into the budget; `more` goes to `comparison.timing.ranking.prepare`."""
     from comparison.timing import ranking
-    from comparison.timing.other_libraries import make_library_contenders
 
-    with status("first calls", quiet=options.quiet):
-        calls = ranking.make_first_calls(subjects, options.strategy, task)
-        contenders, not_run = make_library_contenders(task, options.budget / 5) if peer else ([], [])
-    return calls._replace(contenders=calls.contenders + contenders, not_run=calls.not_run + not_run)
+    with status("first steps", quiet=options.quiet) as say:
+        return ranking.prepare(subjects, options.strategy, task, options.budget, outcome=outcome, say=say, **more)
 
 
-def rank_agreeing(options: TimingOptions, calls: FirstCalls, outcome: Outcome) -> Ranking:
-    """Time the contenders that agree with the reference, and rank them."""
-    from comparison.timing.ranking import exclude_wrong, rank
+def time_and_rank(options: TimingOptions, field: Field, not_run: Sequence[dict[str, str]] = ()) -> Ranking:
+    """Time the contenders, and rank them; how long it will take is said before."""
+    from comparison.timing.ranking import rank
 
-    calls = exclude_wrong(calls, outcome)
-    text = f"timing {len(calls.contenders)} contenders for up to {options.budget:g} s"
+    count = len(field.contenders)
+    text = f"timing {count} contenders in turns, {max(field.seconds, options.budget):.3g} s at most"
     with status(text, quiet=options.quiet):
-        return rank(calls, options.budget, options.seed)
+        return rank(field, options.budget, options.seed, not_run=not_run)
 
 
-def crash_code(calls: FirstCalls) -> int:
+def crash_code(field: Field) -> int:
     """Return the exit code of the first calls."""
-    return CRASHED if calls.excluded else AGREES
+    return CRASHED if any(row["quantity"] is None for row in field.excluded) else AGREES
 
 
 def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
@@ -127,7 +129,14 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
     print_sentences(console, f"{what[options.what]}, {options.data}, {sizes}, {rounds} rounds in random order")
     if timings:
         console.print(speed_table(timings, console.width))
-    print_sentences(console, *speed_notes(timings), *missing_notes(ranking.excluded, ranking.not_run))
-    print_sentences(console, *(f"\n{advice.sentence}" for advice in ranking.advice))
+    missing = missing_notes(ranking.excluded, ranking.not_run, ranking.left_out)
+    took = (
+        f"The timing took {ranking.seconds:.2g} s of --budget {options.budget:g}, after {ranking.preparation_s:.2g} s "
+        "for first calls, compilation and estimates."
+    )
+    print_sentences(console, *speed_notes(timings), *missing, took)
+    print_sentences(console, "")
+    print_sentences(console, *ranking.sentences, style="bold")
     if table := break_even_table(advice.as_json() for advice in ranking.advice):
+        print_sentences(console, "")
         console.print(table)

@@ -40,6 +40,11 @@ class CheckpointWriter:
         self._last: Progress | None = None
         self._file: ExclusiveFile | None = None  # on the first rank only
 
+    @property
+    def iteration(self) -> int | None:
+        """The iteration that the file holds; None where nothing was written, as on all ranks but the first."""
+        return self._written if self._written >= 0 else None
+
     def __enter__(self) -> Self:
         """Lock the file if it is there; BusyFileError if another run is writing it."""
         from reference.files import ExclusiveFile
@@ -70,9 +75,7 @@ class CheckpointWriter:
 
         exists = os.path.lexists(path)
         if exists and not (resume or overwrite):
-            raise CheckpointError(
-                f"{path} must not be there yet, got one: --resume resumes it, --overwrite begins anew."
-            )
+            raise CheckpointError(f"{path} already exists: --resume resumes it, --overwrite begins anew.")
         if resume and not exists:
             print(f"compare.py: {path} is not there yet: training begins anew.", file=sys.stderr)
         return self._read(path, start) if resume and exists else start

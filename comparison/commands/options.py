@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from textwrap import fill
 from typing import Any, TypeVar
 
 from comparison.commands import EXIT_CODES, argument_types
@@ -29,14 +30,23 @@ class Selection(PortOptions):
     dtype: tuple[str, ...]
     device: tuple[str, ...]
     devices: int | str | tuple[int, ...] | None  # how many; a tuple for the scaling of a step
+    allow_missing: bool  # of the backends and ports that are named
     quiet: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProblemOptions:
-    """The net, its mini-batch, and how it is differentiated."""
+class DataOptions:
+    """The data set."""
 
     data: str
+    inputs: int | None  # of random
+    classes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemOptions(DataOptions):
+    """The net, its mini-batch, and how it is differentiated."""
+
     batch: int
     hidden: int
     h: float
@@ -64,6 +74,7 @@ class ComparisonOptions(OutputOptions, ProblemOptions):
     """The options of `agree`, and of every other command that compares strategies."""
 
     strategy: tuple[str, ...]
+    threads: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +84,6 @@ class TimingOptions(ComparisonOptions):
     what: str  # gradient, step or run
     iterations: int
     budget: float
-    threads: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +94,7 @@ class SpeedOptions(TimingOptions):
     sweep: str | None
     sizes: tuple[int, ...] | None
     self_check: bool
+    baseline: str | None
     fail_if_slower: float | None
 
 
@@ -108,12 +119,12 @@ class TrainOptions(OutputOptions, ProblemOptions):
 Options = TypeVar("Options", bound=PortOptions)
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults of options that have one, which flags don't."""
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Leaves the lines of the examples as they are, and shows the defaults of options that have one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         has_default = isinstance(action.default, str | float) or type(action.default) is int
-        return super()._get_help_string(action) if has_default else action.help
+        return super()._get_help_string(action) if has_default and action.default != argparse.SUPPRESS else action.help
 
 
 def new_command(
@@ -124,6 +135,7 @@ def new_command(
     derive: Callable[[argparse.Namespace], dict[str, object]] | None = None,
     help: str,
     description: str,
+    examples: Sequence[tuple[str, str]] = (),
     epilog: str = EXIT_CODES,
 ) -> argparse.ArgumentParser:
     """Add a command, named after the module of `run`, to the parser of compare.py.
@@ -137,17 +149,28 @@ def new_command(
         The dataclass that the arguments are parsed into.
     derive : callable, optional
         Computes the fields that depend on other arguments.
-    help, description, epilog : str
+    help, description : str
+    examples : sequence of (str, str)
+        Command lines and comments that the help ends with.
+    epilog : str
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         run.__module__.rpartition(".")[2],
         help=help,
-        description=description,
-        epilog=epilog,
+        description=fill(description, 79),
+        epilog=_epilog(examples, epilog),
         formatter_class=_HelpFormatter,
     )
     parser.set_defaults(run=run, make_options=partial(_make_options, options, derive))
     return parser
+
+
+def _epilog(examples: Sequence[tuple[str, str]], text: str) -> str:
+    lines = ["examples:"] if examples else []
+    for command, comment in examples:
+        lines += [f"  # {comment}"] if comment else []
+        lines.append(f"  compare.py {command}".rstrip())
+    return "\n".join([*lines, "", fill(text, 79)])
 
 
 def _make_options(
@@ -174,6 +197,12 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add the option of how many cores are used."""
+    help = "cores for each backend (default: all that the process may use)"
+    parser.add_argument("--threads", metavar="N", type=int, help=help)
+
+
 def add_selection(
     parser: argparse.ArgumentParser,
     *,
@@ -198,6 +227,8 @@ def add_selection(
         add("--devices", metavar="N[,N,...]", type=argument_types.device_counts, help=help)
     else:
         add("--devices", metavar="N", type=argument_types.device_count, help=help)
+    missing = "go on without a named backend or port that can't be loaded"
+    add("--allow-missing", action="store_true", help=missing)
     add("--port", metavar="FILE|MODULE", action="append", default=[], help="a port from outside, besides the backends")
 
 
@@ -222,7 +253,10 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the choice of the data set."""
     known = "digits, mnist, fashion-mnist, random, or the path of a folder or of an npz, CSV or IDX file"
-    parser.add_argument("--data", metavar="NAME|PATH", default="digits", help=known)
+    add = parser.add_argument
+    add("--data", metavar="NAME|PATH", default="digits", help=known)
+    add("--inputs", metavar="N", type=int, help="inputs of --data random (64 by default)")
+    add("--classes", metavar="N", type=int, help="classes of --data random (10 by default)")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, redirect_stdout, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
 from comparison.commands import processes
 from comparison.commands.options import settings
@@ -90,22 +91,54 @@ def write(path: str, text: str) -> None:
 
 def write_json(path: str, command: str, options: Selection, results: dict[str, Any]) -> None:
     """Write the results of a command, with its options, versions and machine, as JSON."""
-    made_by = {"schema_version": 2, "environment": environment(), "command": command, "settings": settings(options)}
+    made_by = {
+        "schema_version": 2,
+        "fdnet": version(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": {**environment(), "processor": processor()},
+        "command": command,
+        "settings": settings(options),
+    }
     write(path, json.dumps(made_by | results, indent=2, allow_nan=False) + "\n")
+
+
+def version() -> str:
+    """Return fdnet's version: that of the pyproject.toml beside this file, or of the package where it is installed."""
+    import tomllib
+    from importlib import metadata
+    from pathlib import Path
+
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    try:
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    except (OSError, KeyError):
+        return metadata.version("fdnet")
 
 
 def environment() -> dict[str, Any]:
     """Return the versions of packages and the machine, without importing anything."""
     import platform
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as version_of
 
     versions: dict[str, str | None] = {}
     for package in ("numpy", "torch", "jax", "jaxlib"):
         try:
-            versions[package] = version(package)
+            versions[package] = version_of(package)
         except PackageNotFoundError:
             versions[package] = None
     return {"python": platform.python_version(), **versions, "platform": platform.platform(), "cpus": os.cpu_count()}
+
+
+def processor() -> str:
+    """Return the model of the processor, as Linux reports it, or else what Python knows."""
+    import platform
+
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def make_console() -> Console:
@@ -129,16 +162,37 @@ def is_terminal(console: Console) -> bool:
     return console.file.isatty()
 
 
-def print_sentences(console: Console, *sentences: str) -> None:
+def print_sentences(console: Console, *sentences: str, style: str | None = None) -> None:
     """Print sentences as they are; in a pipe each is one line."""
     for sentence in sentences:
-        console.print(sentence, soft_wrap=not is_terminal(console))
+        console.print(sentence, soft_wrap=not is_terminal(console), style=style)
 
 
-def status(text: str, *, quiet: bool) -> AbstractContextManager[object]:
-    """Show `text` while the block runs, if stderr is a terminal."""
+class Say(Protocol):
+    """Shows what is being done; of several things, which one."""
+
+    def __call__(self, text: str, done: int = 0, total: int | None = None) -> object:
+        """Show the text."""
+
+
+@contextmanager
+def status(text: str, *, quiet: bool) -> Iterator[Say]:
+    """Show `text` and a bar while the block runs, if stderr is a terminal; yield the function that shows another."""
     from rich.console import Console
-    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
 
     stderr = Console(stderr=True)
-    return stderr.status(escape(text)) if is_terminal(stderr) and not quiet else nullcontext()
+    if quiet or not is_terminal(stderr):
+        yield lambda text, done=0, total=None: None
+        return
+    words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    bar = Progress(SpinnerColumn(), BarColumn(bar_width=12), words, console=stderr, transient=True)
+    shown = bar.add_task(text, total=None)
+
+    def say(text: str, done: int = 0, total: int | None = None) -> None:
+        description = text if total is None else f"{done} of {total}: {text}"
+        bar.update(shown, description=description, completed=max(0, done - 1), total=total)
+
+    with bar:
+        yield say

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, CRASHED, DISAGREES, processes
-from comparison.commands.options import OutputOptions, add_data, add_output, add_selection, new_command
+from comparison.commands.options import DataOptions, OutputOptions, add_data, add_output, add_selection, new_command
 from comparison.commands.output import make_console, write_json
-from comparison.commands.subjects import load_subjects
+from comparison.commands.subjects import data_loader, load_subjects
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(OutputOptions):
+class PredictOptions(OutputOptions, DataOptions):
     """The options of `predict`."""
 
     params: str
-    data: str
     part: str
     seed: int
 
@@ -39,6 +38,10 @@ def add(commands: Any) -> None:
         help="the accuracy and the confusion matrix of a trained net",
         description="Let a net that `train --save` wrote predict the test set (or, with --part train, what it was "
         "trained on) on each backend: accuracy, confusion matrix, and whether all predict the same.",
+        examples=(
+            ("predict --params net.npz", "the digits' test set"),
+            ("predict --params net.npz --data mnist --backend all", "MNIST's, on every backend"),
+        ),
     )
     add = parser.add_argument
     add("--params", metavar="FILE.npz", required=True, help="the arrays W1, b1, W2 and b2")
@@ -55,12 +58,11 @@ def _derive(arguments: argparse.Namespace) -> dict[str, object]:
 
 def run(options: PredictOptions) -> int:
     """Predict, print, and return the exit code."""
-    from reference.datasets import load
     from reference.params import load_params
 
     params = load_params(options.params)
     options = replace(options, dtype=options.dtype or (str(params.W1.dtype),))
-    data = load(options.data, seed=options.seed)
+    data = data_loader(options, options.seed)()
     x, t = (data.x_test, data.t_test) if options.part == "test" else (data.x_train, data.t_train)
     _check_fits(options, params, x, t)
     processes.check_same("data and parameters", (*data, *params))

@@ -17,11 +17,15 @@ LINE_SECONDS = 10.0
 """Seconds between two lines where there is no terminal."""
 
 
-class ProgressDisplay:
-    """Shows a run: the chapter's `lines` on stdout, and the progress on stderr unless `quiet`."""
+HEADING = f"{'epoch':>6} {'iteration':>10} {'loss':>8} {'train acc':>10} {'test acc':>9}"
+"""The loss is the mean of the last 100 mini-batches."""
 
-    def __init__(self, name: str, iterations: int, *, lines: bool, quiet: bool) -> None:
-        self._name, self._iterations, self._lines, self._quiet = name, iterations, lines, quiet
+
+class ProgressDisplay:
+    """Shows a run: `lines` with the chapter's accuracies on stdout, and the progress on stderr unless `quiet`."""
+
+    def __init__(self, name: str, iterations: int, epoch: int, *, lines: bool, quiet: bool) -> None:
+        self._name, self._iterations, self._epoch, self._lines, self._quiet = name, iterations, epoch, lines, quiet
         self._bar: Any = None
         self._first: Progress | None = None
         self._printed = 0  # accuracies
@@ -38,8 +42,8 @@ class ProgressDisplay:
         """Show the progress."""
         if self._first is None:
             self._begin(now)
-        for _, train, test in now.accuracies[self._printed :] if self._lines else ():
-            print(f"train acc, test acc | {round(train, 4)}, {round(test, 4)}", flush=self._bar is None)
+        for row in now.accuracies[self._printed :] if self._lines else ():
+            print(_line(now, self._epoch, *row), flush=self._bar is None)
         self._printed = len(now.accuracies)
         if self._bar:
             self._bar.update(0, completed=now.iteration, **_figures(now))
@@ -51,6 +55,8 @@ class ProgressDisplay:
 
         self._first = now
         self._printed = len(now.accuracies) if now.iteration else 0  # the others were printed before the interruption
+        if self._lines:
+            print(HEADING)
         if not self._quiet and is_terminal(stderr := Console(stderr=True, highlight=False)):
             self._bar = _make_bar(stderr)
             self._bar.add_task(self._name, total=self._iterations, completed=now.iteration, **_figures(now))
@@ -93,6 +99,15 @@ def _make_bar(stderr: Any) -> Any:
         expand=True,
         redirect_stdout=sys.stdout.isatty(),  # so that lines go above the bar; a pipe gets its lines itself
         redirect_stderr=False,
+    )
+
+
+def _line(now: Progress, epoch: int, iteration: float, train: float, test: float) -> str:
+    """Return a line of the table whose columns HEADING names."""
+    losses = now.losses[max(0, int(iteration) - 100) : int(iteration)]
+    loss = f"{losses.mean():.4f}" if len(losses) else "-"
+    return (
+        f"{f'{iteration / epoch:.1f}'.removesuffix('.0'):>6} {iteration:>10,.0f} {loss:>8} {train:>10.4f} {test:>9.4f}"
     )
 
 

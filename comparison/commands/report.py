@@ -13,7 +13,7 @@ from comparison.commands import AGREES
 from comparison.commands.benchmark import add_budget, check_budget
 from comparison.commands.options import ProblemOptions, Selection, add_problem, add_selection, new_command, settings
 from comparison.commands.output import environment, status, write
-from comparison.commands.subjects import load_subjects, make_problem
+from comparison.commands.subjects import load_data, load_subjects, make_problem
 
 if TYPE_CHECKING:
     from comparison.report.page import Report
@@ -76,11 +76,10 @@ def _example(part: str) -> str:
 def run(options: ReportOptions) -> int:
     """Run the parts that are not given, write the pages, and return the exit code of agreement."""
     from comparison.report.step_study import errors_by_step, gradient_images
-    from reference.datasets import load
     from reference.training import epoch_length
 
     check_budget(options.budget)
-    data = load(options.data, seed=options.seed)
+    data = load_data(options)
     problem = make_problem(options, data)
     results = {part: _read(part, path) for part in PARTS if (path := getattr(options, f"{part}_file"))}
     out = Path(options.out)
@@ -136,6 +135,8 @@ def _arguments(part: str, options: ReportOptions, path: str) -> list[str]:
     common += ["--seed", str(options.seed), "--memory", f"{options.memory}B", "--quiet"]
     common += [f"--port={name}" for name in options.port]
     common += ["--devices", str(options.devices)] if options.devices else []
+    common += [f"--{name}={number}" for name in ("inputs", "classes") if (number := getattr(options, name))]
+    common += ["--allow-missing"] * (options.allow_missing or not options.backend)
     backends = options.backend
     if part == "train" and not backends:
         import ports

@@ -6,20 +6,32 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import AGREES, DISAGREES, EXIT_CODES, argument_types, benchmark, processes
+from comparison.commands import AGREES, BAD_INPUT, DISAGREES, EXIT_CODES, argument_types, benchmark, processes
 from comparison.commands.agree import compare_all, exit_code
-from comparison.commands.options import SpeedOptions, add_output, add_problem, add_selection, new_command
-from comparison.commands.output import make_console, print_sentences, status, write_json
+from comparison.commands.options import (
+    SpeedOptions,
+    add_output,
+    add_problem,
+    add_selection,
+    new_command,
+)
+from comparison.commands.output import status, write_json
+from comparison.commands.speed_baseline import compare_with, print_changes, read_baseline
 from comparison.commands.speed_scaling import time_scaling
+from comparison.commands.speed_self_check import self_check_once
 from comparison.commands.speed_sweep import SIZES, sweep
-from comparison.commands.subjects import load_subjects, make_problem
+from comparison.commands.subjects import load_data, load_subjects, make_problem
 from reference.defaults import CLOSED_FORM, STRATEGIES
 
 if TYPE_CHECKING:
-    from comparison.timing.ranking import FirstCalls
-    from comparison.timing.recommendation import Timing
+    from collections.abc import Sequence
 
-SINGLE_COUNT = ("sweep", "self_check", "peer", "fail_if_slower")
+    from comparison.timing.baseline import Change
+    from comparison.timing.ranking import Field, Ranking
+    from comparison.timing.recommendation import Timing
+    from comparison.timing.workloads import Task
+
+SINGLE_COUNT = ("sweep", "self_check", "peer", "baseline", "fail_if_slower")
 """Options that can't be combined with several numbers of devices."""
 
 
@@ -33,7 +45,15 @@ def add(commands: Any) -> None:
         help="time the backends that agree, and say which to take",
         description="Time backends x strategies x dtypes x devices in rounds of random order, and say which to take. "
         "Only what agrees with the reference is timed.",
-        epilog=EXIT_CODES + "; how fast it is fails a run only with --fail-if-slower",
+        examples=(
+            ("speed --data mnist --strategy all", "the ladder from the chapter's loop down"),
+            ("speed --sweep hidden", "who is fastest at which number of hidden units"),
+            ("speed --what run --iterations 100", "whole runs of 100 steps"),
+            ("speed --json before.json", "in CI, before a change and after it"),
+            ("speed --baseline before.json --fail-if-slower 1.2", ""),
+        ),
+        epilog=EXIT_CODES + "; how fast it is fails a run only with --fail-if-slower, and exit code 2 says that it "
+        "could not be judged: the machine was busy, or --budget too small",
     )
     add_selection(parser, several_counts=True)
     add_problem(parser)
@@ -47,7 +67,10 @@ def add(commands: Any) -> None:
     sizes = "the sizes of the sweep (default: some about the chapter's)"
     add("--sizes", metavar="N,N,...", type=argument_types.increasing, help=sizes)
     add("--self-check", action="store_true", help="time each contender against itself: how often is it told apart?")
-    add("--fail-if-slower", metavar="RATIO", type=float, help="exit 1 if one takes RATIO times the best, for sure")
+    baseline = "compare with what speed --json wrote on this machine with these settings"
+    add("--baseline", metavar="FILE.json", help=baseline)
+    slower = "exit 1 if one takes RATIO times the best, with --baseline RATIO times what it took there, for sure"
+    add("--fail-if-slower", metavar="RATIO", type=float, help=slower)
 
 
 def _derive(arguments: argparse.Namespace) -> dict[str, object]:
@@ -57,10 +80,12 @@ def _derive(arguments: argparse.Namespace) -> dict[str, object]:
 def run(options: SpeedOptions) -> int:
     """Time, print, and return the exit code."""
     _check(options)
+    baseline = read_baseline(options.baseline, options) if options.baseline else None
     benchmark.prepare_process(options.threads)
-    from reference.datasets import load
+    from comparison.timing.baseline import ratios_to_reference
+    from comparison.timing.starts import measure_start
 
-    data = load(options.data, seed=options.seed)
+    data = load_data(options)
     problem = make_problem(options, data, options.strategy)
     if isinstance(options.devices, tuple):
         return time_scaling(options, options.devices, data, problem)
@@ -68,16 +93,35 @@ def run(options: SpeedOptions) -> int:
     if options.sweep:
         return sweep(options, options.sweep, data, subjects, not_run)
     task = benchmark.make_task(options, problem, data)
-    calls = benchmark.make_first_calls(options, subjects, task, peer=options.peer)
     if options.self_check:
-        return _self_check(options, calls)
+        return self_check_once(options, subjects, task)
     outcome = compare_all(options, subjects, problem)._replace(not_run=not_run)
-    ranking = benchmark.rank_agreeing(options, calls, outcome)
+    field = benchmark.prepare(options, subjects, task, outcome, start=measure_start)
+    if options.peer:
+        field = _with_libraries(options, field, task)
+    ranking = benchmark.time_and_rank(options, field, not_run)
+    changes = compare_with(baseline, options, ranking) if baseline else None
     if options.json:
-        write_json(options.json, "speed", options, ranking.as_json())
+        more = {"baseline": [change.as_json() for change in changes]} if changes is not None else {}
+        ratios = {"ratios_to_reference": ratios_to_reference(ranking)}
+        write_json(options.json, "speed", options, ranking.as_json() | ratios | more)
     if options.prints:
         benchmark.print_ranking(options, ranking)
-    return exit_code(outcome) or benchmark.crash_code(calls) or _check_slower(ranking.timings, options.fail_if_slower)
+        if changes is not None:
+            print_changes(changes)
+    return exit_code(outcome) or benchmark.crash_code(field) or _check_slower(ranking, changes, options.fail_if_slower)
+
+
+def _with_libraries(options: SpeedOptions, field: Field, task: Task) -> Field:
+    """Add the libraries that can finish within their share of the budget."""
+    from comparison.timing.other_libraries import LIBRARIES, make_library_contenders
+    from comparison.timing.rounds import fewest_rounds
+
+    count = len(field.contenders) + len(LIBRARIES)
+    with status("first calls of other libraries", quiet=options.quiet):
+        contenders, not_run = make_library_contenders(task, options.budget / count / fewest_rounds(count))
+    rows = [{"strategy": "peer", "dtype": "float64", "device": "cpu", **row} for row in not_run]
+    return field._replace(contenders=field.contenders + contenders, left_out=field.left_out + rows)
 
 
 def _check(options: SpeedOptions) -> None:
@@ -85,6 +129,9 @@ def _check(options: SpeedOptions) -> None:
     benchmark.check_timing(options)
     if options.fail_if_slower is not None and not options.fail_if_slower > 1:
         raise ValueError(f"`fail-if-slower` must be above 1, got {options.fail_if_slower}.")
+    if options.baseline and (options.sweep or options.self_check):
+        other = "sweep" if options.sweep else "self-check"
+        raise ValueError(f"`baseline` must be left out with --{other}, got {options.baseline}.")
     if options.peer and options.what != "gradient":
         raise ValueError(f"`what` must be gradient with --peer, got {options.what}.")
     if not isinstance(options.devices, tuple):
@@ -99,36 +146,31 @@ def _check(options: SpeedOptions) -> None:
             raise ValueError(f"`devices` must be one number with --{name.replace('_', '-')}, got {counts}.")
 
 
-def _check_slower(timings: list[Timing], limit: float | None) -> int:
-    """Print what is slower than the limit for sure, and return the exit code of --fail-if-slower."""
+def _check_slower(ranking: Ranking, changes: Sequence[Change] | None, limit: float | None) -> int:
+    """Print what is slower than the limit for sure, and return the exit code of --fail-if-slower.
+
+    With a baseline that is slower than there, and otherwise than the best. Where no winner may be named, nothing is
+    judged, and neither where a contender was left out: it may be what has become slow.
+    """
     if limit is None:
         return AGREES
-    slower = [t for t in timings if t.contender.ranked and t.ratio and t.ratio.low > limit]
-    for timing in slower:
-        assert timing.ratio is not None
-        print(
-            f"compare.py: {timing.contender.name} {timing.contender.dtype} takes {timing.ratio.median:.3g} times the "
-            f"best, for sure more than {limit:g}.",
-            file=sys.stderr,
-        )
-    return DISAGREES if slower else AGREES
+    unjudged = [f"left out: {row['backend']}: {row['reason']}" for row in ranking.left_out if row["strategy"] != "peer"]
+    if ranking.no_winner or unjudged:
+        reasons = " ".join([ranking.no_winner] if ranking.no_winner else unjudged)
+        processes.print_error(f"compare.py: --fail-if-slower can't be judged. {reasons}")
+        return BAD_INPUT
+    if changes is not None:
+        sentences = [change.sentence(limit) for change in changes if change.ratio.low > limit]
+    else:
+        sentences = [
+            _sentence(t, limit) for t in ranking.timings if t.contender.ranked and t.ratio and t.ratio.low > limit
+        ]
+    for sentence in sentences:
+        print(f"compare.py: {sentence}", file=sys.stderr)
+    return DISAGREES if sentences else AGREES
 
 
-def _self_check(options: SpeedOptions, calls: FirstCalls) -> int:
-    import numpy as np
-
-    from comparison.report.timing_tables import self_check_sentence
-    from comparison.timing.recommendation import GAIN
-    from comparison.timing.rounds import self_check
-
-    contenders = calls.contenders
-    if not contenders:
-        raise ValueError(f"Nothing to time: {calls.excluded[0]['backend']} {calls.excluded[0]['reason']}")
-    text = f"timing {len(contenders)} contenders against themselves for {options.budget:g} s"
-    with status(text, quiet=options.quiet):
-        result = self_check([c.clock for c in contenders], options.budget, GAIN, np.random.default_rng(options.seed))
-    if options.json:
-        write_json(options.json, "speed", options, {"self_check": result._asdict()})
-    if options.prints:
-        print_sentences(make_console(), self_check_sentence(result))
-    return benchmark.crash_code(calls)
+def _sentence(timing: Timing, limit: float) -> str:
+    assert timing.ratio is not None
+    name = f"{timing.contender.name} {timing.contender.dtype}"
+    return f"{name} takes {timing.ratio.median:.3g} times the best, for sure more than {limit:g}."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import processes
+from comparison.commands.output import status
 from reference.defaults import BUILT_IN
 
 if TYPE_CHECKING:
@@ -13,9 +15,21 @@ if TYPE_CHECKING:
 
     from comparison.agreement.bounds import Problem
     from comparison.agreement.comparison import Subject
-    from comparison.commands.options import ProblemOptions, Selection
+    from comparison.commands.options import DataOptions, ProblemOptions, Selection
     from ports import Port
     from reference.datasets import Dataset
+
+
+def data_loader(options: DataOptions, seed: int) -> partial[Dataset]:
+    """Return the function that loads the data set of the options; it takes a dtype, and can be pickled."""
+    from reference.datasets import load
+
+    return partial(load, options.data, seed=seed, inputs=options.inputs, classes=options.classes)
+
+
+def load_data(options: ProblemOptions) -> Dataset:
+    """Load the data set of the options in float64."""
+    return data_loader(options, options.seed)()
 
 
 def make_problem(options: ProblemOptions, data: Dataset, strategies: Iterable[str] = ()) -> Problem:
@@ -38,26 +52,39 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
     Raises
     ------
     ValueError
-        If none can be run.
+        If none can be run, or one that is named can't be loaded and `allow_missing` is not set.
     """
     import ports
     from comparison.agreement.comparison import Subject
     from reference.validation import DeviceError, check_device
 
-    subjects, not_run = [], []
+    subjects, not_run, missing = [], [], []
     sources = tuple(dict.fromkeys((*(options.backend or ports.names()), *options.port)))
     named = subject_names(sources)
-    for source in sources:
-        for device in options.device:
+    with status("loading the ports", quiet=options.quiet) as say:
+        for source in sources:
+            say(f"loading {named[source]}")
             try:
-                port = _distribute(ports.load(source), options.devices)
-                device = check_device(device, port.devices())
-            except (ports.NotRunError, DeviceError) as reason:
-                not_run.append({"backend": source, "reason": str(reason)})
-            else:
-                subjects += [Subject(named[source], port, dtype, device, source) for dtype in options.dtype]
+                loaded = ports.load(source)
+                devices = loaded.devices()
+            except ports.NotRunError as reason:
+                row = {"backend": source, "reason": str(reason)}
+                not_run.append(row)
+                missing += [row] * (source in (*options.backend, *options.port))
+                continue
+            for device in options.device:
+                try:
+                    port = _distribute(loaded, options.devices)
+                    device = check_device(device, devices if port is loaded else port.devices())
+                except (ports.NotRunError, DeviceError) as reason:
+                    not_run.append({"backend": source, "reason": str(reason)})
+                else:
+                    subjects += [Subject(named[source], port, dtype, device, source) for dtype in options.dtype]
     if not subjects:
         raise ValueError("Nothing to compare: " + " ".join(f"{row['backend']}: {row['reason']}" for row in not_run))
+    if missing and not options.allow_missing:
+        reasons = " ".join(f"{row['backend']}: {row['reason']}" for row in missing)
+        raise ValueError(f"{reasons} With --allow-missing the others are run without it.")
     return subjects, not_run
 
 

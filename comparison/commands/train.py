@@ -11,7 +11,7 @@ from comparison.commands import AGREES, CRASHED, DISAGREES, processes
 from comparison.commands.options import TrainOptions, add_output, add_problem, add_selection, new_command
 from comparison.commands.output import make_console, write_json
 from comparison.commands.progress import track_iterations
-from comparison.commands.subjects import load_subjects
+from comparison.commands.subjects import data_loader, load_subjects
 from comparison.commands.training_files import accuracies_as_json, check_files, check_files_of_runs, write_files
 from comparison.commands.training_runs import Run, prepare_run, train_all, training_options
 from reference.defaults import STRATEGIES
@@ -20,30 +20,54 @@ if TYPE_CHECKING:
     from comparison.agreement.drift import Drift
 
 
+ITERATIONS, LEARNING_RATE = 10_000, 0.1
+"""The chapter's, for MNIST."""
+SMALL, SMALL_ITERATIONS, SMALL_LEARNING_RATE = ("digits", "random"), 1000, 1.0
+"""Data sets that a net has learned after fewer and larger steps."""
+
+
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = new_command(
         commands,
         run,
         TrainOptions,
+        derive=_derive,
         help="train a net as the chapter does, and resume it where it was interrupted",
         description="Train the chapter's net by mini-batch gradient descent on central differences. Several backends "
         "or dtypes begin with the same net, take the same mini-batches, and are compared with the float64 reference's "
         "run.",
+        examples=(
+            ("train --save net.npz", "the digits, in a second"),
+            ("train --data mnist --backend jax", "the chapter's run"),
+            ("train --checkpoint run.ckpt", "a run that may be interrupted, and resumed"),
+            ("train --checkpoint run.ckpt --resume", ""),
+        ),
     )
     add_selection(parser, backend="numpy", dtype="float64")
     add_problem(parser)
     add = parser.add_argument
     add("--strategy", choices=STRATEGIES, default="collocated", help="how the differences are evaluated")
-    add("--iterations", metavar="K", type=int, default=10_000, help="steps in all, those of the checkpoint included")
-    add("--learning-rate", metavar="RATE", type=float, default=0.1, help="factor of the gradient in a step")
+    small = f"{SMALL_ITERATIONS:,} for digits and random, {ITERATIONS:,} else"
+    help = f"steps in all, those of the checkpoint included (default: {small})"
+    add("--iterations", metavar="K", type=int, help=help)
+    small = f"{SMALL_LEARNING_RATE:g} for digits and random, {LEARNING_RATE:g} else"
+    add("--learning-rate", metavar="RATE", type=float, help=f"factor of the gradient in a step (default: {small})")
     _add_files(parser)
     add_output(parser)
 
 
+def _derive(arguments: argparse.Namespace) -> dict[str, object]:
+    small, iterations, rate = arguments.data in SMALL, arguments.iterations, arguments.learning_rate
+    return {
+        "iterations": (SMALL_ITERATIONS if small else ITERATIONS) if iterations is None else iterations,
+        "learning_rate": (SMALL_LEARNING_RATE if small else LEARNING_RATE) if rate is None else rate,
+    }
+
+
 def _add_files(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group(
-        "files", "Of several runs, each has a checkpoint and parameters of its own: NAME-backend-dtype.ENDING."
+        "files", "Of several runs, each has a checkpoint and parameters of its own:\nNAME-backend-dtype.ENDING."
     )
     add = files.add_argument
     add("--checkpoint", metavar="FILE", help="write the run here, to resume it if it is interrupted")
@@ -58,14 +82,14 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 def run(options: TrainOptions) -> int:
     """Train, write, compare, print, and return the exit code."""
-    from reference.datasets import load
     from reference.training import epoch_length
 
     check_files(options)
     subjects, not_run = load_subjects(options)
     check_files_of_runs(options, subjects)
     dtypes = dict.fromkeys(subject.dtype for subject in subjects)
-    data = {dtype: load(options.data, dtype=dtype, seed=options.seed) for dtype in dtypes}
+    load = data_loader(options, options.seed)
+    data = {dtype: load(dtype=dtype) for dtype in dtypes}
     with ExitStack() as stack:
         several = len(subjects) > 1
         runs = [prepare_run(options, subject, data[subject.dtype], stack, several=several) for subject in subjects]

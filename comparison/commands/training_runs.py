@@ -134,14 +134,15 @@ def train_all(options: TrainOptions, runs: list[Run]) -> tuple[list[Run], list[d
 
 
 def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:
-    from reference.training import train
+    from reference.training import epoch_length, train
 
     if options.prints:
         print(_heading(options, run))
     subject, start, now = run.subject, time.perf_counter(), run.progress
     segments = train(subject.port, run.progress, run.data, device=subject.device, **training_options(options))
     try:
-        with ProgressDisplay(run.name, options.iterations, lines=options.prints, quiet=options.quiet) as display:
+        epoch, shown = epoch_length(run.data, options.batch), {"lines": options.prints, "quiet": options.quiet}
+        with ProgressDisplay(run.name, options.iterations, epoch, **shown) as display:
             for now in segments:
                 run.checkpoint.update(now)
                 display.update(now)
@@ -156,12 +157,18 @@ def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:
     run = run._replace(progress=now, seconds=time.perf_counter() - start)
     if options.prints:
         print(_summary(run))
+        if (kept := run.checkpoint.iteration) is not None and kept < now.iteration:
+            print(
+                f"{options.checkpoint} holds iteration {kept:,}: --resume with more --iterations goes on from there, "
+                f"where a segment ends, and not from {now.iteration:,}, so that its bits are those of one long run."
+            )
     return run
 
 
 def _heading(options: TrainOptions, run: Run) -> str:
     (inputs, hidden), (outputs,) = run.progress.params.W1.shape, run.progress.params.b2.shape
-    resumed = f", from iteration {run.progress.iteration:,} on" if run.progress.iteration else ""
+    at = run.progress.iteration
+    resumed = f", from iteration {at:,} on, the last that its checkpoint can be resumed from" if at else ""
     return (
         f"{run.name} {options.strategy}: {options.data}, {inputs}-{hidden}-{outputs}, batch {options.batch}, "
         f"learning rate {options.learning_rate:g}, h = {options.h:g}, seed {options.seed}{resumed}"
@@ -173,7 +180,7 @@ def _summary(run: Run) -> str:
     _, train, test = now.accuracies[-1]
     return (
         f"{run.name}: {now.iteration:,} iterations, {run.seconds:.3g} s, loss {now.losses[-100:].mean():.4f} (the last "
-        f"100 mini-batches), train acc, test acc | {train:.4f}, {test:.4f}"
+        f"100 mini-batches), accuracy {train:.4f} in training and {test:.4f} in the test"
     )
 
 

@@ -1,8 +1,9 @@
 """The tables and sentences that show agreement: for a terminal, and as Markdown."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -13,6 +14,10 @@ from comparison.agreement.drift import Drift
 
 COLUMNS = ("backend", "strategy", "worst", "entries", "gap", "bound", "gap/bound", "verdict")
 NUMBERS = ("gap", "bound", "gap/bound")
+CRASHED = ("CRASHED", "bold red")
+LEFT = ("backend", "strategy", "worst", "of", "verdict")
+DROPPABLE = ("entries", "bound", "gap", "worst")
+"""The columns that a narrow terminal does without, in the order in which they are dropped; JSON has all."""
 VERDICTS = {True: ("agrees", "green"), False: ("DISAGREES", "bold red")}
 """Words and style."""
 
@@ -33,20 +38,49 @@ def plain_table(*columns: tuple[str, str], fold: bool = False) -> Table:
     return table
 
 
-def agreement_table(outcome: Outcome) -> Table:
-    """Build a table with a line for each backend x dtype x strategy, showing its worst quantity."""
-    table = plain_table(*((name, "right" if name in NUMBERS else "left") for name in COLUMNS), fold=True)
-    for name, group in groupby(_agreement_lines(outcome), lambda line: line[0][0]):
-        table.add_row()
-        for n, ((_, *cells, verdict), style) in enumerate(group):
-            table.add_row("" if n else name, *cells, Text(verdict, style))
+def fitted_table(
+    groups: Sequence[Sequence[Mapping[str, str | Text]]],
+    droppable: Sequence[str],
+    width: int | None,
+    left: Sequence[str],
+) -> Table:
+    """Build a table of groups of rows, without empty columns and without those of `droppable` that do not fit."""
+    rows = [row for group in groups for row in group]
+    shown = [name for name in rows[0] if any(str(row[name]) != "-" for row in rows)] if rows else []
+    for name in droppable:
+        lengths = [max(len(text) for text in (key, *(row[key] for row in rows))) for key in shown]
+        if width is not None and sum(lengths) + 2 * len(lengths) > width and name in shown:
+            shown.remove(name)
+    table = plain_table(*((name, "left" if name in left else "right") for name in shown))
+    for group in groups:
+        if len(groups) > 1:
+            table.add_row()
+        for row in group:
+            table.add_row(*(row[name] for name in shown))
     return table
 
 
+def agreement_table(outcome: Outcome, width: int | None = None) -> Table:
+    """Build a table with a line for each backend x dtype x strategy, showing its worst quantity.
+
+    It is as wide as it needs to be, or with a `width` does without those of DROPPABLE that do not fit.
+    """
+    groups = []
+    for name, group in groupby(_agreement_lines(outcome), lambda line: line[0][0]):
+        rows: list[dict[str, str | Text]] = []
+        for n, ((_, *cells, verdict), style) in enumerate(group):
+            texts: tuple[str | Text, ...] = ("" if n else name, *cells, Text(verdict, style))
+            rows.append(dict(zip(COLUMNS, texts, strict=True)))
+        groups.append(rows)
+    return fitted_table(groups, DROPPABLE, width, LEFT)
+
+
 def agreement_markdown(outcome: Outcome) -> str:
-    """Write the same table in Markdown."""
+    """Write the verdict and the same table in Markdown."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells for cells, _ in _agreement_lines(outcome))]
-    return "".join(f"| {' | '.join(map(markdown_cell, line))} |\n" for line in lines)
+    table = "".join(f"| {' | '.join(map(markdown_cell, line))} |\n" for line in lines)
+    notes = "".join(f"- {markdown_cell(note)}\n" for note in agreement_notes(outcome))
+    return f"**{markdown_cell(agreement_summary(outcome))}**\n\n{table}\n{notes}"
 
 
 def markdown_cell(text: str) -> str:
@@ -57,7 +91,15 @@ def markdown_cell(text: str) -> str:
 def _agreement_lines(outcome: Outcome) -> list[tuple[list[str], str]]:
     """Return the cells of each line, and the style of its verdict."""
     groups = groupby(outcome.rows, lambda row: (f"{row.backend} {row.dtype}", row.strategy or FORWARD))
-    return [_agreement_line(name, strategy, list(group)) for (name, strategy), group in groups]
+    lines = [_agreement_line(name, strategy, list(group)) for (name, strategy), group in groups]
+    names = [cells[0] for cells, _ in lines]
+    for crash in outcome.crashed:  # after the other lines of its subject
+        name = f"{crash['backend']} {crash['dtype']}"
+        at = len(names) - names[::-1].index(name) if name in names else len(names)
+        names.insert(at, name)
+        blank = ["-"] * (len(COLUMNS) - 3)
+        lines.insert(at, ([name, crash.get("strategy") or FORWARD, *blank, CRASHED[0]], CRASHED[1]))
+    return lines
 
 
 def _agreement_line(name: str, strategy: str, group: list[Agreement]) -> tuple[list[str], str]:
@@ -74,18 +116,25 @@ def _entries(group: list[Agreement]) -> str:
     return f"{entries:,}" if checked == entries else f"{checked:,} of {entries:,}"
 
 
-def backends_table(outcome: Outcome) -> Table:
+def backends_table(outcome: Outcome, width: int | None = None) -> Table:
     """Build a table with one line for each backend x dtype: enough where all agree."""
-    table = plain_table(
-        ("backend", "left"), ("quantities", "right"), ("worst gap/bound", "right"), ("of", "left"), ("verdict", "left")
-    )
-    for name, rows in groupby(outcome.rows, lambda row: f"{row.backend} {row.dtype}"):
-        group = list(rows)
-        worst = max(group, key=lambda row: (not row.agrees, row.ratio))
-        verdict, style = VERDICTS[worst.agrees]
+    rows: list[dict[str, str | Text]] = []
+    for name, group in groupby(outcome.rows, lambda row: f"{row.backend} {row.dtype}"):
+        own = list(group)
+        worst = max(own, key=lambda row: (not row.agrees, row.ratio))
         quantity = f"{worst.strategy or FORWARD} {worst.quantity}"
-        table.add_row(name, str(len(group)), f"{worst.ratio:.3f}", quantity, Text(verdict, style))
-    return table
+        cells: tuple[str | Text, ...] = (
+            name,
+            str(len(own)),
+            f"{worst.ratio:.3f}",
+            quantity,
+            Text(*VERDICTS[worst.agrees]),
+        )
+        rows.append(dict(zip(("backend", "quantities", "gap/bound", "of", "verdict"), cells, strict=True)))
+    for crash in outcome.crashed:
+        cells = (f"{crash['backend']} {crash['dtype']}", "-", "-", crash.get("strategy") or FORWARD, Text(*CRASHED))
+        rows.append(dict(zip(("backend", "quantities", "gap/bound", "of", "verdict"), cells, strict=True)))
+    return fitted_table([rows], ("quantities", "of"), width, LEFT)
 
 
 def agreement_summary(outcome: Outcome) -> str:
@@ -97,6 +146,8 @@ def agreement_summary(outcome: Outcome) -> str:
             verdict = f"CRASHED: the {len(outcome.rows)} quantities that were compared agree"
         crashes = f"; crashed: {len(outcome.crashed)}" if outcome.crashed else ""
         return f"{verdict}{crashes}."
+    if not outcome.rows:
+        return "Nothing was compared."
     worst = max(outcome.rows, key=lambda row: row.ratio)
     return (
         f"All {len(outcome.rows)} quantities agree with the float64 reference; the largest gap is {worst.ratio:.2f} of "
@@ -110,8 +161,14 @@ def agreement_notes(outcome: Outcome) -> list[str]:
     for key, group in groupby(sorted(outcome.not_compared, key=_reason_key), _reason_key):
         strategies = ", ".join(dict.fromkeys(row.strategy for row in group))
         notes[f"{strategies} in {key[0]} at h = {key[1]:g}: not compared: {key[2]}"] = None
-    crashes = {f"{row['backend']} {row['dtype']}: crashed: {row['reason']}": None for row in outcome.crashed}
+    crashes = {crash_sentence(crash): None for crash in outcome.crashed}
     return [*notes, *crashes, *disagreements(outcome.rows)]
+
+
+def crash_sentence(crash: Mapping[str, Any]) -> str:
+    """Describe a crash; without a strategy it is one of forward quantities."""
+    name = " ".join(filter(None, (crash["backend"], crash["dtype"], crash.get("strategy"))))
+    return f"{name}: crashed: {crash['reason']}"
 
 
 def disagreements(rows: Iterable[Agreement]) -> list[str]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from comparison.report.timing_tables import fitted_table, interval_of_ratio, seconds
+from comparison.report.agreement_tables import fitted_table
+from comparison.report.timing_tables import LEFT, interval_of_ratio, seconds
 from comparison.timing.recommendation import machine
 from comparison.timing.rounds import Interval
 from comparison.timing.scaling import Point
@@ -23,7 +24,7 @@ def scaling_table(curves: Sequence[Sequence[Point]], width: int) -> Table:
     """
     several = len({curve[0].strategy for curve in curves}) > 1
     droppable = [name for name in DROPPABLE if name != "strategy" or not several]
-    return fitted_table([[_cells(point) for point in curve] for curve in curves], droppable, width)
+    return fitted_table([[_cells(point) for point in curve] for curve in curves], droppable, width, LEFT)
 
 
 def _cells(point: Point) -> dict[str, str]:

@@ -1,13 +1,17 @@
 """The tables and sentences that show timings."""
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.table import Table
 
-from comparison.report.agreement_tables import plain_table
+from comparison.report.agreement_tables import fitted_table, plain_table
+from comparison.timing.baseline import Change
 from comparison.timing.recommendation import Timing
-from comparison.timing.rounds import ERROR, Interval, SelfCheck
+from comparison.timing.rounds import ERROR, Interval
+from comparison.timing.self_check import SelfCheck
+from comparison.timing.sentences import duration as seconds_of
 
 LEFT = ("backend", "strategy")
 DROPPABLE = ("peak", "error", "cores", "95% interval", "x closed form", "first call")
@@ -15,13 +19,8 @@ DROPPABLE = ("peak", "error", "cores", "95% interval", "x closed form", "first c
 
 
 def seconds(value: float | None) -> str:
-    """Format a duration in the unit that fits it."""
-    if value is None:
-        return "-"
-    for unit, scale in (("s", 1.0), ("ms", 1e3)):
-        if value * scale >= 1:
-            return f"{value * scale:,.3g} {unit}" if value * scale < 1000 else f"{value * scale:,.0f} {unit}"
-    return f"{value * 1e6:.3g} us"
+    """Format a duration in the unit that fits it, or "-" where it is unknown."""
+    return "-" if value is None else seconds_of(value)
 
 
 def number(value: float) -> str:
@@ -33,7 +32,7 @@ def interval_of_ratio(ratio: Interval | None) -> str:
     """Format a ratio with its interval; 1 for the base itself."""
     if ratio is None:
         return "-"
-    return "1" if ratio[:] == (1, 1, 1) else f"{number(ratio.median)} ({number(ratio.low)} to {number(ratio.high)})"
+    return "1" if ratio[:] == (1, 1, 1) else _interval(ratio)
 
 
 def speed_table(timings: Sequence[Timing], width: int) -> Table:
@@ -41,23 +40,7 @@ def speed_table(timings: Sequence[Timing], width: int) -> Table:
     by_dtype: dict[str, list[dict[str, str]]] = {}
     for timing in timings:
         by_dtype.setdefault(timing.contender.dtype, []).append(_speed_cells(timing))
-    return fitted_table(list(by_dtype.values()), DROPPABLE, width)
-
-
-def fitted_table(groups: Sequence[Sequence[dict[str, str]]], droppable: Sequence[str], width: int) -> Table:
-    """Build a table of groups of rows, without empty columns and without those of `droppable` that do not fit."""
-    rows = [row for group in groups for row in group]
-    shown = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
-    for name in droppable:
-        lengths = [max(len(text) for text in (key, *(row[key] for row in rows))) for key in shown]
-        if sum(lengths) + 2 * len(lengths) > width and name in shown:
-            shown.remove(name)
-    table = plain_table(*((name, "left" if name in LEFT else "right") for name in shown))
-    for group in groups:
-        table.add_row()
-        for row in group:
-            table.add_row(*(row[name] for name in shown))
-    return table
+    return fitted_table(list(by_dtype.values()), DROPPABLE, width, LEFT)
 
 
 def _speed_cells(timing: Timing) -> dict[str, str]:
@@ -79,16 +62,25 @@ def _speed_cells(timing: Timing) -> dict[str, str]:
 
 def speed_notes(timings: Sequence[Timing]) -> list[str]:
     """Return the sentences that the table of timings needs to be understood."""
-    samples = {c.strategy: c.estimated for c in (timing.contender for timing in timings) if c.estimated}
-    notes = [f"~ {strategy} is estimated from a sample, {sample}." for strategy, sample in samples.items()]
+    samples: dict[str, dict[str, None]] = {}
+    for c in (timing.contender for timing in timings):
+        if c.estimated:
+            samples.setdefault(c.strategy, {})[c.estimated] = None
+    notes = [f"~ {strategy} is estimated from {' or '.join(texts)}." for strategy, texts in samples.items()]
     if any(timing.contender.first_call_s is not None for timing in timings):
-        notes.append("The first call traces, compiles and runs once; the median and all else is of the calls after it.")
+        notes.append(
+            "The first call is one step or gradient in a process of its own, where nothing is compiled; the median and "
+            "its interval are of later ones."
+        )
     return notes
 
 
-def missing_notes(excluded: Iterable[dict[str, Any]], not_run: Iterable[dict[str, str]]) -> list[str]:
+def missing_notes(
+    excluded: Iterable[dict[str, Any]], not_run: Iterable[dict[str, str]], left_out: Iterable[dict[str, str]] = ()
+) -> list[str]:
     """Describe everything that was not timed, in a sentence each."""
     notes = [f"excluded: {row['backend']} {row['dtype']} {row['strategy']}: {row['reason']}" for row in excluded]
+    notes += [f"left out: {row['backend']} {row['dtype']} {row['strategy']}: {row['reason']}" for row in left_out]
     return [*notes, *(f"{row['backend']}: not run: {row['reason']}" for row in not_run)]
 
 
@@ -100,30 +92,78 @@ def break_even_table(advice: Iterable[dict[str, Any] | None]) -> Table | None:
     shown = [row for row in advice if row and row["break_even"]]
     table = plain_table(("steps", "right"), *((f"first in {row['dtype']}", "left") for row in shown))
     for rows in zip(*(row["break_even"] for row in shown), strict=True):
-        cells = (f"{row['backend']} {row['strategy']}, {seconds(row['seconds'])}" for row in rows)
+        cells = (_first_cell(row) for row in rows)
         table.add_row(f"{rows[0]['steps']:,}", *cells)
     return table if shown else None
+
+
+def _first_cell(row: dict[str, Any]) -> str:
+    names = " or ".join(f"{tied['backend']} {tied['strategy']}" for tied in row.get("tie") or [row])
+    return f"{names}, {seconds(row['seconds'])}"
 
 
 def self_check_sentence(result: SelfCheck) -> str:
     """Describe the result of an A/A test, with Wilson's interval."""
     from scipy.stats import binomtest
 
+    if not result.verdicts:
+        return "Each contender against itself: --budget was spent before there was a verdict; give it more."
     share, named = result.told_apart / result.verdicts, result.winners / result.verdicts
     low, high = binomtest(result.told_apart, result.verdicts).proportion_ci(method="wilson")
+    sweeps = ""
+    if result.sweeps:
+        sweeps = f" In {result.crossing_sweeps} of {result.sweeps} sweeps over the sizes one overtakes itself."
     return (
         f"Each contender against itself, {result.verdicts} verdicts: {result.told_apart} told apart, {share:.1%} "
-        f"({low:.1%} to {high:.1%}; nominal {ERROR:.0%}); {result.winners} named as a winner, {named:.1%}."
+        f"({low:.1%} to {high:.1%}; nominal {ERROR:.0%}); {result.winners} named as a winner, {named:.1%}.{sweeps}"
     )
 
 
-def sweep_table(sizes: Sequence[int], timings: Sequence[Sequence[Timing]]) -> Table:
-    """Build a table of the medians, a column for each size."""
-    table = plain_table(("backend", "left"), ("strategy", "left"), *((f"{size:,}", "right") for size in sizes))
-    medians = [{timing.contender[:4]: timing.seconds.median for timing in column} for column in timings]
-    for key in dict.fromkeys(key for column in medians for key in column):
-        table.add_row(f"{key[0]} {key[2]}", key[1], *(seconds(column.get(key)) for column in medians))
+def change_table(changes: Sequence[Change]) -> Table:
+    """Build a table of what has become faster or slower since a baseline."""
+    table = plain_table(("contender", "left"), ("before", "right"), ("now", "right"), ("now / before", "right"))
+    for change in changes:
+        table.add_row(change.name, number(change.before.median), number(change.now.median), _interval(change.ratio))
     return table
+
+
+def _interval(ratio: Interval) -> str:
+    return f"{number(ratio.median)} ({number(ratio.low)} to {number(ratio.high)})"
+
+
+def sweep_tables(sizes: Sequence[int], timings: Sequence[Sequence[Timing]], width: int) -> list[Table]:
+    """Build tables of the medians, a column for each size; there are several where they would not fit into `width`."""
+    medians = [{timing.contender[:4]: timing.seconds.median for timing in column} for column in timings]
+    keys = dict.fromkeys(key for column in medians for key in column)
+    names = [(f"{key[0]} {key[2]}", key[1]) for key in keys]
+    used = sum(max((len(row[n]) for row in names), default=0) + 2 for n in range(2))
+    columns = max(1, (width - used) // 10)  # of "1,234 ms" and a gap
+    tables = []
+    for first in range(0, len(sizes), columns):
+        part = range(first, min(first + columns, len(sizes)))
+        table = plain_table(("backend", "left"), ("strategy", "left"), *((f"{sizes[n]:,}", "right") for n in part))
+        for key, name in zip(keys, names, strict=True):
+            table.add_row(*name, *(seconds(medians[n].get(key)) for n in part))
+        tables.append(table)
+    return tables
+
+
+def fastest_sentences(rows: Sequence[dict[str, Any]], over: str) -> list[str]:
+    """Say who is fastest where, a sentence for each dtype; sizes with the same answer are put together."""
+    sentences = []
+    for dtype, of_dtype in groupby(sorted(rows, key=lambda row: row["dtype"]), lambda row: row["dtype"]):
+        parts = []
+        for names, same in groupby(of_dtype, _names_of_fastest):
+            sizes = [row["size"] for row in same]
+            span = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+            parts.append(f"at {span} {names}")
+        sentences.append(f"Fastest in {dtype} by {over}: {'; '.join(parts)}.")
+    return sentences
+
+
+def _names_of_fastest(row: dict[str, Any]) -> str:
+    names = [f"{fastest['backend']} {fastest['strategy']}" for fastest in row["fastest"]]
+    return names[0] if len(names) == 1 else f"{' or '.join(names)} (a tie)"
 
 
 def crossover_sentence(row: dict[str, Any], over: str) -> str:

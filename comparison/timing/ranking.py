@@ -1,65 +1,114 @@
-"""From subjects to advice: first calls, the contenders that are excluded from timing, and what the timings say."""
+"""From subjects to advice: the contenders that can be timed within the budget, and what their rounds say."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Outcome, Subject, disagreement_sentence
+from comparison.timing.contenders import Candidate, MeasureStart, estimate, make_contender, plan_rounds
+from comparison.timing.fresh_process import preload
+from comparison.timing.load import Load, LoadMeter
 from comparison.timing.recommendation import Advice, Timing, advise, timings
-from comparison.timing.rounds import take_rounds
-from comparison.timing.workloads import Contender, Task, make_contender
+from comparison.timing.rounds import Rounds, fewest_rounds, take_rounds
+from comparison.timing.sentences import sentences
+from comparison.timing.workloads import Contender, Task
 from ports.registry import describe_error
 
 Row = dict[str, Any]
+Say = Callable[..., object]
+"""Shows what is being done: a text, and the number of this thing and of all."""
+
+
+def _say_nothing(*_: object) -> None:
+    pass
+
+
 KEY = ("backend", "strategy", "dtype", "device")
 """Identifies a contender: its first four fields."""
 
 
-class FirstCalls(NamedTuple):
-    """The contenders whose first call was made, and rows for those that can't be timed."""
+class Field(NamedTuple):
+    """The contenders that can be timed, and rows for all others."""
 
     contenders: list[Contender]
     excluded: list[Row]
-    not_run: list[dict[str, str]]
+    left_out: list[Row]
     task: Task
+    comparisons: int  # intervals that shall hold together
+    seconds: float  # that the rounds take at least, by the estimates
+    preparation_s: float  # first calls, compilation and estimates
 
 
-def make_first_calls(subjects: Iterable[Subject], strategies: Iterable[str], task: Task) -> FirstCalls:
-    """Make the first call of each: it must come before anything else has compiled the same."""
-    calls = FirstCalls([], [], [], task)
-    strategies = tuple(strategies)
-    for subject in subjects:
-        for strategy in strategies:
-            try:
-                calls.contenders.append(make_contender(subject, strategy, task))
-            except Exception as error:  # a port may fail in any way: it is excluded, and the exit code says so
-                key = (subject.name, strategy, subject.dtype, subject.device)
-                calls.excluded.append(_excluded(key, f"crashed: {describe_error(error, subject.source)}"))
-    return calls
+def prepare(
+    subjects: Iterable[Subject],
+    strategies: Iterable[str],
+    task: Task,
+    budget: float,
+    *,
+    outcome: Outcome | None = None,
+    start: MeasureStart | None = None,
+    comparisons: int | None = None,
+    say: Say = _say_nothing,
+) -> Field:
+    """Estimate one step of each contender that agrees, and set the clocks of those that fit into the budget.
+
+    Parameters
+    ----------
+    subjects : iterable of Subject
+    strategies : iterable of str
+    task : Task
+    budget : float
+        Seconds of the rounds.
+    outcome : Outcome, optional
+        What disagrees in it is excluded.
+    start : callable, optional
+        Measures first calls; by default none are.
+    comparisons : int, optional
+        Intervals that shall hold together; by default those to the best.
+    say : callable
+        Shows what is being done.
+    """
+    began = time.perf_counter()
+    pairs = [(subject, strategy) for subject in subjects for strategy in strategies]
+    preload({subject.name for subject, _ in pairs})
+    excluded: list[Row] = []
+    candidates: list[Candidate] = []
+    for n, (subject, strategy) in enumerate(pairs, 1):
+        key = (subject.name, strategy, subject.dtype, subject.device)
+        say(f"first {task.call} of {subject.name} {subject.dtype} {strategy}, compilation included", n, len(pairs))
+        if row := outcome and exclusion(key, outcome):
+            excluded.append(row)
+            continue
+        try:
+            candidates.append(estimate(subject, strategy, task, budget, start))
+        except Exception as error:  # a port may fail in any way: it is excluded, and the exit code says so
+            excluded.append(_excluded(key, f"crashed: {describe_error(error, subject.source)}"))
+    comparisons = max(1, len(candidates) - 1) if comparisons is None else comparisons
+    plan = plan_rounds(candidates, budget, comparisons)
+    left_out = [{**dict(zip(KEY, c.key, strict=True)), "reason": reason} for c, reason in plan.left_out]
+    contenders = []
+    for n, planned in enumerate(plan.planned, 1):
+        say(f"compiling {task.call}s of {planned.candidate.name}", n, len(plan.planned))
+        try:
+            contenders.append(make_contender(planned, task, start))
+        except Exception as error:  # as above
+            reason = f"crashed: {describe_error(error, planned.candidate.subject.source)}"
+            excluded.append(_excluded(planned.candidate.key, reason))
+    return Field(contenders, excluded, left_out, task, comparisons, plan.seconds, time.perf_counter() - began)
 
 
 def _excluded(key: tuple[str, ...], reason: str, **more: Any) -> Row:
     return {**dict(zip(KEY, key, strict=True)), "quantity": None, "gap": None, "bound": None, "reason": reason, **more}
 
 
-def exclude_wrong(calls: FirstCalls, outcome: Outcome) -> FirstCalls:
-    """Exclude the contenders that disagree with the reference, or crashed in the comparison."""
-    wrong = [row for c in calls.contenders if (row := exclusion(c[:4], outcome))]
-    keys = {tuple(row[name] for name in KEY) for row in wrong}
-    return calls._replace(
-        contenders=[c for c in calls.contenders if c[:4] not in keys],
-        excluded=calls.excluded + wrong,
-        not_run=outcome.not_run + calls.not_run,
-    )
-
-
 def exclusion(key: tuple[str, str, str, str], outcome: Outcome) -> Row | None:
     """Return the row that excludes the contender of this key: a crash, or its worst quantity that disagrees."""
     backend, strategy, dtype, device = key
     for crash in outcome.crashed:
-        if (crash["backend"], crash["dtype"]) == (backend, dtype):
+        if (crash["backend"], crash["dtype"]) == (backend, dtype) and crash.get("strategy") in (None, strategy):
             return _excluded(key, f"crashed: {crash['reason']}")
     wrong = [
         row
@@ -76,13 +125,20 @@ def exclusion(key: tuple[str, str, str, str], outcome: Outcome) -> Row | None:
 
 
 class Ranking(NamedTuple):
-    """The timings, the contenders that were excluded, and the advice."""
+    """The timings, the contenders that were not timed, and the advice."""
 
     timings: list[Timing]
     excluded: list[Row]
+    left_out: list[Row]
     not_run: list[dict[str, str]]
     advice: list[Advice]
+    sentences: list[str]  # the advice on all dtypes together
     task: Task
+    rounds: Rounds | None
+    load: Load | None
+    no_winner: str | None  # the reason, where none may be named
+    seconds: float  # that the rounds took
+    preparation_s: float
 
     def as_json(self) -> Row:
         """Return the ranking as JSON records it."""
@@ -91,21 +147,48 @@ class Ranking(NamedTuple):
         return {
             "speed": [timing.as_json(self.task.what) | {"sizes": sizes} for timing in self.timings],
             "excluded": self.excluded,
+            "left_out": self.left_out,
             "not_run": self.not_run,
             "advice": first,
             "advice_for_other_dtypes": others,
+            "sentences": self.sentences,
+            "no_winner": self.no_winner,
+            "load": self.load and self.load.as_json(),
+            "timing_s": self.seconds,
+            "preparation_s": self.preparation_s,
         }
 
 
-def rank(calls: FirstCalls, budget: float, seed: int) -> Ranking:
+def rank(field: Field, budget: float, seed: int, *, not_run: Sequence[dict[str, str]] = ()) -> Ranking:
     """Time the contenders for `budget` seconds, and rank them."""
-    contenders, task = calls.contenders, calls.task
+    contenders, task = field.contenders, field.task
+    began, meter = time.perf_counter(), LoadMeter()
     timed: list[Timing] = []
+    rounds, load, no_winner = None, None, None
     if contenders:
-        rounds = take_rounds([c.clock for c in contenders], budget, np.random.default_rng(seed))
+        clocks, rng = [c.clock for c in contenders], np.random.default_rng(seed)
+        rounds = take_rounds(clocks, budget, rng, comparisons=field.comparisons)
+        load = meter.measure(rounds, [c.device.startswith("cpu") for c in contenders], alone=task.what != "run")
         timed = timings(contenders, rounds)
-    advice = advise(timed, task.what, sizes_in_words(task.problem))
-    return Ranking(timed, calls.excluded, calls.not_run, advice, task)
+        no_winner = _reason_for_no_winner(load, len(rounds.seconds), field.comparisons)
+    sizes = sizes_in_words(task.problem)
+    advice = advise(timed, task, sizes, no_winner)
+    seconds = time.perf_counter() - began
+    missing = (field.excluded, field.left_out, list(not_run))
+    said = sentences(advice, timed, task, sizes)
+    return Ranking(timed, *missing, advice, said, task, rounds, load, no_winner, seconds, field.preparation_s)
+
+
+def _reason_for_no_winner(load: Load, rounds: int, comparisons: int) -> str | None:
+    if load.is_busy:
+        return load.sentence
+    fewest = fewest_rounds(comparisons)
+    if rounds < fewest:
+        return (
+            f"No winner is named: --budget was spent after {rounds} rounds, and it takes {fewest} to tell contenders "
+            "apart. Give it more, or time fewer."
+        )
+    return None
 
 
 def sizes_of(problem: Problem) -> dict[str, int]:

@@ -1,14 +1,14 @@
 """Which backend to take: what paired timings say, and no more than they say."""
 
-import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from comparison.timing.load import usable_cores
 from comparison.timing.rounds import Interval, Rounds, best_of, median, ratios
-from comparison.timing.workloads import Contender
+from comparison.timing.workloads import Contender, Task
 from reference.defaults import BUILT_IN, CLOSED_FORM
 
 GAIN = 1.05
@@ -51,28 +51,58 @@ class Timing(NamedTuple):
             "estimated": c.estimated,
         }
 
-    def total_seconds(self, steps: float) -> float:
-        """Compute the time of this number of steps, the first call included."""
-        return (self.contender.first_call_s or 0.0) + (steps - 1) * self.seconds.median
+    def total(self, steps: int) -> Interval | None:
+        """Compute the time of this number of steps from nothing, in a run with its evaluations.
+
+        The interval is that of the steps. None where the first call was not measured.
+        """
+        c = self.contender
+        if c.first_call_s is None:
+            return None
+        if c.run:
+            return Interval(*(c.run.total(steps, step) for step in self.seconds))
+        return Interval(*(c.first_call_s + (steps - 1) * step for step in self.seconds))
+
+
+class Verdict(NamedTuple):
+    """Who is first: of a number of steps from nothing, or of single steps for ever."""
+
+    winner: Timing | None
+    tie: list[Timing]  # none of them is slower for sure, and by GAIN; the first is the one to take
+    next: tuple[Timing, Interval] | None  # after the winner, and how many times as long it takes
+    seconds: float  # of the first: the whole, or one step
+
+    @property
+    def first(self) -> Timing:
+        """The one to take."""
+        return self.winner or self.tie[0]
 
 
 class Advice(NamedTuple):
     """What to take for one dtype."""
 
     dtype: str
-    winner: Timing | None
-    tie: list[Timing]  # none of them is slower for sure, and by GAIN; the first is the one to take
+    steady: Verdict | None  # None where no winner may be named
+    runs: dict[int, Verdict]  # by the number of steps; none where first calls are unknown
     sentence: str
-    break_even: list[dict[str, object]]
 
     def as_json(self) -> dict[str, object]:
         """Return the advice as JSON records it."""
+        winner, tie = (self.steady.winner, self.steady.tie) if self.steady else (None, [])
         return {
             "dtype": self.dtype,
-            "winner": self.winner and self.winner.identity(),
-            "tie": [timing.identity() for timing in self.tie],
+            "winner": winner and winner.identity(),
+            "tie": [timing.identity() for timing in tie],
             "sentence": self.sentence,
-            "break_even": self.break_even,
+            "break_even": [
+                {
+                    "steps": steps,
+                    **verdict.first.identity(),
+                    "seconds": verdict.seconds,
+                    "tie": [timing.identity() for timing in verdict.tie],
+                }
+                for steps, verdict in self.runs.items()
+            ],
         }
 
 
@@ -106,78 +136,99 @@ def _ratio_to_closed_form(contenders: Sequence[Contender], seconds: np.ndarray, 
     return ratios(seconds[:, [same[0], n]], 0)[1] if same else None
 
 
-def advise(timed: Sequence[Timing], what: str, sizes: str) -> list[Advice]:
+def advise(timed: Sequence[Timing], task: Task, sizes: str, no_winner: str | None = None) -> list[Advice]:
     """Advise which contender to take, for each dtype.
 
     Parameters
     ----------
     timed : sequence of Timing
-    what : str
-        gradient, step or run.
+    task : Task
+        What was timed: its number of iterations is one of those for which the first to finish is found.
     sizes : str
         Those of the net and the batch, such as "64-50-10 and batches of 100".
+    no_winner : str, optional
+        The reason why no winner may be named.
     """
     ranked = [timing for timing in timed if timing.contender.ranked]
+    steps = () if task.what == "run" else sorted({*BREAK_EVEN_STEPS, task.iterations})
+    by_dtype: dict[str, list[Timing]] = {}
+    for timing in ranked:
+        by_dtype.setdefault(timing.contender.dtype, []).append(timing)
     return [
-        _advise_for_dtype([timing for timing in ranked if timing.contender.dtype == dtype], dtype, what, sizes)
-        for dtype in dict.fromkeys(timing.contender.dtype for timing in ranked)
+        Advice(dtype, None, {}, no_winner) if no_winner else _advise_for_dtype(own, dtype, steps, sizes)
+        for dtype, own in by_dtype.items()
     ]
 
 
-def _advise_for_dtype(ranked: list[Timing], dtype: str, what: str, sizes: str) -> Advice:
-    ordered = sorted(ranked, key=lambda timing: timing.seconds.median)
-    tie = sorted((timing for timing in ordered if not _is_slower(timing)), key=_simplicity)
-    winner = tie[0] if len(tie) == 1 else None
-    if winner is None:
-        *first, last = (timing.contender.name for timing in tie)
-        verdict = f"{', '.join(first)} and {last} are a tie: take {tie[0].contender.name}, the simpler"
-    elif len(ordered) == 1:
-        verdict = f"{winner.contender.name} is all there was to time"
+def _advise_for_dtype(ranked: list[Timing], dtype: str, steps: Iterable[int], sizes: str) -> Advice:
+    steady = judge([(timing, timing.seconds, timing.ratio) for timing in ranked])
+    runs = {count: verdict for count in steps if (verdict := _first_to_finish(ranked, count))}
+    if steady.winner is None:
+        *first, last = (timing.contender.name for timing in steady.tie)
+        text = f"{', '.join(first)} and {last} are a tie: take {steady.first.contender.name}, the simpler"
+    elif steady.next is None:
+        text = f"{steady.winner.contender.name} is all there was to time"
     else:
-        verdict = f"take {winner.contender.name}: {_compare_to_next(ordered[1])}{_late_start(winner, ordered)}"
-    sentence = f"For {sizes} in {dtype} on this machine ({machine()}), {verdict}."
-    break_even = [] if what == "run" else [_first_to_finish(ranked, steps) for steps in BREAK_EVEN_STEPS]
-    return Advice(dtype, winner, tie if winner is None else [], sentence, break_even)
+        text = f"take {steady.winner.contender.name}: {_compare_to_next(*steady.next)}"
+    return Advice(dtype, steady, runs, f"For {sizes} in {dtype} on this machine ({machine()}), {text}.")
+
+
+def judge(times: Sequence[tuple[Timing, Interval, Interval | None]]) -> Verdict:
+    """Find the first by its time, and those that may be as fast.
+
+    Parameters
+    ----------
+    times : sequence of (timing, seconds, ratio)
+        The ratio is that to the smallest of the times.
+    """
+    ordered = sorted(times, key=lambda row: row[1].median)
+    tie = sorted((row for row in ordered if not _is_slower(row[2])), key=_simplicity)
+    following = next(((timing, ratio) for timing, _, ratio in ordered[1:] if ratio), None)
+    if len(tie) == 1:
+        return Verdict(tie[0][0], [], following, tie[0][1].median)
+    return Verdict(None, [row[0] for row in tie], None, tie[0][1].median)
+
+
+def _first_to_finish(ranked: list[Timing], steps: int) -> Verdict | None:
+    """Find the contender that finishes this number of steps first, from nothing.
+
+    Two are compared by the interval of their ratio, so what the machine did to both cancels: a slower one may be as
+    fast as the low end of its ratio says, of the median of the fastest.
+    """
+    base = min(timing.seconds.median for timing in ranked)
+    totals: list[tuple[Timing, Interval]] = []
+    for timing in ranked:
+        step = Interval(*(base * ratio for ratio in timing.ratio)) if timing.ratio else timing.seconds
+        paired = timing._replace(seconds=Interval(timing.seconds.median, step.low, step.high))
+        if total := paired.total(steps):
+            totals.append((timing, total))
+    if not totals:
+        return None
+    first = min((total for _, total in totals), key=lambda total: total.median)
+    rows = []
+    for timing, total in totals:
+        ratio = Interval(total.median / first.median, total.low / first.high, total.high / first.low)
+        rows.append((timing, total, Interval(1.0, 1.0, 1.0) if total is first else ratio))
+    return judge(rows)
 
 
 def machine() -> str:
     """Describe the machine in a few words."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = int(os.environ.get("FDNET_THREADS", cores or 1))
+    cores = usable_cores()
     return f"{platform.system()} {platform.machine()}, {cores} core{'s' if cores != 1 else ''}"
 
 
-def _is_slower(timing: Timing) -> bool:
+def _is_slower(ratio: Interval | None) -> bool:
     """Whether it is slower than the best beyond doubt, and by enough to matter."""
-    return timing.ratio is not None and timing.ratio.low > 1 and timing.ratio.median >= GAIN
+    return ratio is not None and ratio.low > 1 and ratio.median >= GAIN
 
 
-def _simplicity(timing: Timing) -> tuple[int, float]:
+def _simplicity(row: tuple[Timing, Interval, Interval | None]) -> tuple[int, float]:
     """Return a sort key: numpy, torch, jax, others; the faster of one backend first."""
-    name = timing.contender.backend
-    return (BUILT_IN.index(name) if name in BUILT_IN else len(BUILT_IN)), timing.seconds.median
+    name = row[0].contender.backend
+    return (BUILT_IN.index(name) if name in BUILT_IN else len(BUILT_IN)), row[1].median
 
 
-def _compare_to_next(second: Timing) -> str:
-    assert second.ratio is not None
-    ratio, low, high = second.ratio
-    return f"{second.contender.name}, the next, takes {ratio:.2f} times as long ({low:.2f} to {high:.2f})"
-
-
-def _late_start(winner: Timing, ordered: list[Timing]) -> str:
-    """Describe after how many steps the winner has caught up with all that have a shorter first call."""
-    steps = [count for other in ordered if (count := overtaking_steps(winner, other)) is not None]
-    return f"; its longer first call is made up for after {max(steps):,.0f} steps" if steps and max(steps) > 2 else ""
-
-
-def overtaking_steps(late: Timing, early: Timing) -> float | None:
-    """Compute after how many steps the one with the longer first call has caught up, or None if it never does."""
-    lead = late.total_seconds(1) - early.total_seconds(1)
-    gain = early.seconds.median - late.seconds.median
-    return 1 + lead / gain if lead > 0 and gain > 0 else None
-
-
-def _first_to_finish(ranked: list[Timing], steps: int) -> dict[str, object]:
-    """Find the contender that finishes this number of steps first, the first call included, and its time."""
-    first = min(ranked, key=lambda timing: timing.total_seconds(steps))
-    return {"steps": steps, **first.identity(), "seconds": first.total_seconds(steps)}
+def _compare_to_next(second: Timing, ratio: Interval) -> str:
+    median, low, high = ratio
+    return f"{second.contender.name}, the next, takes {median:.2f} times as long ({low:.2f} to {high:.2f})"

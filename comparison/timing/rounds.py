@@ -18,6 +18,8 @@ MIN_SECONDS = 0.005
 """A reading takes at least this long: a call is repeated until it does."""
 MIN_ROUNDS, MAX_ROUNDS = 30, 1000
 """The rounds that are aimed at, and their limit."""
+LIMIT = 1.3
+"""The share of its budget that a timing may take, where the estimates of its steps were too low."""
 ERROR = 0.05
 """The share of verdicts that may name a winner where there is none."""
 NARROW = 0.02
@@ -68,17 +70,23 @@ def read(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> R
     return Reading((time.perf_counter() - start) * share, (time.process_time() - cpu) * share)
 
 
-def calibrate(call: Callable[[], Any]) -> Clock:
-    """Return a clock that repeats `call` often enough for a reading to take MIN_SECONDS."""
+def calibrate(call: Callable[[], Any], seconds: float = 0.0) -> Clock:
+    """Return a clock that repeats `call` often enough for a reading to take `seconds`, at least MIN_SECONDS."""
+    seconds = max(seconds, MIN_SECONDS)
     fastest = read(call).seconds
-    if fastest < MIN_SECONDS:
+    if fastest < seconds:
         fastest = min(fastest, *(read(call).seconds for _ in range(3)))
-    repetitions = max(1, math.ceil(MIN_SECONDS / max(fastest, 1e-9)))
+    repetitions = max(1, math.ceil(seconds / max(fastest, 1e-9)))
     return lambda: read(call, repetitions)
 
 
 def take_rounds(
-    clocks: Sequence[Clock], budget: float, rng: np.random.Generator, *, max_rounds: int = MAX_ROUNDS
+    clocks: Sequence[Clock],
+    budget: float,
+    rng: np.random.Generator,
+    *,
+    max_rounds: int = MAX_ROUNDS,
+    comparisons: int | None = None,
 ) -> Rounds:
     """Read all clocks, round by round, each round in random order.
 
@@ -86,11 +94,14 @@ def take_rounds(
     ----------
     clocks : sequence of C clocks
     budget : float
-        Seconds after which no further round starts, once there are as many as the intervals need.
+        Seconds after which no further round starts, once there are as many as the intervals need; after LIMIT of it
+        none does.
     rng : Generator
         Draws the orders.
     max_rounds : int
         The limit.
+    comparisons : int, optional
+        Intervals that shall hold together; by default C - 1.
 
     Returns
     -------
@@ -100,11 +111,12 @@ def take_rounds(
     import scipy.special  # noqa: F401, before the first round: the intervals need it, and to import it takes a while
 
     taken: list[list[Reading]] = []
-    fewest = fewest_rounds(len(clocks))
+    fewest = fewest_rounds(len(clocks) - 1 if comparisons is None else comparisons)
     start = time.perf_counter()
     with _no_garbage_collection():
         while len(taken) < max_rounds:
-            if len(taken) >= fewest and time.perf_counter() - start > budget:
+            spent = time.perf_counter() - start
+            if spent > (budget if len(taken) >= fewest else LIMIT * budget) and taken:
                 break
             if len(taken) >= MIN_ROUNDS and len(taken) % 10 == 0 and _all_narrow(taken):
                 break
@@ -114,9 +126,9 @@ def take_rounds(
     return Rounds(readings[..., 0], readings[..., 1])
 
 
-def fewest_rounds(contenders: int) -> int:
+def fewest_rounds(comparisons: int) -> int:
     """Compute the number of rounds that an interval needs: by chance all n ratios lie above 1 in 2^-n of all cases."""
-    return math.ceil(1 + math.log2(max(1, contenders - 1) / ERROR))
+    return math.ceil(1 + math.log2(max(1, comparisons) / ERROR))
 
 
 @contextmanager
@@ -129,29 +141,6 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-class SelfCheck(NamedTuple):
-    """How often a clock was told apart from itself."""
-
-    verdicts: int
-    told_apart: int  # the interval of the ratio excludes 1
-    winners: int  # and the ratio is so large that advice would name a winner
-
-
-def self_check(clocks: Sequence[Clock], budget: float, gain: float, rng: np.random.Generator) -> SelfCheck:
-    """Time each contender against itself, in MIN_ROUNDS rounds for a verdict, again and again for `budget` seconds.
-
-    A share of ERROR of the verdicts tells them apart if the intervals have the level that they claim.
-    """
-    verdicts: list[Interval] = []
-    start = time.perf_counter()
-    while not verdicts or time.perf_counter() - start < budget:
-        twice = [clock for clock in clocks for _ in range(2)]
-        seconds = take_rounds(twice, math.inf, rng, max_rounds=MIN_ROUNDS).seconds
-        verdicts += [ratios(seconds[:, n : n + 2], 0)[1] for n in range(0, len(twice), 2)]
-    apart = [ratio for ratio in verdicts if not ratio.low <= 1 <= ratio.high]
-    return SelfCheck(len(verdicts), len(apart), sum(max(r.median, 1 / r.median) >= gain for r in apart))
 
 
 def _all_narrow(taken: list[list[Reading]]) -> bool:

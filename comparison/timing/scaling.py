@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 import ports
 from comparison.agreement.comparison import Subject
 from comparison.timing.recommendation import GAIN
-from comparison.timing.rounds import Clock, Interval, Rounds, median, ratios
-from comparison.timing.workloads import FIRST_STEPS, STEP_SAMPLES, Task, Train, make_train, step_clock
+from comparison.timing.rounds import Clock, Interval, Rounds, median, ratios, read
+from comparison.timing.workloads import STEP_SAMPLES, Task, Train, make_train, step_clock
 from ports.distributed import Sent
 from ports.protocol import DistributedPort
+
+COUNTED_STEPS = 16
+"""Steps of the shorter one of two trainings whose messages are counted."""
 
 
 class Runs(NamedTuple):
@@ -134,14 +137,14 @@ def sent_each_step(subject: Subject | None, train: Train) -> Sent:
     port = subject and subject.port
     if not isinstance(port, DistributedPort):
         return Sent(0, 0)
-    few, many = (port.sent(lambda steps=steps: train(steps)) for steps in (FIRST_STEPS, 2 * FIRST_STEPS))
-    return Sent(*((b - a) // FIRST_STEPS for a, b in zip(few, many, strict=True)))
+    few, many = (port.sent(lambda steps=steps: train(steps)) for steps in (COUNTED_STEPS, 2 * COUNTED_STEPS))
+    return Sent(*((b - a) // COUNTED_STEPS for a, b in zip(few, many, strict=True)))
 
 
 def first_steps_and_clock(train: Train) -> Clock:
     """Take the first steps, and return the clock of a step."""
     train(1)
-    return step_clock(train)
+    return step_clock(train, min(read(lambda: train(1)).seconds for _ in range(2)))
 
 
 def scaling_curve(runs: Runs, batch: int, sent: Sequence[Sent], rounds: Rounds) -> list[Point]:

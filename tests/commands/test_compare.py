@@ -97,7 +97,8 @@ def test_a_fault_of_the_code_is_no_disagreement(
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
 
 
-def test_a_missing_framework_is_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
     load = ports.load
 
     def absent(name: str) -> object:
@@ -106,10 +107,31 @@ def test_a_missing_framework_is_a_row(monkeypatch: pytest.MonkeyPatch, capsys: p
         return load(name)
 
     monkeypatch.setattr(ports, "load", absent)
-    assert compare.main([*SMALL[:-1], "numpy,jax"]) == 0
+
+
+@pytest.mark.usefixtures("without_jax")
+def test_a_missing_framework_is_a_row_unless_it_was_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ports, "names", lambda: ("numpy", "jax"))
+    assert compare.main([*SMALL[:-1], "all"]) == 0
     assert "jax: not run: jax is not installed." in capsys.readouterr().out
-    assert compare.main([*SMALL[:-1], "jax"]) == commands.BAD_INPUT
+    named = [*SMALL[:-1], "numpy,jax"]
+    assert compare.main(named) == commands.BAD_INPUT
+    assert capsys.readouterr().err == (
+        "compare.py: jax: jax is not installed. With --allow-missing the others are run without it.\n"
+    )
+    assert compare.main([*named, "--allow-missing"]) == 0
+    assert "jax: not run: jax is not installed." in capsys.readouterr().out
+    assert compare.main([*SMALL[:-1], "jax", "--allow-missing"]) == commands.BAD_INPUT
     assert capsys.readouterr().err == "compare.py: Nothing to compare: jax: jax is not installed.\n"
+
+
+@pytest.mark.usefixtures("without_jax")
+def test_a_port_that_was_named_must_load_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([*SMALL, "--port", "jax"]) == commands.BAD_INPUT
+    assert "jax: jax is not installed. With --allow-missing" in capsys.readouterr().err
+    assert compare.main([*SMALL, "--port", "jax", "--allow-missing", "--quiet"]) == 0
 
 
 BAD_ARGUMENTS = {
@@ -126,28 +148,28 @@ BAD_ARGUMENTS = {
     "--device tpu:7": "Nothing to compare: .*`device` must be auto or one of cpu.*, got 'tpu:7'",
     "--device=": "must name at least one, got ''",
     "--data no/such/folder": "no/such/folder",
-    "--data=": "`source` must be digits, .*, got ''",
-    "--data MNIST": "`source` must be digits, .*, got 'MNIST'",
+    "--data=": "`--data` must be digits, .*, got ''",
+    "--data MNIST": "`--data` must be digits, .*, got 'MNIST'",
     "--data {empty}": "must hold train-images-idx3-ubyte or .*, got neither",
     "--data {broken}": "broken.py must be a CSV file that begins with a label or the name label, got .def predict",
-    "--batch 0": "`batch` must be from 1 to 1000, the number of samples, got 0",
-    "--batch -1": "`batch` must be from 1 to 1000, the number of samples, got -1",
-    "--batch 1001": "`batch` must be from 1 to 1000, .*got 1001",
+    "--batch 0": "`--batch` must be from 1 to 1000, the number of samples, got 0",
+    "--batch -1": "`--batch` must be from 1 to 1000, the number of samples, got -1",
+    "--batch 1001": "`--batch` must be from 1 to 1000, .*got 1001",
     "--batch many": "argument --batch: invalid int value: 'many'",
     "--batch 1e2": "argument --batch: invalid int value: '1e2'",
     "--batch": "argument --batch: expected one argument",
-    "--hidden 0": "`hidden` must be at least 1, got 0",
-    "--hidden -3": "`hidden` must be at least 1, got -3",
+    "--hidden 0": "`--hidden` must be at least 1, got 0",
+    "--hidden -3": "`--hidden` must be at least 1, got -3",
     "--hidden 2.5": "argument --hidden: invalid int value: '2.5'",
     "--hidden 1000000000000": "this needs more memory than there is: ",
-    "--h 0": "`h` must be from 1e-20 to 1, got 0.0",
-    "--h=-1e-4": "`h` must be from 1e-20 to 1, got -0.0001",
-    "--step 1.5": "`h` must be from 1e-20 to 1, got 1.5",
-    "--step inf": "`h` must be from 1e-20 to 1, got inf",
-    "--step nan": "`h` must be from 1e-20 to 1, got nan",
-    "--h 1e-17": "`h` must be above .*got 1e-17",
+    "--h 0": "`--h` must be from 1e-20 to 1, got 0.0",
+    "--h=-1e-4": "`--h` must be from 1e-20 to 1, got -0.0001",
+    "--step 1.5": "`--step` must be from 1e-20 to 1, got 1.5",
+    "--step inf": "`--step` must be from 1e-20 to 1, got inf",
+    "--step nan": "`--step` must be from 1e-20 to 1, got nan",
+    "--h 1e-17": "`--h` must be above .*got 1e-17",
     "--step small": "argument --h/--step: invalid float value: 'small'",
-    "--seed -1": "`seed` must not be negative, got -1",
+    "--seed -1": "`--seed` must not be negative, got -1",
     "--seed 0.5": "argument --seed: invalid int value: '0.5'",
     "--memory lots": "must be a size such as 64MiB, got 'lots'",
     "--memory 0": "must be a size such as 64MiB, got '0'",
@@ -166,6 +188,10 @@ BAD_ARGUMENTS = {
     "--port {other}": "other.GRADIENTS..loop..` must take .params, x, t, .* entries=None., got .params, x, t.",
     "--json /no/such/folder/agree.json": "No such file or directory: '/no/such/folder.*'",
     "--json {empty}": "Is a directory: |Directory not empty: ",
+    "--inputs 0": "`--inputs` must be a whole number from 1 to .*, got 0",
+    "--classes 1": "`--classes` must be a whole number from 2 to 10000, got 1",
+    "--data digits --inputs 9": "`--inputs` must be left out with every data set but random, got 9",
+    "--threads 0": r"`--threads` must be from 1 to \d+, the cores of this process, got 0",
     "--no-such-option": "unrecognized arguments: --no-such-option",
     "--quiet=yes": "argument --quiet: ignored explicit argument 'yes'",
     "extra": "unrecognized arguments: extra",
@@ -233,6 +259,143 @@ def test_github_gets_a_summary_and_annotations(wrong: str, tmp_path: Path) -> No
     summary.write_text("before\n")
     done = run(*SMALL, "--port", wrong, "--json", GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true")
     text = summary.read_text()
-    assert text.startswith("before\n| backend | strategy |")
-    assert "DISAGREES" in text
-    assert done.stderr.count("::error::") == sum(not row["agrees"] for row in json.loads(done.stdout)["agreement"]) > 0
+    assert re.match(r"before\n\*\*DISAGREES: \d+ of \d+ quantities\.\*\*\n\n\| backend \| strategy \|", text)
+    marks = [line for line in done.stderr.splitlines() if line.startswith("::error ")]
+    assert len(marks) == sum(not row["agrees"] for row in json.loads(done.stdout)["agreement"]) > 0
+    assert all(mark.startswith(f"::error file={wrong},line=1,title=wrong_port disagrees::") for mark in marks)
+
+
+def test_a_crash_ends_one_strategy_and_is_marked(tmp_path: Path) -> None:
+    """The strategies after it are compared, in a file of the checkout by its path there."""
+    (tmp_path / "ports").mkdir()
+    path = tmp_path / "ports" / "half_port.py"
+    path.write_text(HALF)
+    summary = tmp_path / "summary.md"
+    github = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": str(tmp_path)}
+    done = run(*SMALL, "--port", str(path), "--dtype", "float64", "--json", **github)
+    assert done.returncode == commands.CRASHED
+    result = json.loads(done.stdout)
+    (crash,) = result["crashed"]
+    assert crash == {
+        **{"backend": "half_port", "dtype": "float64", "strategy": "batched"},
+        "reason": "TypeError at half_port.py:7: no such difference",
+    }
+    compared = {row["strategy"] for row in result["agreement"] if row["backend"] == "half_port"}
+    assert compared == {None, "closed form", "loop", "structured", "collocated"}
+    rows = [(row["strategy"], row["quantity"], row["problem"], row["h"]) for row in result["agreement"]]
+    assert len(rows) < 2 * len(set(rows))  # none twice but those of the two backends
+    assert done.stderr.splitlines() == [
+        "::error file=ports/half_port.py,line=7,title=half_port crashes::half_port float64 batched: crashed: "
+        "TypeError at half_port.py:7: no such difference"
+    ]
+    text = summary.read_text()
+    assert text.startswith("**CRASHED: ")
+    assert "| half_port float64 | batched | - | - | - | - | - | CRASHED |" in text
+
+
+HALF = """from ports.numpy_port import *
+import ports.numpy_port as right
+
+
+def batched(*args, **options):
+    if options:
+        raise TypeError("no such difference")
+
+
+GRADIENTS = {**right.GRADIENTS, "batched": batched}
+"""
+
+
+def test_a_crash_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source, strategy in ((HALF, "batched"), (CRASHING, "forward")):
+        path = tmp_path / "half_port.py"
+        path.write_text(source)
+        assert compare.main([*SMALL, "--port", str(path), "--dtype", "float64"]) == commands.CRASHED
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        rows = [line for line in lines if line[-1:] == ["CRASHED"]]
+        assert len(rows) == 1
+        assert strategy in rows[0]
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_the_table_leaves_columns_out_and_cuts_none(
+    width: int, wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    console = Console(width=width, highlight=False)
+    monkeypatch.setattr("comparison.commands.agree.make_console", lambda: console)
+    compare.main([*SMALL, "--port", wrong, "--dtype", "float64"])
+    lines = capsys.readouterr().out.splitlines()
+    table = [line for line in lines if line.endswith(("verdict", "agrees", "DISAGREES"))]
+    assert len(table) == 13
+    assert any("structured" in line and "DISAGREES" in line for line in table)
+    assert all(len(line) <= width and "…" not in line for line in table)
+    heading = next(line for line in lines if line.startswith("backend"))
+    assert {"backend", "strategy", "gap/bound", "verdict"} <= set(heading.split())
+    assert ("entries" in heading.split()) == (width == 160)
+
+
+def test_expected_and_got_differ_in_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By as many digits as it takes."""
+    path = tmp_path / "near_port.py"
+    path.write_text(WRONG.replace("2 * gradient.b2", "(1 + 1e-12) * gradient.b2"))
+    assert compare.main([*SMALL, "--port", str(path), "--dtype", "float64"]) == commands.DISAGREES
+    got, expected = re.search(r"is (-?\d\S+), expected (-?\d\S+):", capsys.readouterr().out).groups()  # type: ignore[union-attr]
+    assert got != expected
+    assert float(got) == pytest.approx(float(expected), rel=1e-11)
+
+
+# --- the command line
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        compare.main(["--version"])
+    assert stop.value.code == 0
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert capsys.readouterr().out == f"fdnet {version[1]}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file is executable there")
+def test_it_is_executable() -> None:
+    done = subprocess.run([ROOT / "compare.py", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("fdnet ")
+
+
+@pytest.mark.parametrize("command", compare.NAMES)
+def test_help_has_defaults_and_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        compare.main([command, "--help"])
+    text = capsys.readouterr().out
+    assert "None" not in text
+    assert "SUPPRESS" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    if command not in ("report", "conform"):
+        examples = re.findall(r"^  compare\.py(.*)$", text, re.MULTILINE)
+        assert examples
+        for example in examples:
+            arguments = compare._parse(example.split() or ["advise"])
+            assert arguments.make_options(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--hidden 5 agree", "the command must come first: compare.py agree --hidden 5."),
+        ("--dtype float32 train --data x", "the command must come first: compare.py train --dtype float32 --data x."),
+        ("agre", "there is no command 'agre'; did you mean agree? The commands are advise, agree, "),
+        ("sped --budget 3", "there is no command 'sped'; did you mean speed? The commands are advise, agree, "),
+        ("quux", "there is no command 'quux'. The commands are advise, agree, "),
+    ],
+)
+def test_a_command_in_the_wrong_place_or_spelling(
+    arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        compare.main(arguments.split())
+    assert stop.value.code == commands.BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.startswith(f"compare.py: {sentence}")
+    assert error.count("\n") == 1

@@ -24,7 +24,7 @@ from reference.two_layer_net import accuracy
 
 COMPARE = [sys.executable, str(Path(compare.__file__))]
 SMALL = ("train", "--data", "random", "--batch", "50", "--hidden", "5", "--learning-rate", "1", "--iterations", "50")
-LINE = re.compile(r"^train acc, test acc \| (\d\.\d{1,4}), (\d\.\d{1,4})$", re.MULTILINE)
+LINE = re.compile(r"^ +(\d+(?:\.\d)?) +([\d,]+) +(-|\d\.\d{4}) +(\d\.\d{4}) +(\d\.\d{4})$", re.MULTILINE)
 
 
 def main(*arguments: object) -> int:
@@ -41,11 +41,17 @@ def net(path: Path) -> dict[str, bytes]:
 def test_the_chapters_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(*SMALL) == 0
     output = capsys.readouterr()
-    assert len(LINE.findall(output.out)) == 4  # epochs of 20 iterations: 0, 20, 40, and the end
-    heading, *_, summary = output.out.splitlines()
+    lines = LINE.findall(output.out)
+    assert [line[:2] for line in lines] == [("0", "0"), ("1", "20"), ("2", "40"), ("2.5", "50")]
+    assert lines[0][2] == "-"
+    heading, columns, *table, summary = output.out.splitlines()
+    assert columns.split() == ["epoch", "iteration", "loss", "train", "acc", "test", "acc"]
+    assert {len(line) for line in (columns, *table)} == {len(columns)}  # aligned
     assert heading == "numpy float64 collocated: random, 64-5-10, batch 50, learning rate 1, h = 0.0001, seed 0"
-    train, test = LINE.findall(output.out)[-1]
-    assert re.fullmatch(rf"numpy float64: 50 iterations, \S+ s, loss .*\| {train}0*, {test}0*", summary)
+    *_, train, test = lines[-1]
+    assert re.fullmatch(
+        rf"numpy float64: 50 iterations, \S+ s, loss .*, accuracy {train} in training and {test} in the test", summary
+    )
     assert output.err == ""
 
 
@@ -242,7 +248,7 @@ def kept(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ((), r"run\.ckpt must not be there yet, got one: --resume resumes it, --overwrite begins anew\."),
+        ((), r"run\.ckpt already exists: --resume resumes it, --overwrite begins anew\."),
         (("--resume", "--hidden", 6), r"must be of a run with `hidden` 6, got one with 5\."),
         (("--resume", "--batch", 51), r"must be of a run with `batch` 51, got one with 50\."),
         (
@@ -467,7 +473,8 @@ def test_a_terminal_has_a_bar_and_the_chapters_lines() -> None:
     assert code == 0
     plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written)
     assert re.search(r"numpy float64 .*\d+/700 loss \d\.\d{4} acc \d\.\d{4}", plain)
-    assert len(re.findall(r"train acc, test acc \| \d\.\d+, \d\.\d+\s*\r\n", plain)) >= 51
+    lines = re.findall(r"^ *\d+(?:\.\d)? +[\d,]+ +(?:-|\d\.\d{4}) +\d\.\d{4} +\d\.\d{4}\s*$", plain, re.MULTILINE)
+    assert len(lines) >= 51
     assert max(len(line) for line in re.split(r"[\r\n]+", plain) if "/700" in line) <= 80
 
 
@@ -482,3 +489,60 @@ def test_a_pipe_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(*SMALL, "--quiet") == 0
     assert capsys.readouterr() == ("", "")
+
+
+# --- the defaults of the data set, and what a short run leaves in its checkpoint
+
+
+def test_the_digits_are_learned_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """Past chance, in a thousand steps: the chapter's rate and number are for MNIST."""
+    assert main("train", "--hidden", 20) == 0
+    heading, *_, last, _ = capsys.readouterr().out.splitlines()
+    assert "learning rate 1," in heading
+    assert last.split()[1] == "1,000"
+    assert float(last.split()[-1]) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--data", "digits"), (1000, 1.0)),
+        (("--data", "random"), (1000, 1.0)),
+        (("--data", "mnist"), (10_000, 0.1)),
+        (("--data", "digits", "--iterations", "7"), (7, 1.0)),
+        (("--data", "mnist", "--learning-rate", "2"), (10_000, 2.0)),
+    ],
+)
+def test_the_defaults_of_a_data_set(arguments: tuple[str, ...], expected: tuple[int, float]) -> None:
+    parsed = compare._parse(["train", *arguments])
+    options = parsed.make_options(parsed)
+    assert (options.iterations, options.learning_rate) == expected
+
+
+def test_a_checkpoint_before_the_end_of_the_run_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.ckpt"
+    assert main(*SMALL, "--checkpoint", path) == 0
+    assert re.search(r"run\.ckpt holds iteration 40: --resume .* from there, .*not from 50", capsys.readouterr().out)
+    assert main(*SMALL[:-1], 60, "--checkpoint", path, "--resume") == 0
+    assert "from iteration 40 on, the last that its checkpoint can be resumed from" in capsys.readouterr().out
+    assert main(*SMALL[:-1], 80, "--checkpoint", path, "--resume") == 0
+    assert "holds iteration" not in capsys.readouterr().out
+
+
+def test_accuracies_of_float32_have_four_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(*SMALL, "--dtype", "float32") == 0
+    assert len(LINE.findall(capsys.readouterr().out)) == 4
+
+
+def test_inputs_and_classes_are_those_of_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.npz"
+    sizes = ("--inputs", 9, "--classes", 62)
+    assert main(*SMALL, *sizes, "--save", path, "--quiet") == 0
+    assert load_params(path).W1.shape == (9, 5)
+    assert load_params(path).b2.shape == (62,)
+    assert main("predict", "--params", path, "--data", "random", *sizes, "--json") == 0
+    assert np.array(json.loads(capsys.readouterr().out)["answers"][0]["confusion"]).shape == (62, 62)
+    assert main("predict", "--params", path, "--inputs", 9) == commands.BAD_INPUT
+    assert "`--inputs` must be left out with every data set but random, got 9." in capsys.readouterr().err

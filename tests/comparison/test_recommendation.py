@@ -1,19 +1,27 @@
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 
-from comparison.timing.crossovers import crossovers
-from comparison.timing.recommendation import GAIN, Timing, advise, machine, overtaking_steps, timings
+from comparison.timing.recommendation import GAIN, Timing, advise, machine, timings
 from comparison.timing.rounds import Interval, Rounds, best_of, ratios
+from comparison.timing.workloads import Task
+from reference.datasets import load
 from timings import contender, timing
 
 BEST = (1.0, 1.0, 1.0)
+PROBLEM: Any = None
+STEP, RUN = (Task(what, PROBLEM, None, partial(load, "random")) for what in ("step", "run"))
 
 
 def test_a_winner_is_named_with_the_next_and_where() -> None:
-    (advice,) = advise([timing("jax", 1.0, BEST), timing("numpy", 2.0, (2.0, 1.9, 2.1))], "step", "7-5-3")
-    assert advice.winner is not None
-    assert advice.winner.contender.backend == "jax"
-    assert advice.tie == []
+    (advice,) = advise([timing("jax", 1.0, BEST), timing("numpy", 2.0, (2.0, 1.9, 2.1))], STEP, "7-5-3")
+    assert advice.steady is not None
+    assert advice.steady.winner is not None
+    assert advice.steady.winner.contender.backend == "jax"
+    assert advice.steady.tie == []
     assert advice.sentence.startswith("For 7-5-3 in float64 on this machine (")
     assert (
         "take jax collocated: numpy collocated, the next, takes 2.00 times as long (1.90 to 2.10)." in advice.sentence
@@ -23,21 +31,22 @@ def test_a_winner_is_named_with_the_next_and_where() -> None:
 @pytest.mark.parametrize("ratio", [(1.5, 0.99, 2.0), (1.04, 1.03, 1.05)], ids=["noise", "too small a gain"])
 def test_a_tie_goes_to_the_simpler(ratio: tuple[float, float, float]) -> None:
     timed = [timing("jax", 1.0, BEST), timing("numpy", ratio[0], ratio), timing("torch", 3.0, (3.0, 2.9, 3.1))]
-    (advice,) = advise(timed, "step", "7-5-3")
-    assert advice.winner is None
-    assert [t.contender.backend for t in advice.tie] == ["numpy", "jax"]
+    (advice,) = advise(timed, STEP, "7-5-3")
+    assert advice.steady is not None
+    assert advice.steady.winner is None
+    assert [t.contender.backend for t in advice.steady.tie] == ["numpy", "jax"]
     assert "numpy collocated and jax collocated are a tie: take numpy collocated, the simpler." in advice.sentence
 
 
 def test_a_tie_of_three_is_listed() -> None:
     timed = [timing(name, 1.0, BEST) for name in ("jax", "torch", "numpy")]
-    (advice,) = advise(timed, "step", "7-5-3")
+    (advice,) = advise(timed, STEP, "7-5-3")
     assert "numpy collocated, torch collocated and jax collocated are a tie" in advice.sentence
 
 
 def test_the_next_is_the_next_in_time() -> None:
     slower = [timing("jax", 3.0, (3.0, 2.9, 3.1)), timing("torch", 2.0, (2.0, 1.9, 2.1))]
-    (advice,) = advise([*slower, timing("numpy", 1.0, BEST)], "step", "7-5-3")
+    (advice,) = advise([*slower, timing("numpy", 1.0, BEST)], STEP, "7-5-3")
     assert "take numpy collocated: torch collocated, the next, takes 2.00 times as long" in advice.sentence
 
 
@@ -45,68 +54,85 @@ def test_the_next_is_the_next_in_time() -> None:
 def test_an_interval_that_touches_1_is_a_tie_and_a_gain_of_just_enough_is_none(
     ratio: tuple[float, float, float], tied: bool
 ) -> None:
-    (advice,) = advise([timing("jax", 1.0, BEST), timing("numpy", ratio[0], ratio)], "step", "7-5-3")
-    assert bool(advice.tie) == tied
+    (advice,) = advise([timing("jax", 1.0, BEST), timing("numpy", ratio[0], ratio)], STEP, "7-5-3")
+    assert advice.steady is not None
+    assert bool(advice.steady.tie) == tied
 
 
 def test_a_port_from_outside_is_no_simpler_than_those_built_in() -> None:
-    (advice,) = advise([timing("mine", 1.0, BEST), timing("jax", 1.01, (1.01, 1.0, 1.02))], "step", "7-5-3")
-    assert [t.contender.backend for t in advice.tie] == ["jax", "mine"]
+    (advice,) = advise([timing("mine", 1.0, BEST), timing("jax", 1.01, (1.01, 1.0, 1.02))], STEP, "7-5-3")
+    assert advice.steady is not None
+    assert [t.contender.backend for t in advice.steady.tie] == ["jax", "mine"]
 
 
 def test_one_contender_beats_nobody() -> None:
-    (advice,) = advise([timing("jax", 1.0, BEST)], "step", "7-5-3")
+    (advice,) = advise([timing("jax", 1.0, BEST)], STEP, "7-5-3")
     assert advice.sentence.endswith("jax collocated is all there was to time.")
 
 
 def test_nothing_gives_no_advice() -> None:
-    assert advise([], "step", "7-5-3") == []
+    assert advise([], STEP, "7-5-3") == []
 
 
 def test_each_dtype_has_its_advice() -> None:
     timed = [timing("jax", 1.0, BEST, dtype="float32"), timing("numpy", 1.0, BEST)]
-    assert [advice.dtype for advice in advise(timed, "step", "7-5-3")] == ["float32", "float64"]
+    assert [advice.dtype for advice in advise(timed, STEP, "7-5-3")] == ["float32", "float64"]
 
 
 def test_the_break_even_counts_the_first_call() -> None:
     quick, fast = timing("numpy", 1e-3, (10.0, 9.0, 11.0), first=0.01), timing("jax", 1e-4, BEST, first=1.0)
-    (advice,) = advise([quick, fast], "step", "7-5-3")
-    assert [(row["steps"], row["backend"]) for row in advice.break_even] == [
+    (advice,) = advise([quick, fast], STEP, "7-5-3")
+    assert [(steps, verdict.first.contender.backend) for steps, verdict in advice.runs.items()] == [
         (1, "numpy"),
         (100, "numpy"),
         (10_000, "jax"),
         (1_000_000, "jax"),
     ]
-    steps = overtaking_steps(fast, quick)
-    assert steps is not None
-    assert fast.total_seconds(steps) == pytest.approx(quick.total_seconds(steps))
-    assert f"its longer first call is made up for after {steps:,.0f} steps." in advice.sentence
-    assert overtaking_steps(quick, fast) is None
+
+
+def test_the_users_number_of_steps_is_one_of_them() -> None:
+    (advice,) = advise([timing("jax", 1.0, BEST)], replace(STEP, iterations=300), "7-5-3")
+    assert list(advice.runs) == [1, 100, 300, 10_000, 1_000_000]
 
 
 def test_the_first_of_the_steps_is_the_first_call() -> None:
-    assert [timing("jax", 2.0, BEST, first=3.0).total_seconds(steps) for steps in (1, 2, 11)] == [3.0, 5.0, 23.0]
-    assert timing("jax", 2.0, BEST).total_seconds(1) == 0.0
+    one = timing("jax", 2.0, BEST, first=3.0)
+    assert [total.median for steps in (1, 2, 11) if (total := one.total(steps))] == [3.0, 5.0, 23.0]
+    assert one.total(11) == pytest.approx((23.0, 3 + 10 * 1.98, 3 + 10 * 2.02))
 
 
-def test_only_what_starts_later_and_is_faster_catches_up() -> None:
-    quick = timing("numpy", 2.0, BEST, first=1.0)
-    assert overtaking_steps(timing("jax", 1.0, BEST, first=4.0), quick) == 4.0
-    for seconds, first in ((1.0, 1.0), (2.0, 4.0), (3.0, 4.0), (1.0, 0.5), (3.0, 0.5)):
-        assert overtaking_steps(timing("jax", seconds, BEST, first=first), quick) is None
+def test_estimates_have_no_part_in_the_break_even() -> None:
+    """What was timed at a sample has no first call."""
+    sampled = timing("numpy", 1e-3, BEST)
+    sampled = sampled._replace(contender=sampled.contender._replace(first_call_s=None))
+    slow = timing("jax", 1.0, (1e3, 9e2, 1.1e3), first=5.0)
+    (advice,) = advise([sampled, slow], STEP, "7-5-3")
+    assert {verdict.first.contender.backend for verdict in advice.runs.values()} == {"jax"}
+    assert sampled.total(10) is None
+    assert advise([sampled], STEP, "7-5-3")[0].runs == {}
 
 
-@pytest.mark.parametrize(("first", "mentioned"), [(2.0, False), (2.5, True)])
-def test_a_first_call_made_up_for_at_once_is_not_worth_a_word(first: float, mentioned: bool) -> None:
-    """After one step or two."""
-    timed = [timing("jax", 1.0, BEST, first=first), timing("numpy", 2.0, (2.0, 1.9, 2.1), first=1.0)]
-    (advice,) = advise(timed, "step", "7-5-3")
-    assert ("made up for" in advice.sentence) == mentioned
+@pytest.mark.parametrize(("low", "tied"), [(0.9, True), (1.2, False)])
+def test_a_run_is_won_by_what_is_faster_beyond_doubt(low: float, tied: bool) -> None:
+    """Paired, as the ratios are: the intervals of the two themselves may overlap."""
+    wide = Interval(1.0, 0.2, 5.0)
+    timed = [timing("jax", 1.0, BEST), timing("numpy", 1.3, (1.3, low, 1.5))]
+    (advice,) = advise([t._replace(seconds=wide._replace(median=t.seconds.median)) for t in timed], STEP, "7-5-3")
+    verdict = advice.runs[10_000]
+    assert [t.contender.backend for t in verdict.tie] == (["numpy", "jax"] if tied else [])
+    assert verdict.first.contender.backend == ("numpy" if tied else "jax")
+
+
+def test_where_no_winner_may_be_named_none_is() -> None:
+    advices = advise([timing("jax", 1.0, BEST), timing("numpy", 9.0, (9.0, 8.0, 10.0))], STEP, "7-5-3", "It was busy.")
+    assert [advice.as_json() for advice in advices] == [
+        {"dtype": "float64", "winner": None, "tie": [], "sentence": "It was busy.", "break_even": []}
+    ]
 
 
 def test_a_run_counts_its_first_call_itself() -> None:
-    (advice,) = advise([timing("numpy", 1.0, BEST), timing("jax", 2.0, (2.0, 1.9, 2.1))], "run", "7-5-3")
-    assert advice.break_even == []
+    (advice,) = advise([timing("numpy", 1.0, BEST), timing("jax", 2.0, (2.0, 1.9, 2.1))], RUN, "7-5-3")
+    assert advice.runs == {}
 
 
 def test_ratios_are_among_one_dtype_and_never_to_what_is_not_ranked() -> None:
@@ -171,50 +197,6 @@ def test_the_machine_has_the_cores_that_may_be_used(
     assert machine() == f"Linux x86_64, {cores}"
 
 
-def sized(*seconds: float) -> list[Timing]:
-    return [timing(name, s, BEST) for name, s in zip(("numpy", "jax"), seconds, strict=True)]
-
-
-def test_a_crossover_is_where_the_medians_meet() -> None:
-    """One takes n, the other 10 sqrt(n): they meet at 100."""
-    sizes = (1, 10, 1000, 10_000)
-    (row,) = crossovers(sizes, [sized(n, 10 * n**0.5) for n in sizes])
-    assert row["size"] == pytest.approx(100)
-    assert (row["faster_below"]["backend"], row["faster_above"]["backend"]) == ("numpy", "jax")
-
-
-def test_a_crossing_within_the_noise_is_none() -> None:
-    assert crossovers((1, 2), [sized(1.0, 1.005), sized(1.005, 1.0)]) == []
-    assert crossovers((1, 2), [sized(1.0, 2.0), sized(1.005, 1.0)]) == []
-
-
-def test_parallel_lines_never_cross() -> None:
-    assert crossovers((1, 10, 100), [sized(n, 2 * n) for n in (1, 10, 100)]) == []
-
-
-def test_only_what_is_ranked_in_one_dtype_and_timed_at_either_size_crosses() -> None:
-    def named(seconds: float, **changes: object) -> Timing:
-        timed = timing("numpy", seconds, BEST)
-        return timed._replace(contender=timed.contender._replace(**changes))  # type: ignore[arg-type]
-
-    def crossing(other: dict[str, object]) -> int:
-        sizes = [[named(1.0), named(2.0, **other)], [named(2.0), named(1.0, **other)]]
-        return len(crossovers((1, 2), sizes))
-
-    assert crossing({"backend": "jax"}) == 1
-    assert crossing({"backend": "jax", "ranked": False}) == 0
-    assert crossing({"dtype": "float32"}) == 0
-    both = sized(1.0, 2.0)
-    for left in both:
-        assert crossovers((1, 2), [both, [left._replace(seconds=Interval(1.5, 1.4, 1.6))]]) == []
-
-
-def test_intervals_that_touch_do_not_cross() -> None:
-    fast, slow = (timing(name, 1.0, BEST) for name in ("numpy", "jax"))
-    before = [fast._replace(seconds=Interval(1.0, 0.9, 1.1)), slow._replace(seconds=Interval(1.2, 1.1, 1.3))]
-    assert crossovers((1, 2), [before, sized(2.0, 1.0)]) == []
-
-
 # --- what JSON records
 
 
@@ -237,10 +219,10 @@ def test_a_timing_is_recorded_whole() -> None:
 
 def test_advice_is_recorded_whole() -> None:
     jax = {"backend": "jax", "strategy": "collocated", "dtype": "float64", "device": "cpu"}
-    (won,) = advise([timing("jax", 1.0, BEST), timing("numpy", 2.0, (2.0, 1.9, 2.1), first=5.0)], "step", "7-5-3")
-    rows = [{"steps": steps, **jax, "seconds": steps - 1.0} for steps in (1, 100, 10_000, 1_000_000)]
+    (won,) = advise([timing("jax", 1.0, BEST), timing("numpy", 2.0, (2.0, 1.9, 2.1), first=5.0)], STEP, "7-5-3")
+    rows = [{"steps": steps, **jax, "seconds": steps, "tie": []} for steps in (1, 100, 10_000, 1_000_000)]
     expected = {"dtype": "float64", "winner": jax, "tie": [], "sentence": won.sentence, "break_even": rows}
     assert won.as_json() == expected
-    (tied,) = advise([timing("jax", 1.0, BEST), timing("numpy", 1.0, BEST)], "run", "7-5-3")
+    (tied,) = advise([timing("jax", 1.0, BEST), timing("numpy", 1.0, BEST)], RUN, "7-5-3")
     tie = [jax | {"backend": "numpy"}, jax]
     assert tied.as_json() == expected | {"winner": None, "tie": tie, "sentence": tied.sentence, "break_even": []}

@@ -1,7 +1,7 @@
 """What is said of several numbers of devices; test_jax_mesh.py and test_ranks.py time real ones."""
 
-import math
 from collections.abc import Callable
+from functools import partial
 from queue import Queue
 from threading import Thread
 from types import SimpleNamespace
@@ -18,6 +18,7 @@ from comparison.timing.rank_calls import broadcast_calls, end_calls, repeat_call
 from comparison.timing.recommendation import GAIN
 from comparison.timing.rounds import Interval, Rounds, ratios
 from comparison.timing.scaling import (
+    COUNTED_STEPS,
     Point,
     Runs,
     advise_devices,
@@ -27,7 +28,7 @@ from comparison.timing.scaling import (
     scaling_curve,
     sent_each_step,
 )
-from comparison.timing.workloads import FIRST_STEPS, MAX_STEPS, Task
+from comparison.timing.workloads import MAX_STEPS, Task
 from ports.distributed import Sent, total_sent
 from reference.datasets import load
 
@@ -206,7 +207,9 @@ def subject_of(port: Any, source: str = "numpy") -> Subject:
 @pytest.fixture
 def task() -> Task:
     data = load("random")
-    return Task("step", random_problem(data.x_train, data.t_train, hidden=3, samples=10, seed=0), data, "random")
+    return Task(
+        "step", random_problem(data.x_train, data.t_train, hidden=3, samples=10, seed=0), data, partial(load, "random")
+    )
 
 
 @pytest.mark.parametrize("strategy", ["collocated", "closed form"])
@@ -245,10 +248,9 @@ def test_on_one_device_a_plain_port_runs_and_only_on_the_first_rank(task: Task) 
 
 def test_the_first_steps_are_made_before_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is compiled then is no part of how long a step is taken to be."""
-    monkeypatch.setattr("comparison.timing.workloads.STEPS_SECONDS", math.inf)
     steps_made: list[int] = []
-    read = first_steps_and_clock(steps_made.append)
-    assert steps_made[:6] == [1] * 3 + [FIRST_STEPS] * 3
+    read = first_steps_and_clock(steps_made.append)  # which takes no time
+    assert steps_made[:4] == [1] * 3 + [MAX_STEPS]
     before = len(steps_made)
     assert read().seconds > 0
     assert steps_made[before:] == [steps_made[-1]] == [MAX_STEPS]
@@ -300,7 +302,7 @@ def test_what_a_call_sends_once_is_no_part_of_a_step() -> None:
     per_step = sent_each_step(subject_of(port), steps_made.append)
     assert per_step == (2, 800)
     assert {type(number) for number in per_step} == {int}
-    assert steps_made == [FIRST_STEPS, 2 * FIRST_STEPS]
+    assert steps_made == [COUNTED_STEPS, 2 * COUNTED_STEPS]
 
 
 def test_a_port_of_one_device_sends_nothing() -> None:

@@ -3,7 +3,8 @@ from rich.console import Console
 
 from comparison.report.timing_tables import DROPPABLE, seconds, self_check_sentence, speed_table
 from comparison.timing.recommendation import Timing
-from comparison.timing.rounds import Interval, SelfCheck
+from comparison.timing.rounds import Interval
+from comparison.timing.self_check import SelfCheck
 from timings import contender
 
 

@@ -1,0 +1,52 @@
+"""Functions run in a process of their own, where a port is imported and nothing has been compiled or computed yet.
+
+Where the system can fork, it starts within a tenth of a second: it is a copy of one that has imported the ports, and
+done nothing else.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_all_start_methods, get_context
+from types import ModuleType
+from typing import TypeVar
+
+from reference.defaults import BUILT_IN
+
+Result = TypeVar("Result")
+
+METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+NO_CACHES = {"JAX_ENABLE_COMPILATION_CACHE": "false", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+"""The variables by which frameworks leave out what earlier processes have compiled."""
+
+
+def preload(backends: Iterable[str]) -> None:
+    """Let processes that start later be copies of one that has imported these ports, where the system can fork."""
+    if METHOD == "forkserver":
+        get_context(METHOD).set_forkserver_preload([f"ports.{name}_port" for name in BUILT_IN if name in set(backends)])
+
+
+def call_in_fresh_process(function: Callable[..., Result], *args: object) -> Result:
+    """Call a function of a module in a process that ends after it, and return its result; its arguments are pickled."""
+    with _main_module_hidden(), ProcessPoolExecutor(1, mp_context=get_context(METHOD)) as process:
+        return process.submit(_call_without_caches, function, *args).result()
+
+
+def _call_without_caches(function: Callable[..., Result], *args: object) -> Result:
+    os.environ.update(NO_CACHES)
+    if "jax" in sys.modules:  # it has read the variable
+        sys.modules["jax"].config.update("jax_enable_compilation_cache", False)
+    return function(*args)
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Keep a new process from running the caller's script again, which may be one that came through stdin."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
