@@ -16,11 +16,6 @@ def names(text: str) -> tuple[str, ...]:
     return parsed
 
 
-def backends(text: str) -> tuple[str, ...]:
-    """Parse names of backends; an empty tuple stands for "all"."""
-    return () if text == "all" else names(text)
-
-
 def dtypes(text: str) -> tuple[str, ...]:
     """Parse names of dtypes."""
     return _known_names(text, DTYPES)

@@ -16,6 +16,7 @@ from typing import Any
 
 import comparison
 from comparison.commands import AGREES, BAD_INPUT, CRASHED, DISAGREES, INTERRUPTED
+from comparison.commands.compilation_cache import use_compilation_cache
 from comparison.commands.options import PortOptions, new_command
 
 HOME = Path(comparison.__file__).parents[1]
@@ -82,6 +83,7 @@ def add(commands: Any) -> None:
 def run(options: ConformOptions) -> int:
     """Run the tests, say how many passed, and return the exit code."""
     check(options)
+    use_compilation_cache()
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         sys.stdout.flush()

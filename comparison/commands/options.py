@@ -26,11 +26,12 @@ class PortOptions:
 class Selection(PortOptions):
     """The backends, dtypes and devices to run, on which every command depends."""
 
-    backend: tuple[str, ...]  # empty: all of them
+    backend: tuple[str, ...]  # empty: those that run by default; ("all",): all of them
     dtype: tuple[str, ...]
     device: tuple[str, ...]
     devices: int | str | tuple[int, ...] | None  # how many; a tuple for the scaling of a step
     allow_missing: bool  # of the backends and ports that are named
+    no_cache: bool  # of what JAX has compiled
     quiet: bool
 
 
@@ -206,13 +207,15 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 def add_selection(
     parser: argparse.ArgumentParser,
     *,
-    backend: str = "all",
+    backend: str | None = None,
     dtype: str | None = ",".join(DTYPES),
     several_counts: bool = False,
 ) -> None:
     """Add the choice of backends, dtypes and devices; with `several_counts`, of several numbers of devices."""
     add = parser.add_argument
-    add("--backend", metavar="NAMES", type=argument_types.backends, default=backend, help="backends, by comma, or all")
+    known = "backends, by comma, or all; without it all but torch-compiled" if backend is None else "backends, by comma"
+    default = () if backend is None else backend
+    add("--backend", metavar="NAMES", type=argument_types.names, default=default, help=known)
     add("--dtype", metavar="NAMES", type=argument_types.dtypes, default=dtype, help="dtypes, by comma")
     add(
         "--device",
@@ -229,6 +232,7 @@ def add_selection(
         add("--devices", metavar="N", type=argument_types.device_count, help=help)
     missing = "go on without a named backend or port that can't be loaded"
     add("--allow-missing", action="store_true", help=missing)
+    add("--no-cache", action="store_true", help="compile anew what JAX has compiled before")
     add("--port", metavar="FILE|MODULE", action="append", default=[], help="a port from outside, besides the backends")
 
 

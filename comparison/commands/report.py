@@ -136,6 +136,7 @@ def _arguments(part: str, options: ReportOptions, path: str) -> list[str]:
     common += [f"--port={name}" for name in options.port]
     common += ["--devices", str(options.devices)] if options.devices else []
     common += [f"--{name}={number}" for name in ("inputs", "classes") if (number := getattr(options, name))]
+    common += ["--no-cache"] * options.no_cache
     common += ["--allow-missing"] * (options.allow_missing or not options.backend)
     backends = options.backend
     if part == "train" and not backends:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import processes
+from comparison.commands.compilation_cache import use_compilation_cache
 from comparison.commands.output import status
 from reference.defaults import BUILT_IN
 
@@ -59,7 +60,10 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
     from reference.validation import DeviceError, check_device
 
     subjects, not_run, missing = [], [], []
-    sources = tuple(dict.fromkeys((*(options.backend or ports.names()), *options.port)))
+    if not options.no_cache:
+        use_compilation_cache()
+    chosen = ports.names(optional=True) if options.backend == ("all",) else options.backend or ports.names()
+    sources = tuple(dict.fromkeys((*chosen, *options.port)))
     named = subject_names(sources)
     with status("loading the ports", quiet=options.quiet) as say:
         for source in sources:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-import ports
 from comparison.timing.recommendation import Advice, Timing, Verdict, machine
 from comparison.timing.workloads import Task
 
@@ -105,7 +104,7 @@ def _dtypes(steady: dict[str, Verdict]) -> Iterator[str]:
 
 def _eager_or_compiled(backends: set[str]) -> Iterator[str]:
     """Say how the backends run, where PyTorch took part."""
-    if "torch" not in backends or "torch-compiled" not in ports.names():
+    if "torch" not in backends:
         return
     what = "eager PyTorch" + (" and jax compiled JAX" if "jax" in backends else "")
     if "torch-compiled" in backends:
