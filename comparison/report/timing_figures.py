@@ -34,7 +34,7 @@ def draw_ladder(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xscale="log", ylim=(len(rungs) - 0.5, -0.5), xlabel=f"time of one {rows[0]['what']}")
     axes.set_yticks(range(len(rungs)), rungs)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_formatter(FuncFormatter(_duration))
+    axes.xaxis.set_major_formatter(FuncFormatter(format_duration))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x")
     add_legend(axes, backends, [row["dtype"] for row in rows], colors, marker=True)
@@ -71,12 +71,13 @@ def _format_log_durations(axes: Axes) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(_duration))
+    axes.yaxis.set_major_formatter(FuncFormatter(format_duration))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid()
 
 
-def _duration(value: float, _: object = None) -> str:
+def format_duration(value: float, _: object = None) -> str:
+    """Format a duration for a logarithmic axis."""
     for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if value * scale >= 0.999:
             return f"{value * scale:,.0f} {unit}"

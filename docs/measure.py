@@ -1,0 +1,140 @@
+"""Measure the figures of README.md and docs/ again, by the commands that stand beside them.
+
+    python docs/measure.py                      # all of them: about 13 minutes on two idle cores
+    python docs/measure.py --only goals ranks   # these, and whatever is computed from the last results of the others
+    python docs/measure.py --only               # nothing is run: tables and pictures are made from the last results
+
+What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Each line there that begins with `$` is run
+in a terminal of 100 columns, and what it prints is put below it; where docs/tables.py has a function NAME, its table is
+put there instead. Commands of compare.py leave their JSON in docs/measured/NAME.json, from which tables and pictures are
+made. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes, under the name `seconds`.
+
+MNIST is taken from FDNET_CACHE, or downloaded.
+"""
+
+import argparse
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pictures
+import tables
+
+ROOT = Path(__file__).parents[1]
+MEASURED = ROOT / "docs/measured"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+COLUMNS = "100"
+FIGURES = re.compile(r"(<!-- figures: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+SECONDS = re.compile(r"(<!-- seconds: (.+?) -->)(.*?)(<!-- end -->)")
+STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+DROPPED = ("environment", "settings")
+"""What JSON says of the machine and of the options, which stand beside the figures."""
+
+
+def main() -> None:
+    """Run the commands of the chosen blocks, one after another, and put all figures in place."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", metavar="NAME", nargs="*", help="blocks whose commands are run (default: all)")
+    only = parser.parse_args().only
+    known = {name for page in PAGES for _, name, *_ in FIGURES.findall(page.read_text())} | {"seconds"}
+    if unknown := set(only or ()) - known:
+        parser.error(f"`--only` must name some of {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}")
+    names = known if only is None else set(only)
+    for page in PAGES:
+        text = FIGURES.sub(lambda block: _run_block(block, names), page.read_text())
+        if "seconds" in names:
+            text = SECONDS.sub(lambda span: f"{span[1]}{_seconds(span[2])} s{span[4]}", text)
+        page.write_text(text)
+    for page in PAGES:  # a table may be computed from what stands on a later page
+        page.write_text(FIGURES.sub(_fill_table, page.read_text()))
+    pictures.draw_all(_read)
+
+
+def _run_block(block: re.Match[str], names: set[str]) -> str:
+    """Run the commands of a block, and return it with what they print."""
+    head, name, body, end = block.groups()
+    commands = [line[2:] for line in body.splitlines() if line.startswith("$ ")]
+    if name not in names or not commands:
+        return block[0]
+    shown = ""
+    for command in commands:
+        print(f"{name}: {command}", flush=True)
+        output = _run(command, name)
+        shown += f"$ {command}\n" + ("" if hasattr(tables, name.replace("-", "_")) else output)
+    return f"{head}```console\n{shown}```\n{end}"
+
+
+def _run(command: str, name: str) -> str:
+    """Run a command line in the root of the repository, in a terminal, and return what it prints."""
+    run = command
+    if " compare.py" in command and "|" not in command:
+        run += f" --json {shlex.quote(str(MEASURED / name))}.json"
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": COLUMNS,
+        "TERM": "xterm",
+        "NO_COLOR": "1",
+    }
+    terminal, child_end = pty.openpty()
+    process = subprocess.Popen(
+        ["bash", "-c", run], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=child_end, stderr=sys.stderr
+    )
+    os.close(child_end)
+    pieces = []
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    os.close(terminal)
+    if process.wait():
+        raise SystemExit(f"{command} has ended with exit code {process.returncode}.")
+    _strip(MEASURED / f"{name}.json")
+    lines = STYLES.sub("", b"".join(pieces).decode()).replace("\r", "").strip().splitlines()
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _strip(path: Path) -> None:
+    """Keep of a result what figures are made of, without spaces."""
+    if path.exists():
+        result = json.loads(path.read_text())
+        kept = {key: value for key, value in result.items() if key not in DROPPED}
+        path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+
+
+def _seconds(command: str) -> str:
+    print(f"seconds: {command}", flush=True)
+    start = time.perf_counter()
+    _run(f"{command} > {os.devnull}", "seconds")
+    (MEASURED / "seconds.json").unlink(missing_ok=True)
+    return f"{time.perf_counter() - start:.0f}"
+
+
+def _fill_table(block: re.Match[str]) -> str:
+    """Put a computed table below the commands of its block."""
+    head, name, body, end = block.groups()
+    make = getattr(tables, name.replace("-", "_"), None)
+    if make is None:
+        return block[0]
+    commands = "".join(f"{line}\n" for line in body.splitlines() if line.startswith("$ "))
+    fenced = f"```console\n{commands}```\n\n" if commands else ""
+    return f"{head}{fenced}{make(_read)}{end}"
+
+
+def _read(name: str) -> Any:
+    """Return the last result of the commands of a block."""
+    return json.loads((MEASURED / f"{name}.json").read_text())
+
+
+if __name__ == "__main__":
+    main()
