@@ -5,9 +5,9 @@
     python docs/measure.py --only               # nothing is run: tables and pictures are made from the last results
 
 What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Each line there that begins with `$` is run
-in a terminal of 100 columns, and what it prints is put below it; where docs/tables.py has a function NAME, its table is
-put there instead. Commands of compare.py leave their JSON in docs/measured/NAME.json, from which tables and pictures are
-made. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes, under the name `seconds`.
+in a terminal of 100 columns, and what it prints is put below it; where docs/tables.py has a function NAME, its table
+is put there instead. Commands of compare.py leave their JSON in docs/measured, of which tables and pictures are made.
+Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes, under the name `seconds`.
 
 MNIST is taken from FDNET_CACHE, or downloaded.
 """

@@ -5,6 +5,7 @@ Each is drawn twice, for a light and a dark page, large enough to be read where 
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def reach() -> Figure:
         figure, axes = _figure(4.2)
         layers = [[(x, y) for y in np.linspace(-1, 1, count)] for x, count in enumerate((6, 5, 4))]
         lit_input, lit_unit = layers[0][1], layers[1][3]
-        for before, after in zip(layers, layers[1:], strict=False):
+        for before, after in pairwise(layers):
             for a in before:
                 for b in after:
                     lit = (a, b) == (lit_input, lit_unit) or a == lit_unit
@@ -187,20 +188,27 @@ def nodes(largest: float = 6.0, count: int = 3) -> Figure:
     )
     x, t = data.x_train[:1], data.t_train[:1]
 
-    def D(shift: float) -> float:  # a bias is a weight whose input is 1
+    def difference(shift: float) -> float:  # a bias is a weight whose input is 1
         above, below = (loss(params._replace(b1=by * np.eye(5)[1]), x, t) for by in (shift, -shift))
         return float(above - below)
 
     shifts = np.linspace(-largest, largest, 201)
     at = largest * positive_nodes(count)
     powers = 2 * np.arange(count) + 1
-    coefficients = np.linalg.solve(at[:, None] ** powers, [D(s) for s in at])
+    coefficients = np.linalg.solve(at[:, None] ** powers, [difference(s) for s in at])
     with style(FONT):
         figure, axes = _figure(4.4)
-        axes.plot(shifts, [D(s) for s in shifts], color=INK, lw=5, alpha=0.3, label="D(s)")
+        axes.plot(shifts, [difference(s) for s in shifts], color=INK, lw=5, alpha=0.3, label="D(s)")
         color = STRATEGY_COLORS["collocated"]
         axes.plot(shifts, shifts[:, None] ** powers @ coefficients, color=color, lw=2, label="interpolant")
-        axes.plot([*-at, *at], [*(-D(s) for s in at), *(D(s) for s in at)], "o", ms=10, color=color, label="nodes")
+        axes.plot(
+            [*-at, *at],
+            [*(-difference(s) for s in at), *(difference(s) for s in at)],
+            "o",
+            ms=10,
+            color=color,
+            label="nodes",
+        )
         axes.axhline(0, color=INK, lw=0.8)
         axes.axvline(0, color=INK, lw=0.8)
         axes.set(xlabel="shift s of the unit's input", ylabel="loss(+s) - loss(-s)")

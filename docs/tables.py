@@ -108,11 +108,13 @@ def model(read: Read) -> str:
         lines.append((f"{point['hidden']:,}", f"{seconds(c)}", seconds(need), pay, measured))
     table = _table(("hidden units", "`c`", "`4 l + 2 b / w`", "do two ranks pay?", "measured"), lines)
     messages = 2 * latency + middle["bytes"] / bandwidth
-    step = sum(_between(narrow, wide, middle["hidden"], key) * share for key, share in (("c", 0.5), ("s", 1))) + messages
+    c, s = (_between(narrow, wide, middle["hidden"], key) for key in ("c", "s"))
+    step = c / 2 + s + messages
     return (
         f"`l` = {seconds(latency)} and `w` = {bandwidth / 1e9:.2g} GB/s, so:\n\n{table}\n"
         f"Of what was not used to find the constants, a step of {middle['hidden']} units takes {seconds(step)} by the "
-        f"model and took {seconds(middle['step'])}, its messages {seconds(messages)} and {seconds(middle['messages'])}.\n"
+        f"model and took {seconds(middle['step'])}; its messages {seconds(messages)} and "
+        f"{seconds(middle['messages'])}.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The pages: no dead link, no page without a link to it, no line of code that is cut, and figures beside their commands."""
+"""The pages: no dead link, no page without a link, no code that is too wide, and figures beside their commands."""
 
 import re
 from pathlib import Path

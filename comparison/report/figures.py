@@ -99,13 +99,12 @@ def add_legend(
     axes.legend(
         handles=handles,
         loc="lower left",
-        bbox_to_anchor=(-0.05, 1),
-        ncols=len(handles),
-        fontsize=8,
+        bbox_to_anchor=(-0.08, 1),
+        ncols=len(handles) if len(handles) <= 5 else 3,
         handletextpad=0.3,
-        columnspacing=0.8,
+        columnspacing=0.7,
         borderaxespad=0.2,
-        handlelength=1.4,
+        handlelength=1.2,
     )
 
 
