@@ -75,7 +75,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row]) -> None:
         axes.text(start, n - 0.25, f" {name}, {seconds(times[strategy])}", va="bottom")
     axes.set(xscale="log", xlim=(start, max(times.values()) * 1.5), ylim=(len(strategies) - 0.6, -0.8))
     axes.set_title(
-        f"{number(times['loop'] / times['collocated'])} times as fast as the loop,\n"
+        f"collocated: 1/{number(times['loop'] / times['collocated'])} of the loop,\n"
         f"{times['collocated'] / times[CLOSED_FORM]:.2g} times backpropagation",
         fontsize=FONT,
     )
@@ -179,7 +179,7 @@ def reach() -> Figure:
 LIT = "#D55E00"
 
 
-def nodes(largest: float = 6.0, count: int = 3) -> Figure:
+def nodes(largest: float = 4.0, count: int = 3) -> Figure:
     """Draw D(s) of one sample and one hidden unit, and the odd polynomial through its values at the nodes."""
     data = load("digits")
     rng = np.random.default_rng(0)
