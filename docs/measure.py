@@ -21,6 +21,7 @@ import shlex
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,12 @@ def _run(command: str, name: str) -> str:
 
 
 def _strip(path: Path) -> None:
-    """Keep of a result what figures are made of, without spaces."""
+    """Keep of a result what figures are made of, with versions and date, without spaces."""
     if path.exists():
         result = json.loads(path.read_text())
         kept = {key: value for key, value in result.items() if key not in DROPPED}
+        versions = {name: result["environment"][name] for name in ("python", "numpy", "torch", "jax", "cpus")}
+        kept |= {"versions": versions, "date": date.today().isoformat()}
         path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
 
 

@@ -74,6 +74,14 @@ def price(read: Read) -> str:
     return _table((heading, *DTYPES), cells)
 
 
+def versions(read: Read) -> str:
+    """Say with what, and when, the big tables were measured."""
+    result = read("speed")
+    python, numpy, torch, jax, cores = result["versions"].values()
+    made_with = f"Python {python}, NumPy {numpy}, PyTorch {torch}, JAX {jax}"
+    return f"{cores} cores, {made_with}, on {result['date']}.\n"
+
+
 def training(read: Read) -> str:
     """List the time and the accuracies of whole trainings."""
     rows = [
