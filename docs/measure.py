@@ -1,15 +1,17 @@
 """Measure the figures of README.md and docs/ again, by the commands that stand beside them.
 
     python docs/measure.py                      # all of them: about 13 minutes on two idle cores
-    python docs/measure.py --only goals ranks   # these, and whatever is computed from the last results of the others
+    python docs/measure.py --only speed ranks   # these, and whatever is computed from the last results of the others
     python docs/measure.py --only               # nothing is run: tables and pictures are made from the last results
 
 What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Each line there that begins with `$` is run
-in a terminal of 100 columns, and what it prints is put below it; where docs/tables.py has a function NAME, its table
-is put there instead. Commands of compare.py leave their JSON in docs/measured, of which tables and pictures are made.
-Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes, under the name `seconds`.
+in a terminal of 100 columns, and what it prints is put below it, or as many of its lines as a number after NAME says.
+Where docs/tables.py has a function NAME, its table is put there instead. Commands of compare.py leave their JSON in
+docs/measured, from which tables and pictures are made: in NAME.json, and of the second command of a block in
+NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes; the name of all of
+these is `seconds`.
 
-MNIST is taken from FDNET_CACHE, or downloaded.
+MNIST is taken from the folder that FDNET_MNIST names, or downloaded.
 """
 
 import argparse
@@ -32,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "docs/measured"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 COLUMNS = "100"
-FIGURES = re.compile(r"(<!-- figures: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+FIGURES = re.compile(r"(<!-- figures: (\S+)(?: (\d+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SECONDS = re.compile(r"(<!-- seconds: (.+?) -->)(.*?)(<!-- end -->)")
 STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DROPPED = ("environment", "settings")
@@ -60,23 +62,31 @@ def main() -> None:
 
 def _run_block(block: re.Match[str], names: set[str]) -> str:
     """Run the commands of a block, and return it with what they print."""
-    head, name, body, end = block.groups()
+    head, name, most, body, end = block.groups()
     commands = [line[2:] for line in body.splitlines() if line.startswith("$ ")]
     if name not in names or not commands:
         return block[0]
     shown = ""
-    for command in commands:
+    for n, command in enumerate(commands, start=1):
         print(f"{name}: {command}", flush=True)
-        output = _run(command, name)
+        output = _excerpt(_run(command, name if n == 1 else f"{name}-{n}"), most)
         shown += f"$ {command}\n" + ("" if hasattr(tables, name.replace("-", "_")) else output)
     return f"{head}```console\n{shown}```\n{end}"
 
 
+def _excerpt(output: str, most: str | None) -> str:
+    """Return the first lines of an output, as many as `most` says, and dots in place of the others."""
+    lines = output.splitlines(keepends=True)
+    return output if most is None or len(lines) <= int(most) else "".join(lines[: int(most)]) + "...\n"
+
+
 def _run(command: str, name: str) -> str:
     """Run a command line in the root of the repository, in a terminal, and return what it prints."""
-    run = command
-    if " compare.py" in command and "|" not in command:
-        run += f" --json {shlex.quote(str(MEASURED / name))}.json"
+    folder = os.environ.get("FDNET_MNIST", "mnist")
+    run = command.replace("--data mnist", f"--data {shlex.quote(folder)}")
+    result = MEASURED / f"{name}.json" if " compare.py" in command and "|" not in command else None
+    if result:
+        run += f" --json {shlex.quote(str(result))}"
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": COLUMNS,
@@ -100,32 +110,33 @@ def _run(command: str, name: str) -> str:
     os.close(terminal)
     if process.wait():
         raise SystemExit(f"{command} has ended with exit code {process.returncode}.")
-    _strip(MEASURED / f"{name}.json")
-    lines = STYLES.sub("", b"".join(pieces).decode()).replace("\r", "").strip().splitlines()
+    if result:
+        _strip(result)
+    output = STYLES.sub("", b"".join(pieces).decode()).replace(folder, "mnist")
+    lines = output.replace("\r", "").strip().splitlines()
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def _strip(path: Path) -> None:
     """Keep of a result what figures are made of, with versions and date, without spaces."""
-    if path.exists():
-        result = json.loads(path.read_text())
-        kept = {key: value for key, value in result.items() if key not in DROPPED}
-        versions = {name: result["environment"][name] for name in ("python", "numpy", "torch", "jax", "cpus")}
-        kept |= {"versions": versions, "date": date.today().isoformat()}
-        path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+    result = json.loads(path.read_text())
+    kept = {key: value for key, value in result.items() if key not in DROPPED}
+    versions = {name: result["environment"][name] for name in ("python", "numpy", "torch", "jax", "cpus")}
+    kept |= {"versions": versions, "date": date.today().isoformat()}
+    path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
 
 
 def _seconds(command: str) -> str:
     print(f"seconds: {command}", flush=True)
     start = time.perf_counter()
     _run(f"{command} > {os.devnull}", "seconds")
-    (MEASURED / "seconds.json").unlink(missing_ok=True)
+    (MEASURED / "seconds.json").unlink()
     return f"{time.perf_counter() - start:.0f}"
 
 
 def _fill_table(block: re.Match[str]) -> str:
     """Put a computed table below the commands of its block."""
-    head, name, body, end = block.groups()
+    head, name, _, body, end = block.groups()
     make = getattr(tables, name.replace("-", "_"), None)
     if make is None:
         return block[0]

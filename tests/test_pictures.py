@@ -106,17 +106,19 @@ def test_the_tables_are_those_of_the_stored_results(measure: ModuleType) -> None
 
 def test_every_block_has_a_command_or_is_computed(measure: ModuleType) -> None:
     for page in measure.PAGES:
-        for _, name, body, _ in measure.FIGURES.findall(page.read_text()):
+        for _, name, _, body, _ in measure.FIGURES.findall(page.read_text()):
             commands = [line for line in body.splitlines() if line.startswith("$ ")]
             assert commands or hasattr(measure.tables, name.replace("-", "_")), name
 
 
-def test_what_a_command_prints_is_put_below_it(measure: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "MEASURED", ROOT / "no such folder")
+def test_what_a_command_prints_is_put_below_it(measure: ModuleType) -> None:
     text = "<!-- figures: one -->\n```console\n$ echo 2; echo; tput cols\nold\n```\n<!-- end -->\n"
     again = measure.FIGURES.sub(lambda block: measure._run_block(block, {"one"}), text)
     assert again == text.replace("old\n", "2\n\n100\n")
     assert measure.FIGURES.sub(lambda block: measure._run_block(block, {"other"}), text) == text
+    short = text.replace("one -->", "one 1 -->")
+    again = measure.FIGURES.sub(lambda block: measure._run_block(block, {"one"}), short)
+    assert again == short.replace("old\n", "2\n...\n")
 
 
 def test_a_command_that_fails_stops_the_measurement(measure: ModuleType) -> None:
