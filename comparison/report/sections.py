@@ -67,11 +67,16 @@ def _ladder(speed: Row) -> Section:
 def _price(rows: Sequence[Row]) -> str:
     """Say how collocated compares with the closed form, where both were timed."""
     ratios = [row["ratio_to_closed_form"] for row in rows if row["strategy"] == "collocated"]
-    prices = sorted(ratio for ratio in ratios if ratio is not None)
+    prices = [number(ratio) for ratio in sorted(ratio for ratio in ratios if ratio is not None)]
     if not prices:
         return ""
-    between = f"{number(prices[0])}" + (f" to {number(prices[-1])}" if len(prices) > 1 else "")
-    return f" Collocated takes {between} times as long as the closed form, backpropagation, of the same backend."
+    return f" Collocated takes {_range(prices)} times as long as the closed form, backpropagation, of the same backend."
+
+
+def _range(sorted_texts: Sequence[str]) -> str:
+    """Return "least to largest", or the one where they read the same."""
+    least, largest = sorted_texts[0], sorted_texts[-1]
+    return least if least == largest else f"{least} to {largest}"
 
 
 def _speed_table(rows: Sequence[Row]) -> Table:
@@ -151,11 +156,10 @@ def _training(runs: Sequence[Row], epoch: int) -> Iterator[Section]:
             last = row["accuracies"][-1]
             cells = (f"{len(row['losses']):,}", f"{last['train']:.4f}", f"{last['test']:.4f}")
             ends.add_row(row["backend"], row["dtype"], *cells)
-        tests = [row["accuracies"][-1]["test"] for row in runs]
-        between = f"{min(tests):.1%}" + (f" to {max(tests):.1%}" if len(tests) > 1 else "")
+        tests = sorted(row["accuracies"][-1]["test"] for row in runs)
         sentence = (
             "The chapter's two figures, 4.5.2 and 4.5.3. All runs begin with the same net and see the same "
-            f"mini-batches; at the end they are right on {between} of the test set."
+            f"mini-batches; at the end they are right on {_range([f'{share:.1%}' for share in tests])} of the test set."
         )
         yield Section("Training", sentence, figures.svg(_training_figure(runs, epoch)), ends)
 
