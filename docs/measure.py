@@ -1,15 +1,15 @@
 """Measure the figures of README.md and docs/ again, by the commands that stand beside them.
 
-    python docs/measure.py                      # all of them: about 13 minutes on two idle cores
+    python docs/measure.py                      # all of them: about 15 minutes on two idle cores
     python docs/measure.py --only speed ranks   # these, and whatever is computed from the last results of the others
     python docs/measure.py --only               # nothing is run: tables and pictures are made from the last results
 
 What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Each line there that begins with `$` is run
-in a terminal of 100 columns, and what it prints is put below it, or as many of its lines as a number after NAME says.
-Where docs/tables.py has a function NAME, its table is put there instead. Commands of compare.py leave their JSON in
-docs/measured, from which tables and pictures are made: in NAME.json, and of the second command of a block in
-NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes; the name of all of
-these is `seconds`.
+in a terminal of 120 columns (in README.md of 100), and what it prints is put below it, or as many of its lines as a
+number after NAME says. Where docs/tables.py has a function NAME, its table is put there instead. Commands of compare.py
+leave their JSON in docs/measured, from which tables and pictures are made: in NAME.json, and of the second command of a
+block in NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes; the name of
+all of these is `seconds`.
 
 MNIST is taken from the folder that FDNET_MNIST names, or downloaded.
 """
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,16 @@ import tables
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "docs/measured"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-COLUMNS = "100"
+COLUMNS = {"README.md": 100}
+"""The width of a page's terminal, where it is not WIDE."""
+WIDE = 120
 FIGURES = re.compile(r"(<!-- figures: (\S+)(?: (\d+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SECONDS = re.compile(r"(<!-- seconds: (.+?) -->)(.*?)(<!-- end -->)")
 STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DROPPED = ("environment", "settings")
 """What JSON says of the machine and of the options, which stand beside the figures."""
+GAPS = ("backend", "dtype", "gap", "bound", "agrees")
+"""What the picture shows of agreement."""
 
 
 def main() -> None:
@@ -51,7 +56,8 @@ def main() -> None:
         parser.error(f"`--only` must name some of {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}")
     names = known if only is None else set(only)
     for page in PAGES:
-        text = FIGURES.sub(lambda block: _run_block(block, names), page.read_text())
+        columns = COLUMNS.get(page.name, WIDE)
+        text = FIGURES.sub(partial(_run_block, names=names, columns=columns), page.read_text())
         if "seconds" in names:
             text = SECONDS.sub(lambda span: f"{span[1]}{_seconds(span[2])} s{span[4]}", text)
         page.write_text(text)
@@ -60,7 +66,7 @@ def main() -> None:
     pictures.draw_all(_read)
 
 
-def _run_block(block: re.Match[str], names: set[str]) -> str:
+def _run_block(block: re.Match[str], *, names: set[str], columns: int) -> str:
     """Run the commands of a block, and return it with what they print."""
     head, name, most, body, end = block.groups()
     commands = [line[2:] for line in body.splitlines() if line.startswith("$ ")]
@@ -69,7 +75,7 @@ def _run_block(block: re.Match[str], names: set[str]) -> str:
     shown = ""
     for n, command in enumerate(commands, start=1):
         print(f"{name}: {command}", flush=True)
-        output = _excerpt(_run(command, name if n == 1 else f"{name}-{n}"), most)
+        output = _excerpt(_run(command, name if n == 1 else f"{name}-{n}", columns), most)
         shown += f"$ {command}\n" + ("" if hasattr(tables, name.replace("-", "_")) else output)
     return f"{head}```console\n{shown}```\n{end}"
 
@@ -80,7 +86,7 @@ def _excerpt(output: str, most: str | None) -> str:
     return output if most is None or len(lines) <= int(most) else "".join(lines[: int(most)]) + "...\n"
 
 
-def _run(command: str, name: str) -> str:
+def _run(command: str, name: str, columns: int = WIDE) -> str:
     """Run a command line in the root of the repository, in a terminal, and return what it prints."""
     folder = os.environ.get("FDNET_MNIST", "mnist")
     run = command.replace("--data mnist", f"--data {shlex.quote(folder)}")
@@ -89,7 +95,7 @@ def _run(command: str, name: str) -> str:
         run += f" --json {shlex.quote(str(result))}"
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": COLUMNS,
+        "COLUMNS": str(columns),
         "TERM": "xterm",
         "NO_COLOR": "1",
     }
@@ -123,6 +129,8 @@ def _strip(path: Path) -> None:
     kept = {key: value for key, value in result.items() if key not in DROPPED}
     versions = {name: result["environment"][name] for name in ("python", "numpy", "torch", "jax", "cpus")}
     kept |= {"versions": versions, "date": date.today().isoformat()}
+    if rows := kept.get("agreement"):  # of hundreds
+        kept["agreement"] = [{key: row[key] for key in GAPS} for row in rows]
     path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
 
 

@@ -113,11 +113,11 @@ def test_every_block_has_a_command_or_is_computed(measure: ModuleType) -> None:
 
 def test_what_a_command_prints_is_put_below_it(measure: ModuleType) -> None:
     text = "<!-- figures: one -->\n```console\n$ echo 2; echo; tput cols\nold\n```\n<!-- end -->\n"
-    again = measure.FIGURES.sub(lambda block: measure._run_block(block, {"one"}), text)
-    assert again == text.replace("old\n", "2\n\n100\n")
-    assert measure.FIGURES.sub(lambda block: measure._run_block(block, {"other"}), text) == text
+    again = measure.FIGURES.sub(lambda block: measure._run_block(block, names={"one"}, columns=77), text)
+    assert again == text.replace("old\n", "2\n\n77\n")
+    assert measure.FIGURES.sub(lambda block: measure._run_block(block, names=set(), columns=77), text) == text
     short = text.replace("one -->", "one 1 -->")
-    again = measure.FIGURES.sub(lambda block: measure._run_block(block, {"one"}), short)
+    again = measure.FIGURES.sub(lambda block: measure._run_block(block, names={"one"}, columns=77), short)
     assert again == short.replace("old\n", "2\n...\n")
 
 
