@@ -8,8 +8,8 @@ What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Eac
 in a terminal of 120 columns (in README.md of 100), and what it prints is put below it, or as many of its lines as a
 number after NAME says. Where docs/tables.py has a function NAME, its table is put there instead. Commands of compare.py
 leave their JSON in docs/measured, from which tables and pictures are made: in NAME.json, and of the second command of a
-block in NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes; the name of
-all of these is `seconds`.
+block in NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes; the name
+of all of these is `seconds`.
 
 MNIST is taken from the folder that FDNET_MNIST names, or downloaded.
 """
