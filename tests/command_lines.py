@@ -32,5 +32,9 @@ def loss(params, x, t):
 
 
 def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run_python(str(ROOT / "compare.py"), *args, **environment)
+
+
+def run_python(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {key: value for key, value in os.environ.items() if not key.startswith("GITHUB_")} | environment
-    return subprocess.run([sys.executable, str(ROOT / "compare.py"), *args], capture_output=True, text=True, env=env)
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, env=env)

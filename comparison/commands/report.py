@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import AGREES
+from comparison.commands import AGREES, report_parts
 from comparison.commands.benchmark import add_budget, check_budget
-from comparison.commands.options import ProblemOptions, Selection, add_problem, add_selection, new_command, settings
-from comparison.commands.output import environment, status, write
+from comparison.commands.options import ProblemOptions, Selection, add_problem, add_selection, new_command
+from comparison.commands.output import status, version, write, write_json
+from comparison.commands.report_parts import PARTS, command_of, file_of, parts_to_run, read_given
 from comparison.commands.subjects import load_data, load_subjects, make_problem
 
 if TYPE_CHECKING:
+    from comparison.agreement.bounds import Problem
     from comparison.report.page import Report
-
-Pictures = tuple[list[int], dict[str, Any]]
-"""The hidden units shown, and their images by backend."""
-COMPARE = Path(__file__).parents[2] / "compare.py"
-PARTS = ("agree", "speed", "hidden", "batch", "train")
-"""The parts of the report: agreement, the ladder, the sweeps over hidden units and batches, a training."""
-KEYS = {
-    "agree": {"agreement", "not_compared", "not_run", "crashed"},
-    "speed": {"speed", "excluded", "not_run", "advice", "advice_for_other_dtypes", "environment"},
-    "train": {"backend", "dtype", "losses", "accuracies"},
-}
-"""The keys by which the file of a part is recognized."""
+    from comparison.report.step_study import Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +26,10 @@ class ReportOptions(Selection, ProblemOptions):
     """The options of `report`; a part whose file is given is not run."""
 
     out: str
+    resume: bool
     budget: float
     threads: int | None
-    iterations: int
+    iterations: int | None
     agree_file: str | None
     speed_file: str | None
     hidden_file: str | None
@@ -52,138 +43,129 @@ def add(commands: Any) -> None:
         commands,
         run,
         ReportOptions,
-        help="write a page with the advice, the ladder, the agreement and all other figures",
-        description="Run agree, speed and a short train, each in a process of its own, and write report.html, "
-        "report.md and report.json, with a figure of the ladder beside agreement in light.svg and dark.svg.",
+        help="write a page with the verdict, the advice, and all figures",
+        description="Run agree, speed and train, each in a process of its own, and write report.html, report.md and "
+        "report.json.",
     )
     add_selection(parser)
     add_problem(parser)
     add = parser.add_argument
     add("--out", metavar="DIR", required=True, help="folder of the report; created if it does not exist")
+    add("--resume", action="store_true", help="keep the parts that an interrupted report has left in the folder")
     add_budget(parser, 30.0, "time of each timing, without first calls")
-    add("--iterations", metavar="K", type=int, default=1000, help="steps of the training")
+    add("--iterations", metavar="K", type=int, help="steps of the training (default: those of train)")
     add("--quiet", action="store_true", help="print only errors")
     for part in PARTS:
         written = "history" if part == "train" else "json"
-        help = f"take what {_example(part)} wrote with --{written}, and don't run it"
+        help = f"take what {command_of(part)} wrote with --{written}, and don't run it"
         add(f"--{part}-file", metavar="FILE", help=help)
 
 
-def _example(part: str) -> str:
-    return {"agree": "agree", "speed": "speed --strategy all", "train": "train"}.get(part, f"speed --sweep {part}")
-
-
 def run(options: ReportOptions) -> int:
-    """Run the parts that are not given, write the pages, and return the exit code of agreement."""
-    from comparison.report.step_study import errors_by_step, gradient_images
+    """Run the parts that are neither given nor kept, write the pages, and return the exit code of agreement."""
     from reference.training import epoch_length
 
     check_budget(options.budget)
+    if options.iterations is not None and options.iterations < 1:
+        raise ValueError(f"`iterations` must be at least 1, got {options.iterations}.")
     data = load_data(options)
     problem = make_problem(options, data)
-    results = {part: _read(part, path) for part in PARTS if (path := getattr(options, f"{part}_file"))}
+    to_run = parts_to_run(options)
+    results = {part: read_given(part, getattr(options, f"{part}_file")) for part in PARTS if part not in to_run}
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    code = AGREES
-    for part in PARTS:
-        if part not in results:
-            with status(f"compare.py {_example(part)}", quiet=options.quiet):
-                results[part], part_code = _run_part(part, options, out)
-            code = max(code, part_code)
+    _check_writable(out, to_run)
+    codes = report_parts.begin(options, out)
+    try:
+        for part in to_run:
+            if part not in codes:
+                with status(f"compare.py {command_of(part)}", quiet=options.quiet):
+                    report_parts.run_part(part, options, out, codes)
+            results[part] = read_given(part, str(file_of(out, part)))
+        pictures = _study(options, problem, results)
+        _write_pages(out, options, results, pictures, epoch_length(data, options.batch))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_resume(codes)) from None
+    if not options.quiet:
+        print("\n".join(map(str, _pages(out))))
+    return max((codes[part] for part in to_run), default=AGREES)
+
+
+def _pages(out: Path) -> list[Path]:
+    return [out / f"report.{ending}" for ending in ("html", "md", "json")]
+
+
+def _check_writable(out: Path, parts: list[str]) -> None:
+    """Raise OSError, before any work, where a file of the report could not be written after it."""
+    from reference.files import check_writable
+
+    for path in (*_pages(out), report_parts.begun_file(out), *(file_of(out, part) for part in parts)):
+        check_writable(path)
+
+
+def _how_to_resume(codes: dict[str, int]) -> str:
+    kept = ", ".join(command_of(part) for part in codes) or "nothing yet"
+    command = [word for word in sys.orig_argv if word != "--resume"]
+    return f"interrupted; kept: {kept}; to go on: {shlex.join([*command, '--resume'])}"
+
+
+def _study(options: ReportOptions, problem: Problem, results: dict[str, Any]) -> Pictures:
+    """Add the errors by step to the results, and return the pictures of the gradient."""
+    from comparison.report.step_study import errors_by_step, gradient_images
+
     subjects, _ = load_subjects(replace(options, dtype=("float64",)))
     with status("error by step, and pictures", quiet=options.quiet):
         results["errors_by_step"] = errors_by_step(problem, options.seed)
-        pictures = gradient_images(subjects, problem)
-    _write_all(out, options, results, pictures, epoch_length(data, options.batch))
-    if not options.quiet:
-        print(f"{out / 'report.html'}\n{out / 'report.md'}\n{out / 'report.json'}")
-    return code
+        return gradient_images(subjects, problem)
 
 
-def _read(part: str, path: str) -> Any:
-    """Read what a command wrote, and check that it is that command's."""
-    try:
-        result = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"`--{part}-file` must be JSON, got {path!r}: {error}.") from error
-    if part == "train":
-        fits = isinstance(result, list) and all(isinstance(row, dict) and set(row) >= KEYS[part] for row in result)
-    else:
-        fits = isinstance(result, dict) and set(result) >= KEYS.get(part, KEYS["speed"])
-    if fits and part in ("hidden", "batch"):
-        fits = isinstance(result.get("sweep"), dict) and result["sweep"].get("over") == part
-    if not fits:
-        raise ValueError(f"`--{part}-file` must be what {_example(part)} wrote, got {path!r}.")
-    return result
-
-
-def _run_part(part: str, options: ReportOptions, out: Path) -> tuple[Any, int]:
-    """Run a command in a process of its own, where nothing has been compiled yet; return its result and exit code."""
-    path = out / f"{part}.json"
-    path.unlink(missing_ok=True)  # of an earlier report
-    command = [sys.executable, str(COMPARE), *_arguments(part, options, str(path))]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if not path.exists() or done.returncode in (2, 130):
-        raise ValueError(f"`compare.py {_example(part)}` wrote nothing: {done.stderr.strip() or done.returncode}")
-    return json.loads(path.read_text(encoding="utf-8")), done.returncode
-
-
-def _arguments(part: str, options: ReportOptions, path: str) -> list[str]:
-    """Return the command line of one part."""
-    common = ["--data", options.data, "--device", ",".join(options.device), "--dtype", ",".join(options.dtype)]
-    common += ["--batch", str(options.batch), "--hidden", str(options.hidden), "--h", str(options.h)]
-    common += ["--seed", str(options.seed), "--memory", f"{options.memory}B", "--quiet"]
-    common += [f"--port={name}" for name in options.port]
-    common += ["--devices", str(options.devices)] if options.devices else []
-    common += [f"--{name}={number}" for name in ("inputs", "classes") if (number := getattr(options, name))]
-    common += ["--no-cache"] * options.no_cache
-    common += ["--allow-missing"] * (options.allow_missing or not options.backend)
-    backends = options.backend
-    if part == "train" and not backends:
-        import ports
-
-        backends = ports.names()
-    common += ["--backend", ",".join(backends)] if backends else []
-    if part == "agree":
-        return ["agree", *common, "--json", path]
-    if part == "train":
-        return ["train", *common, "--iterations", str(options.iterations), "--history", path]
-    timing = ["--budget", str(options.budget), *(["--threads", str(options.threads)] if options.threads else [])]
-    which = ["--strategy", "all"] if part == "speed" else ["--sweep", part]
-    return ["speed", *common, *timing, *which, "--json", path]
-
-
-def _write_all(out: Path, options: ReportOptions, results: dict[str, Any], pictures: Pictures, epoch: int) -> None:
-    from comparison.report.figures import svg
+def _write_pages(out: Path, options: ReportOptions, results: dict[str, Any], pictures: Pictures, epoch: int) -> None:
     from comparison.report.page import html, markdown
-    from comparison.report.timing_figures import headline_figure
 
     report = _make_report(options, results, pictures, epoch)
     write(str(out / "report.html"), html(report))
     write(str(out / "report.md"), markdown(report))
-    whole = {"schema_version": 2, "command": "report", "environment": environment(), "settings": settings(options)}
-    images = {name: images.tolist() for name, images in pictures[1].items()}
-    whole |= {**results, "gradient_pictures": {"units": pictures[0], **images}}
-    write(str(out / "report.json"), json.dumps(whole, indent=1, allow_nan=False) + "\n")
-    if results["speed"]["speed"] and results["agree"]["agreement"]:
-        figure = headline_figure(results["speed"]["speed"], results["agree"]["agreement"])
-        for scheme, ink in (("light", "#1b1f24"), ("dark", "#e6edf3")):
-            write(str(out / f"{scheme}.svg"), svg(figure, ink))
+    images = {name: images.tolist() for name, images in pictures.images.items()}
+    whole = {**results, "gradient_pictures": {"units": pictures.units, **images}}
+    write_json(str(out / "report.json"), "report", options, whole)
 
 
 def _make_report(options: ReportOptions, results: dict[str, Any], pictures: Pictures, epoch: int) -> Report:
     from comparison.report.page import Report
-    from comparison.report.sections import sections
+    from comparison.report.sections import sections, verdict
 
     speed = results["speed"]
     advice = [row["sentence"] for row in (speed["advice"], *speed["advice_for_other_dtypes"]) if row]
-    machine = speed["environment"]
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "numpy", "torch", "jax") if machine[name])
-    problem = f"--data {options.data} --batch {options.batch} --hidden {options.hidden}"
-    made_with = [
-        ("Versions", versions),
-        ("Machine", f"{machine['platform']}, {machine['cpus']} cores"),
-        ("Command", f"compare.py report {problem} --out DIR"),
-    ]
     title = f"fdnet on {Path(options.data).name}"
-    return Report(title, advice, sections(results, *pictures, epoch), made_with)
+    made_with = _made_with(options, speed["environment"])
+    return Report(title, *verdict(results["agree"]), advice, sections(results, pictures, epoch), made_with)
+
+
+def _made_with(options: ReportOptions, machine: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the date, versions, machine and command, by which the report can be made again."""
+    from datetime import datetime
+
+    packages = ", ".join(f"{name} {machine[name]}" for name in ("python", "numpy", "torch", "jax") if machine[name])
+    return [
+        ("Date", f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"),
+        ("Versions", f"fdnet {version()}, {packages}"),
+        ("Machine", f"{machine['platform']}, {machine['cpus']} cores"),
+        ("Command", command_line(options)),
+    ]
+
+
+def command_line(options: ReportOptions) -> str:
+    """Return the command with all of its options, those that were left to their defaults included."""
+    words = ["compare.py", "report"]
+    for name in (field.name for field in fields(options)):
+        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if name in ("resume", "quiet") or value is None or value is False or value == ():
+            continue
+        if name == "port":
+            words += [f"{option}={source}" for source in value]
+        elif value is True:
+            words.append(option)
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
+            words.append(f"{option}={text}B" if name == "memory" else f"{option}={text}")
+    return shlex.join(words)

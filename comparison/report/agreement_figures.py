@@ -13,6 +13,7 @@ from comparison.report.figures import (
     INK,
     LADDER,
     LINE_STYLES,
+    STRATEGY_COLORS,
     WIDTH,
     Row,
     add_legend,
@@ -29,7 +30,7 @@ MIN_RATIO, MAX_RATIO = 1e-5, 1e3
 def draw_agreement(axes: Axes, rows: Sequence[Row]) -> None:
     """Draw gap / bound of every quantity as a strip for each strategy and backend, the bound as a line at 1."""
     colors = backend_colors(row["backend"] for row in rows)
-    strips = [FORWARD, *(s for s in reversed(LADDER) if any(row["strategy"] == s for row in rows))]
+    strips = [FORWARD, *(s for s in LADDER if any(row["strategy"] == s for row in rows))]
     strips += list(dict.fromkeys(row["strategy"] for row in rows if row["strategy"] not in (None, *strips)))
     backends = list(dict.fromkeys(row["backend"] for row in rows))
     for n, backend in enumerate(backends):
@@ -59,13 +60,13 @@ def _ratio(row: Row) -> float:
 
 
 def draw_step_errors(axes: Axes, rows: Sequence[Row]) -> None:
-    """Draw the error against the derivative by the step h: loop in orange, collocated in blue."""
+    """Draw the error against the derivative by the step h: each strategy in its color."""
     for row in rows:
         loop = row["strategy"] == "loop"
         axes.plot(
             row["steps"],
             row["errors"],
-            color="#E69F00" if loop else "#0072B2",
+            color=STRATEGY_COLORS[row["strategy"]],
             ls=LINE_STYLES[row["dtype"]],
             lw=1.6,
             marker="o" if loop else None,
@@ -80,7 +81,15 @@ def draw_step_errors(axes: Axes, rows: Sequence[Row]) -> None:
     axes.xaxis.set_major_locator(LogLocator(numticks=8))
     axes.yaxis.set_major_locator(LogLocator(numticks=10))
     axes.grid()
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.12, 1),
+        ncols=2,
+        borderaxespad=0.2,
+        handlelength=1.6,
+        columnspacing=0.9,
+        handletextpad=0.4,
+    )
 
 
 def gradient_pictures(units: Sequence[int], images: dict[str, np.ndarray]) -> Figure:
@@ -100,7 +109,7 @@ def gradient_pictures(units: Sequence[int], images: dict[str, np.ndarray]) -> Fi
         figure = Figure(figsize=(WIDTH, 0.98 * len(rows) + 0.3), layout="constrained")
         grid = figure.subplots(len(rows), len(first), squeeze=False)
         for axes, unit in zip(grid[0], units, strict=True):
-            axes.set_title(f"unit {unit}", fontsize=9)
+            axes.set_title(f"unit {unit}")
         for row, (name, pictures) in zip(grid, rows, strict=True):
             _draw_pictures(figure, row, name, pictures)
     return figure
@@ -116,5 +125,5 @@ def _draw_pictures(figure: Figure, row: Sequence[Axes], name: str, pictures: np.
         axes.spines[:].set_visible(False)
     row[0].set_ylabel(name.replace(" - ", "\n- "), rotation=0, ha="right", va="center")
     bar = figure.colorbar(drawn, ax=list(row), shrink=0.9, ticks=[-limit, 0, limit])
-    bar.ax.set_yticklabels([f"{-limit:.0e}", "0", f"{limit:.0e}"], fontsize=7)
+    bar.ax.set_yticklabels([f"{-limit:.0e}", "0", f"{limit:.0e}"])
     bar.outline.set_visible(False)

@@ -24,9 +24,12 @@ OTHERS = ("#CC79A7", "#56B4E9", "#E69F00", "#888888")
 LINE_STYLES = {"float64": "-", "float32": "--"}
 INK = "#010203"
 WIDTH = 4.8  # inches
+FONT = 11.0
+"""Points: a phone of 390 pixels shows a figure 358 wide, and these letters 11 pixels high."""
 LADDER = (*STRATEGIES, CLOSED_FORM)
+"""The order of strategies in every figure."""
+STRATEGY_COLORS = dict(zip(LADDER, ("#E69F00", "#F0E442", "#56B4E9", "#0072B2", "#888888"), strict=True))
 STYLE: Any = {
-    "font.size": 10,
     "font.family": "DejaVu Sans",  # comes with matplotlib: no glyph is missing anywhere
     "svg.fonttype": "path",
     "svg.hashsalt": "fdnet",  # the same figure gives the same file
@@ -42,11 +45,14 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
 }
 
+_TEXTS = ("xtick.labelsize", "ytick.labelsize", "legend.fontsize")
+
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Draw and save in the report's style; matplotlib's own settings stay as they are."""
-    with plain_style(), matplotlib.rc_context(STYLE):
+def style(font: float = FONT) -> Iterator[None]:
+    """Draw and save in the report's style, all letters of one size; matplotlib's own settings stay as they are."""
+    sizes = dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", *_TEXTS), font)
+    with plain_style(), matplotlib.rc_context(STYLE | sizes):
         yield
 
 
@@ -58,10 +64,10 @@ def plain_style() -> Iterator[None]:
         yield
 
 
-def svg(figure: Figure, ink: str = "currentColor") -> str:
-    """Write the figure as SVG that fills the width it is given, in that color of ink."""
+def svg(figure: Figure, ink: str = "currentColor", font: float = FONT) -> str:
+    """Write the figure as SVG that fills the width it is given, in that color of ink; `font` as it was drawn."""
     text = io.StringIO()
-    with style():
+    with style(font):
         figure.savefig(text, format="svg", metadata={"Date": None})
     drawn = text.getvalue()
     drawn = drawn[drawn.index("<svg") :].replace(INK, ink)
@@ -93,13 +99,12 @@ def add_legend(
     axes.legend(
         handles=handles,
         loc="lower left",
-        bbox_to_anchor=(-0.05, 1),
-        ncols=len(handles),
-        fontsize=8,
+        bbox_to_anchor=(-0.08, 1),
+        ncols=len(handles) if len(handles) <= 5 else 3,
         handletextpad=0.3,
-        columnspacing=0.8,
+        columnspacing=0.7,
         borderaxespad=0.2,
-        handlelength=1.4,
+        handlelength=1.2,
     )
 
 

@@ -39,6 +39,8 @@ class Report(NamedTuple):
     """The contents of the pages."""
 
     title: str
+    verdict: str
+    agrees: bool
     advice: Sequence[str]
     sections: Sequence[Section]
     made_with: Sequence[tuple[str, str]]  # versions, machine, commands

@@ -12,23 +12,26 @@ from comparison.report import agreement_figures, figures, timing_figures
 from comparison.report.agreement_tables import agreement_notes, agreement_summary, agreement_table, plain_table
 from comparison.report.figures import Row
 from comparison.report.page import Section
+from comparison.report.step_study import Pictures
 from comparison.report.timing_tables import break_even_table, crossover_sentence, number, seconds
 from comparison.report.training_figure import Curves, training_figure
+from reference.defaults import H
 
 
-def sections(
-    results: dict[str, Any], units: Sequence[int], pictures: dict[str, np.ndarray], epoch: int
-) -> list[Section]:
+def verdict(agree: Row) -> tuple[str, bool]:
+    """Return the verdict on agreement in a sentence, and whether all agree."""
+    outcome = _outcome(agree)
+    return (agreement_summary(outcome) if outcome.rows else "Nothing was compared."), outcome.agrees
+
+
+def sections(results: dict[str, Any], pictures: Pictures, epoch: int) -> list[Section]:
     """Build the sections in their order.
 
     Parameters
     ----------
     results : dict
         What `agree`, `speed`, the sweeps over `hidden` and `batch`, and `train` wrote, and `errors_by_step`.
-    units : sequence of U ints
-        The hidden units of the pictures.
-    pictures : dict
-        (U, side, side) by backend.
+    pictures : Pictures
     epoch : int
         Iterations of an epoch, for a training that ends before its first epoch does.
     """
@@ -36,7 +39,7 @@ def sections(
         _ladder(results["speed"]),
         _agreement(results["agree"]),
         _step_errors(results["errors_by_step"]),
-        *_pictures(units, pictures),
+        *_pictures(pictures),
         *_training(results["train"], epoch),
         *(_sizes(results[over], over) for over in ("hidden", "batch")),
         *_break_even(results["speed"]),
@@ -50,10 +53,7 @@ def _svg(draw: Callable[..., None], *arguments: Any, height: float = 3.4) -> str
 def _ladder(speed: Row) -> Section:
     rows = speed["speed"]
     what = {"step": "training step", "gradient": "gradient", "run": "run"}[rows[0]["what"]] if rows else "step"
-    sentence = (
-        f"One {what} by strategy, on a logarithmic scale: from the chapter's loop down to collocated, which computes "
-        "the same differences in about the time of the closed form."
-    )
+    sentence = f"One {what} by strategy, on a logarithmic scale.{_price(rows)}"
     samples = {row["strategy"]: row["estimated"] for row in rows if row["estimated"]}
     notes = [f"The time of {strategy} is estimated from {sample}." for strategy, sample in samples.items()]
     notes += [
@@ -64,11 +64,30 @@ def _ladder(speed: Row) -> Section:
     return Section("The ladder", sentence, figure, _speed_table(rows), notes)
 
 
+def _price(rows: Sequence[Row]) -> str:
+    """Say how collocated compares with the closed form, where both were timed."""
+    ratios = [row["ratio_to_closed_form"] for row in rows if row["strategy"] == "collocated"]
+    prices = [number(ratio) for ratio in sorted(ratio for ratio in ratios if ratio is not None)]
+    if not prices:
+        return ""
+    return f" Collocated takes {_range(prices)} times as long as the closed form, backpropagation, of the same backend."
+
+
+def _range(sorted_texts: Sequence[str]) -> str:
+    """Return "least to largest", or the one where they read the same."""
+    least, largest = sorted_texts[0], sorted_texts[-1]
+    return least if least == largest else f"{least} to {largest}"
+
+
 def _speed_table(rows: Sequence[Row]) -> Table:
     numbers = ("first call", "median", "95% interval", "x best", "x closed form", "cores", "peak", "error")
     names = ("backend", "dtype", "strategy")
     table = plain_table(*((name, "left") for name in names), *((name, "right") for name in numbers))
-    for row in rows:
+    backends, dtypes = (list(dict.fromkeys(row[key] for row in rows)) for key in ("backend", "dtype"))
+    rank = {strategy: n for n, strategy in enumerate(figures.LADDER)}
+    for row in sorted(
+        rows, key=lambda row: (dtypes.index(row["dtype"]), backends.index(row["backend"]), rank[row["strategy"]])
+    ):
         mark = "~" if row["estimated"] else ""
         low, high = row["interval_s"]
         ratios = (
@@ -81,54 +100,67 @@ def _speed_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _agreement(agree: Row) -> Section:
-    rows = agree["agreement"]
-    outcome = Outcome(
-        [Agreement(**row) for row in rows],
+def _outcome(agree: Row) -> Outcome:
+    return Outcome(
+        [Agreement(**row) for row in agree["agreement"]],
         [NotCompared(**row) for row in agree["not_compared"]],
         agree["not_run"],
         agree["crashed"],
     )
+
+
+def _agreement(agree: Row) -> Section:
+    rows, outcome = agree["agreement"], _outcome(agree)
     sentence = (
-        "Every quantity of every backend, by its distance from the float64 reference as a share of what rounding can "
-        f"explain: all marks must lie left of the bound. {agreement_summary(outcome)}"
+        "Every quantity of every backend: its gap to the float64 reference as a share of its bound, which is what "
+        "rounding can explain. What lies left of the bound agrees."
     )
-    figure = _svg(agreement_figures.draw_agreement, rows) if rows else None
+    figure = _svg(agreement_figures.draw_agreement, rows, height=3.8) if rows else None
     return Section("Agreement", sentence, figure, agreement_table(outcome), agreement_notes(outcome))
 
 
 def _step_errors(rows: Sequence[Row]) -> Section:
     sentence = (
-        "Towards the right the truncation of the difference, which both have in common; towards the left the rounding "
-        "of two losses, which grows as h falls and only loop has: collocated subtracts no losses, and has no left arm."
+        "The error against the derivative: towards large h the truncation of the difference, towards small h the "
+        "rounding of what is subtracted."
     )
-    figure = _svg(agreement_figures.draw_step_errors, rows, height=3.8)
-    return Section("The error by the step", sentence, figure, None)
+    at_chapter = []
+    for row in rows:
+        nearest = min(row["steps"], key=lambda h: abs(np.log(h / H)))
+        if np.isclose(nearest, H):
+            error = row["errors"][row["steps"].index(nearest)]
+            at_chapter.append(f"{row['strategy']} {error:.0e} in {row['dtype']}")
+    note = [f"At the chapter's h = {H:g}: {', '.join(at_chapter)}."] if at_chapter else []
+    figure = _svg(agreement_figures.draw_step_errors, rows, height=4.0)
+    return Section("The error by the step", sentence, figure, None, note)
 
 
-def _pictures(units: Sequence[int], pictures: dict[str, np.ndarray]) -> Iterator[Section]:
-    if pictures:
-        sentence = (
-            "The gradient of the weights that lead to some hidden units, as the images they look at, in each backend; "
-            "below, what the others differ by from the first, on a scale of its own: rounding, and no pattern."
-        )
-        figure = figures.svg(agreement_figures.gradient_pictures(units, pictures))
+def _pictures(pictures: Pictures) -> Iterator[Section]:
+    if pictures.images:
+        first, *others = pictures.images
+        sentence = "The gradient of the weights that lead to some hidden units, as the images they look at."
+        base = pictures.images[first]
+        if others and (scale := np.abs(base).max()):
+            worst = max(np.abs(pictures.images[name] - base).max() for name in others) / scale
+            sentence += f" The other backends differ from {first} by at most {worst:.0e} of its largest entry."
+        figure = figures.svg(agreement_figures.gradient_pictures(pictures.units, pictures.images))
         yield Section("The gradient itself", sentence, figure, None)
 
 
 def _training(runs: Sequence[Row], epoch: int) -> Iterator[Section]:
     if runs:
-        sentence = (
-            "The chapter's two figures, 4.5.2 and 4.5.3, one line for each run: all begin with the same net and see "
-            "the same mini-batches, so the lines lie on each other."
-        )
         ends = plain_table(
-            ("backend", "left"), ("dtype", "left"), ("steps", "right"), ("train", "right"), ("test", "right")
+            ("backend", "left"), ("dtype", "left"), ("steps", "right"), ("training", "right"), ("test", "right")
         )
         for row in runs:
             last = row["accuracies"][-1]
             cells = (f"{len(row['losses']):,}", f"{last['train']:.4f}", f"{last['test']:.4f}")
             ends.add_row(row["backend"], row["dtype"], *cells)
+        tests = sorted(row["accuracies"][-1]["test"] for row in runs)
+        sentence = (
+            "The chapter's two figures, 4.5.2 and 4.5.3. All runs begin with the same net and see the same "
+            f"mini-batches; at the end they are right on {_range([f'{share:.1%}' for share in tests])} of the test set."
+        )
         yield Section("Training", sentence, figures.svg(_training_figure(runs, epoch)), ends)
 
 
@@ -157,9 +189,8 @@ def _break_even(speed: Row) -> Iterator[Section]:
     rows = [row for row in speed["speed"] if row["ranked"] and row["first_call_s"] is not None]
     rows = [row for row in rows if row["strategy"] == "collocated"] or rows
     if rows:
-        sentence = (
-            "The total time of the steps with collocated: a backend that compiles starts late and catches up; the dots "
-            "are where the lead changes."
-        )
+        changes = timing_figures.lead_changes(rows)
+        ends = "the dots are where the lead changes" if any(changes.values()) else "the lead never changes"
+        sentence = f"The total time by the number of training steps, the first call included; {ends}."
         table = break_even_table((speed["advice"], *speed["advice_for_other_dtypes"]))
         yield Section("Break-even", sentence, _svg(timing_figures.draw_break_even, rows), table)

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from reference.validation import SmallHError, check_h_moves, check_net
 STEPS = tuple(float(h) for h in np.geomspace(1e-12, 1, 49))
 SAMPLE = 60
 """Parameters of a member that `loop` is evaluated at."""
+
+
+class Pictures(NamedTuple):
+    """The gradient of W1 for some hidden units, as images; none where the inputs are no square."""
+
+    units: list[int]
+    images: dict[str, np.ndarray]  # (U, side, side) by the subject's name
 
 
 def errors_by_step(problem: Problem, seed: int = 0) -> list[dict[str, Any]]:
@@ -54,9 +61,7 @@ def _error(problem: Problem, strategy: str, dtype: str, h: float, entries: Param
     return relative_error(GRADIENTS["loop"](params, x, problem.t, h=h, entries=entries), derivative)
 
 
-def gradient_images(
-    subjects: list[Subject], problem: Problem, units: int = 4
-) -> tuple[list[int], dict[str, np.ndarray]]:
+def gradient_images(subjects: list[Subject], problem: Problem, units: int = 4) -> Pictures:
     """Compute the gradient of W1 for the hidden units where it is largest, as square images.
 
     Parameters
@@ -66,18 +71,11 @@ def gradient_images(
     problem : Problem
     units : int
         The largest number of hidden units.
-
-    Returns
-    -------
-    list of U ints
-        The hidden units; none if the inputs are no square.
-    dict
-        (U, side, side) arrays by the subject's name.
     """
     inputs, hidden = problem.params.W1.shape
     side = math.isqrt(inputs)
     if side * side != inputs:
-        return [], {}
+        return Pictures([], {})
     gradients = {}
     for subject in subjects:
         params, x = on_device(subject, problem)
@@ -85,4 +83,5 @@ def gradient_images(
         gradients[subject.name] = gradient.astype(float)
     first = next(iter(gradients.values()))
     shown = np.argsort(-np.abs(first).max(0))[: min(units, hidden)]
-    return shown.tolist(), {name: g[:, shown].T.reshape(-1, side, side) for name, g in gradients.items()}
+    images = {name: g[:, shown].T.reshape(-1, side, side) for name, g in gradients.items()}
+    return Pictures(shown.tolist(), images)

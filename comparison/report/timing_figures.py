@@ -5,20 +5,16 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from comparison.report.agreement_figures import draw_agreement
 from comparison.report.figures import (
     INK,
     LADDER,
     LINE_STYLES,
-    WIDTH,
     Row,
     add_legend,
     backend_colors,
     strip_offset,
-    style,
 )
 
 
@@ -34,7 +30,7 @@ def draw_ladder(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xscale="log", ylim=(len(rungs) - 0.5, -0.5), xlabel=f"time of one {rows[0]['what']}")
     axes.set_yticks(range(len(rungs)), rungs)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_formatter(FuncFormatter(_duration))
+    axes.xaxis.set_major_formatter(FuncFormatter(format_duration))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x")
     add_legend(axes, backends, [row["dtype"] for row in rows], colors, marker=True)
@@ -71,44 +67,50 @@ def _format_log_durations(axes: Axes) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(_duration))
+    axes.yaxis.set_major_formatter(FuncFormatter(format_duration))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid()
 
 
-def _duration(value: float, _: object = None) -> str:
+def format_duration(value: float, _: object = None) -> str:
+    """Format a duration for a logarithmic axis."""
     for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if value * scale >= 0.999:
             return f"{value * scale:,.0f} {unit}"
     return f"{value * 1e9:,.0f} ns"
 
 
+STEPS = np.geomspace(1, 1e6, 601)
+"""Numbers of training steps at which totals are drawn."""
+
+
+def total_times(row: Row) -> np.ndarray:
+    """Compute the time of STEPS, the first call included."""
+    total: np.ndarray = row["first_call_s"] + (STEPS - 1) * row["median_s"]
+    return total
+
+
+def lead_changes(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
+    """Find by dtype after how many of STEPS another is first to finish, and its time then."""
+    changes = {}
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        totals = np.array([total_times(row) for row in rows if row["dtype"] == dtype])
+        lead, least = totals.argmin(0), totals.min(0)
+        at = [n + 1 for n, (a, b) in enumerate(pairwise(lead)) if a != b]
+        changes[dtype] = [(float(STEPS[n]), float(least[n])) for n in at]
+    return changes
+
+
 def draw_break_even(axes: Axes, rows: Sequence[Row]) -> None:
     """Draw the time by the number of steps, the first call included; a dot where the lead changes."""
     rows = [row for row in rows if row["ranked"] and row["first_call_s"] is not None]
     colors = backend_colors(row["backend"] for row in rows)
-    steps = np.geomspace(1, 1e6, 601)
-    totals = [row["first_call_s"] + (steps - 1) * row["median_s"] for row in rows]
-    for row, total in zip(rows, totals, strict=True):
-        axes.plot(steps, total, LINE_STYLES[row["dtype"]], color=colors[row["backend"]], lw=1.6)
-    for dtype in dict.fromkeys(row["dtype"] for row in rows):
-        own = np.array([total for row, total in zip(rows, totals, strict=True) if row["dtype"] == dtype])
-        lead = own.argmin(0)
-        at = [n + 1 for n, (a, b) in enumerate(pairwise(lead)) if a != b]
-        axes.plot(steps[at], own.min(0)[at], "o", color=INK, ms=4, zorder=3)
-        for n in at:
-            axes.annotate(f"{steps[n]:,.0f}", (steps[n], own.min(0)[n]), xytext=(4, -10), textcoords="offset points")
+    for row in rows:
+        axes.plot(STEPS, total_times(row), LINE_STYLES[row["dtype"]], color=colors[row["backend"]], lw=1.6)
+    for steps, time in (point for points in lead_changes(rows).values() for point in points):
+        axes.plot(steps, time, "o", color=INK, ms=4, zorder=3)
+        axes.annotate(f"{steps:,.0f}", (steps, time), xytext=(4, -12), textcoords="offset points")
     axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel="time, first call included")
     axes.set_xticks([1, 100, 10_000, 1_000_000], ["1", "100", "10,000", "1,000,000"])
     _format_log_durations(axes)
     add_legend(axes, [row["backend"] for row in rows], [row["dtype"] for row in rows], colors, marker=False)
-
-
-def headline_figure(timings: Sequence[Row], compared: Sequence[Row]) -> Figure:
-    """Draw the ladder beside agreement: the picture that the README opens with."""
-    with style():
-        figure = Figure(figsize=(2 * WIDTH, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        draw_ladder(left, timings)
-        draw_agreement(right, compared)
-    return figure

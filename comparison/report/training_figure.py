@@ -7,12 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from comparison.report.figures import LINE_STYLES, WIDTH, backend_colors
 
 WINDOW = 100
 """Iterations of the running mean."""
+KINDS = {"training": ("#444444", "o"), "test": ("#a1a1a1", "s")}
+"""Color and marker of the accuracies; runs have their own colors, in the test half as strong."""
 
 
 class Curves(NamedTuple):
@@ -44,12 +47,14 @@ def training_figure(runs: Mapping[tuple[str, str], Curves], epoch: int, *, stack
         # Runs that agree lie on each other: the later the thinner, so that all are seen.
         look["lw"] = 1.2 + min(2.0, 5 / len(runs)) * (len(runs) - 1 - n)
         _draw_losses(losses, curves, name, look, each_batch=n == 0)
-        _draw_accuracies(accuracies, curves, epoch, name, look)
+        _draw_accuracies(accuracies, curves, epoch, look)
     losses.set(xlabel="iteration", ylabel="loss", ylim=(0, None), title="Loss of the mini-batch before its step")
-    accuracies.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="Accuracy in training and in the test")
-    for axes, place in ((losses, "upper right"), (accuracies, "lower right")):
+    accuracies.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="Accuracy in training and test")
+    for axes in (losses, accuracies):
         axes.grid()
-        axes.legend(loc=place, fontsize="small", frameon=False)
+    losses.legend(loc="upper right", frameon=False)
+    kinds = [Line2D([], [], color=color, marker=marker, label=label) for label, (color, marker) in KINDS.items()]
+    accuracies.legend(handles=kinds, loc="lower right", frameon=False)
     return figure
 
 
@@ -60,12 +65,12 @@ def _draw_losses(axes: Axes, curves: Curves, name: str, look: dict[str, Any], *,
     axes.plot(*running_mean(curves.losses), label=f"{name}, mean of {WINDOW}", **look)
 
 
-def _draw_accuracies(axes: Axes, curves: Curves, epoch: int, name: str, look: dict[str, Any]) -> None:
+def _draw_accuracies(axes: Axes, curves: Curves, epoch: int, look: dict[str, Any]) -> None:
     iterations, train, test = curves.accuracies.T
     size = look["lw"] + 2 if len(iterations) <= 30 else 0
     lighter = look | {"color": [(1 + c) / 2 for c in to_rgb(look["color"])]}
-    axes.plot(iterations / epoch, train, label=f"{name}, training", marker="o", markersize=size, **look)
-    axes.plot(iterations / epoch, test, label=f"{name}, test", marker="s", markersize=size, **lighter)
+    axes.plot(iterations / epoch, train, marker="o", markersize=size, **look)
+    axes.plot(iterations / epoch, test, marker="s", markersize=size, **lighter)
 
 
 def running_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,13 +2,21 @@
 
 import json
 import re
+import shlex
+import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import compare
 from command_lines import SMALL, WRONG
 from comparison import commands
+from comparison.report import agreement_figures, figures, timing_figures
+from comparison.report.training_figure import Curves, training_figure
+from reference.datasets import load
 
 NET = (*SMALL[1:], "--dtype", "float64", "--budget", "0.1", "--iterations", "5")
 
@@ -27,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_it_writes_the_pages_the_picture_and_all_that_they_show(folder: Path) -> None:
-    pages = {"report.html", "report.md", "report.json", "light.svg", "dark.svg"}
+def test_it_writes_the_pages_and_all_that_they_show(folder: Path) -> None:
+    pages = {"report.html", "report.md", "report.json", "begun.json"}
     assert {path.name for path in folder.iterdir()} == pages | {f"{part}.json" for part in commands.report.PARTS}
     whole = json.loads((folder / "report.json").read_text())
     assert whole["command"] == "report"
@@ -50,9 +58,10 @@ def test_the_page_shows_every_figure_after_the_advice(folder: Path) -> None:
         "Made with",
     ]
     assert text.count("<svg") == 8
-    assert text.index("For 64-3-10 and batches of 6 in float64") < text.index("<h2>The ladder")
+    ladder = text.index("<h2>The ladder")
+    assert text.index("quantities agree with the float64 reference") < text.index("For 64-3-10 and batches") < ladder
+    assert text.count("quantities agree with the float64 reference") == 1
     assert not re.search(r"<(script|link|img)[^>]*https?:|@import|url\(https?:", text)
-    assert "quantities agree with the float64 reference" in text
 
 
 def test_the_files_of_the_commands_are_taken_as_they_are(
@@ -95,6 +104,125 @@ def test_what_an_earlier_report_left_is_not_taken_for_new(folder: Path, tmp_path
     assert not (tmp_path / "report.html").exists()
 
 
+def reported(folder: Path, out: Path, *more: str) -> int:
+    """Run a report that takes every part but agreement from the folder of another."""
+    files = [f"--{part}-file={folder / part}.json" for part in commands.report.PARTS if part != "agree"]
+    return compare.main(["report", *NET, "--out", str(out), "--quiet", *files, *more])
+
+
+def test_an_interrupted_report_keeps_its_parts_and_is_resumed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+
+    def interrupted(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        started.append(command[2])
+        if command[2] == "speed":
+            raise KeyboardInterrupt
+        Path(command[-1]).write_text((folder / "agree.json").read_text())
+        return subprocess.CompletedProcess(command, commands.DISAGREES)
+
+    arguments = ["report", *NET, "--out", str(tmp_path), "--quiet"]
+    monkeypatch.setattr("sys.orig_argv", ["python", "compare.py", "report", "--out", "here"])
+    monkeypatch.setattr("subprocess.run", interrupted)
+    assert compare.main(arguments) == commands.INTERRUPTED
+    output = capsys.readouterr()
+    assert output.err == (
+        "compare.py: interrupted; kept: agree; to go on: python compare.py report --out here --resume\n"
+    )
+    assert started == ["agree", "speed"]
+    assert compare.main([*arguments, "--resume"]) == commands.INTERRUPTED
+    assert started == ["agree", "speed", "speed"]
+
+    assert compare.main([*arguments, "--resume", "--seed", "7"]) == commands.BAD_INPUT
+    assert capsys.readouterr().err.endswith("`--seed` must be 0 to resume this report, got 7.\n")
+
+    def finished(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        part = command[command.index("--sweep") + 1] if "--sweep" in command else command[2]
+        Path(command[-1]).write_text((folder / f"{part}.json").read_text())
+        started.append(part)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("subprocess.run", finished)
+    assert compare.main([*arguments, "--resume"]) == commands.DISAGREES  # as agreement had ended
+    assert started[3:] == ["speed", "hidden", "batch", "train"]
+    assert (tmp_path / "report.html").exists()
+    monkeypatch.setattr("subprocess.run", None)  # nothing is left to run
+    assert compare.main([*arguments, "--resume"]) == commands.DISAGREES
+
+
+def test_an_interrupt_of_the_command_itself_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, 130))
+    assert compare.main(["report", *NET, "--out", str(tmp_path)]) == commands.INTERRUPTED
+    assert "interrupted; kept: nothing yet; to go on: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.json", "begun.json", "train.json"])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr("subprocess.run", None)
+    assert compare.main(["report", *NET, "--out", str(tmp_path)]) == commands.BAD_INPUT
+    assert capsys.readouterr().err == f"compare.py: Is a directory: '{tmp_path / name}'.\n"
+
+
+def test_the_command_on_the_page_makes_the_same_report(folder: Path, tmp_path: Path) -> None:
+    assert reported(folder, tmp_path) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert re.search(r"^- Date: \d{4}-\d\d-\d\d \d\d:\d\d \w+$", text, re.MULTILINE)
+    assert re.search(r"^- Versions: fdnet .*, python .*, numpy ", text, re.MULTILINE)
+    command = re.search(r"^- Command: (.*)$", text, re.MULTILINE)
+    assert command is not None
+    words = shlex.split(command[1])
+    (tmp_path / "report.md").unlink()
+    assert words[0] == "compare.py"
+    assert compare.main(words[1:]) == 0
+    again = re.search(r"^- Command: (.*)$", (tmp_path / "report.md").read_text(), re.MULTILINE)
+    assert again is not None
+    assert again[1] == command[1]
+    settings = json.loads((tmp_path / "report.json").read_text())["settings"]
+    assert (settings["seed"], settings["iterations"], settings["budget"]) == (0, 5, 0.1)
+
+
+def test_three_hundred_samples_are_enough(folder: Path, tmp_path: Path) -> None:
+    data = load("digits")
+    rows = [f"{t},{','.join(str(round(16 * v)) for v in x)}\n" for x, t in zip(data.x_train, data.t_train, strict=True)]
+    (tmp_path / "train.csv").write_text("".join(rows[:300]))
+    small = ("--data", str(tmp_path), "--batch", "100", "--hidden", "3", "--backend", "numpy", "--dtype", "float64")
+    timing = ("--budget", "0.1", "--iterations", "5", "--quiet")
+    given = f"--speed-file={folder / 'speed.json'}"  # loop and batched would take the time
+    assert compare.main(["report", *small, *timing, given, "--out", str(tmp_path / "out")]) == 0
+    assert "left out" in (tmp_path / "out/batch.json").read_text()
+
+
+def test_the_letters_of_figures_are_eleven_pixels_high_on_a_phone(folder: Path) -> None:
+    """A phone of 390 pixels shows a figure 358 wide."""
+    speed, agree, train = (json.loads((folder / f"{part}.json").read_text()) for part in ("speed", "agree", "train"))
+    rows = speed["speed"]
+    images = {"numpy": np.ones((2, 8, 8)), "jax": np.ones((2, 8, 8))}
+    curves = {("numpy", "float64"): Curves(np.array(train[0]["losses"]), np.ones((2, 3)))}
+    with figures.style():
+        training = training_figure(curves, 5, stacked=True)
+    errors = [{"strategy": "loop", "dtype": "float64", "steps": [1e-4, 1e-2], "errors": [1e-1, 1e-3]}]
+    drawn = [
+        figures.single_figure(timing_figures.draw_ladder, rows),
+        figures.single_figure(timing_figures.draw_break_even, rows),
+        figures.single_figure(timing_figures.draw_sizes, rows, "hidden", []),
+        figures.single_figure(agreement_figures.draw_agreement, agree["agreement"]),
+        figures.single_figure(agreement_figures.draw_step_errors, errors),
+        agreement_figures.gradient_pictures([0, 1], images),
+        training,
+    ]
+    for figure in drawn:
+        figures.svg(figure)
+        texts = [text for text in figure.findobj(Text) if text.get_text()]
+        assert texts
+        assert min(text.get_fontsize() for text in texts) * 358 / (72 * figure.get_figwidth()) >= 11
+
+
 def test_nothing_timed_is_still_a_report(folder: Path, tmp_path: Path) -> None:
     speed = json.loads((folder / "speed.json").read_text())
     (tmp_path / "speed.json").write_text(json.dumps(speed | {"speed": [], "advice": None}))
@@ -119,6 +247,7 @@ def test_nothing_timed_is_still_a_report(folder: Path, tmp_path: Path) -> None:
         (("--out", "{html}/inside"), r"Not a directory: '.*'\."),
         (("--batch", "0"), r"`batch` must be from 1 to 1000, .*got 0\."),
         (("--budget", "0"), r"`budget` must be positive and finite, got 0.0\."),
+        (("--iterations", "0"), r"`iterations` must be at least 1, got 0\."),
     ],
 )
 def test_bad_input_is_one_sentence(

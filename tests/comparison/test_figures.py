@@ -26,8 +26,7 @@ def test_losses_and_accuracies_of_each_run() -> None:
     np.testing.assert_array_equal(accuracies.lines[1].get_xdata(), [0, 1, 2])
     np.testing.assert_array_equal(accuracies.lines[0].get_ydata(), RUN.accuracies[:, 1])
     np.testing.assert_array_equal(accuracies.lines[1].get_ydata(), RUN.accuracies[:, 2])
-    labels = [text.get_text() for text in accuracies.get_legend().get_texts()]
-    assert labels[:2] == ["numpy, training", "numpy, test"]
+    assert [text.get_text() for text in accuracies.get_legend().get_texts()] == ["training", "test"]
     assert "matplotlib.pyplot" not in sys.modules
 
 

@@ -16,7 +16,9 @@ def report() -> Report:
         Section("With a figure", "See <this>.", '<svg viewBox="0 0 1 1"></svg>', None, ["a note"]),
         Section("With a table", "Numbers.", None, table),
     ]
-    return Report("fdnet on <digits>", ["Take numpy & be happy."], sections, [("Versions", "numpy 2")])
+    return Report(
+        "fdnet on <digits>", "All agree.", True, ["Take numpy & be happy."], sections, [("Versions", "numpy 2")]
+    )
 
 
 class Page(HTMLParser):
@@ -35,9 +37,15 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_opens_with_the_advice() -> None:
+def test_the_pages_open_with_the_verdict_and_then_the_advice() -> None:
     text = html(report())
-    assert text.index("Take numpy &amp; be happy.") < text.index("<section>")
+    assert text.index("All agree.") < text.index("Take numpy &amp; be happy.") < text.index("<section>")
+    assert markdown(report()).startswith("# fdnet on <digits>\n\n**All agree.**\n\n**Take numpy & be happy.**\n")
+
+
+def test_a_disagreement_is_marked() -> None:
+    assert 'class="answer agrees"' in html(report())
+    assert 'class="answer wrong"' in html(report()._replace(agrees=False))
 
 
 def test_what_is_shown_is_escaped_and_figures_are_not() -> None:

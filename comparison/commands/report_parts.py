@@ -1,0 +1,138 @@
+"""The parts of a report: the results of other commands, each kept in the report's folder as soon as it is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comparison.commands import INTERRUPTED
+from comparison.commands.options import settings
+from comparison.commands.output import write
+
+if TYPE_CHECKING:
+    from comparison.commands.report import ReportOptions
+
+COMPARE = Path(__file__).parents[2] / "compare.py"
+PARTS = ("agree", "speed", "hidden", "batch", "train")
+"""Agreement, the ladder, the sweeps over hidden units and batches, a training."""
+KEYS = {
+    "agree": {"agreement", "not_compared", "not_run", "crashed"},
+    "speed": {"speed", "excluded", "not_run", "advice", "advice_for_other_dtypes", "environment"},
+    "train": {"backend", "dtype", "losses", "accuracies"},
+}
+"""The keys by which the file of a part is recognized."""
+
+
+_FREE = ("out", "resume", *(f"{part}_file" for part in PARTS))
+"""Options that may differ where a report is resumed."""
+
+
+def parts_to_run(options: ReportOptions) -> list[str]:
+    """Return the parts whose files are not given."""
+    return [part for part in PARTS if getattr(options, f"{part}_file") is None]
+
+
+def file_of(out: Path, part: str) -> Path:
+    """Return the file in which a part is kept."""
+    return out / f"{part}.json"
+
+
+def begun_file(out: Path) -> Path:
+    """Return the file that says which parts are kept, and of which options."""
+    return out / "begun.json"
+
+
+def command_of(part: str) -> str:
+    """Return the command whose result the part is, without the options that are the report's own."""
+    return {"agree": "agree", "speed": "speed --strategy all", "train": "train"}.get(part, f"speed --sweep {part}")
+
+
+def read_given(part: str, path: str) -> Any:
+    """Read what a command wrote, and check that it is that command's."""
+    try:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"`--{part}-file` must be JSON, got {path!r}: {error}.") from error
+    if part == "train":
+        fits = isinstance(result, list) and all(isinstance(row, dict) and set(row) >= KEYS[part] for row in result)
+    else:
+        fits = isinstance(result, dict) and set(result) >= KEYS.get(part, KEYS["speed"])
+    if fits and part in ("hidden", "batch"):
+        fits = isinstance(result.get("sweep"), dict) and result["sweep"].get("over") == part
+    if not fits:
+        raise ValueError(f"`--{part}-file` must be what {command_of(part)} wrote, got {path!r}.")
+    return result
+
+
+def begin(options: ReportOptions, out: Path) -> dict[str, int]:
+    """Return the exit codes of the parts that are kept from before; without --resume, remove what would be kept.
+
+    Raises
+    ------
+    ValueError
+        If the report that is to be resumed was begun with other options.
+    """
+    if options.resume and begun_file(out).exists():
+        begun = json.loads(begun_file(out).read_text(encoding="utf-8"))
+        now = _settings(options)
+        for name, value in begun["settings"].items():
+            if now.get(name) != value:
+                shown, got = json.dumps(value), json.dumps(now.get(name))
+                raise ValueError(f"`--{name.replace('_', '-')}` must be {shown} to resume this report, got {got}.")
+        return {part: code for part, code in begun["codes"].items() if file_of(out, part).exists()}
+    for part in parts_to_run(options):
+        file_of(out, part).unlink(missing_ok=True)
+    _keep(options, out, {})
+    return {}
+
+
+def _keep(options: ReportOptions, out: Path, codes: dict[str, int]) -> None:
+    write(str(begun_file(out)), json.dumps({"settings": _settings(options), "codes": codes}) + "\n")
+
+
+def _settings(options: ReportOptions) -> dict[str, Any]:
+    """Return the options that a report and its resumption must have in common, as JSON gives them back."""
+    chosen: dict[str, Any] = json.loads(json.dumps(settings(options)))
+    return {name: value for name, value in chosen.items() if name not in _FREE}
+
+
+def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]) -> None:
+    """Run a command in a process of its own, where nothing has been compiled yet; keep its result and exit code."""
+    path = file_of(out, part)
+    command = [sys.executable, str(COMPARE), *_arguments(part, options, str(path))]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode in (INTERRUPTED, -2):
+        raise KeyboardInterrupt
+    if not path.exists() or done.returncode == 2:
+        raise ValueError(f"`compare.py {command_of(part)}` wrote nothing: {done.stderr.strip() or done.returncode}")
+    codes[part] = done.returncode
+    _keep(options, out, codes)
+
+
+def _arguments(part: str, options: ReportOptions, path: str) -> list[str]:
+    """Return the command line of one part."""
+    common = ["--data", options.data, "--device", ",".join(options.device), "--dtype", ",".join(options.dtype)]
+    common += ["--batch", str(options.batch), "--hidden", str(options.hidden), "--h", str(options.h)]
+    common += ["--seed", str(options.seed), "--memory", f"{options.memory}B", "--quiet"]
+    common += [f"--port={name}" for name in options.port]
+    common += ["--devices", str(options.devices)] if options.devices else []
+    common += [f"--{name}={number}" for name in ("inputs", "classes") if (number := getattr(options, name))]
+    common += ["--no-cache"] * options.no_cache
+    common += ["--allow-missing"] * (options.allow_missing or not options.backend)
+    backends = options.backend
+    if part == "train" and not backends:
+        import ports
+
+        backends = ports.names()
+    common += ["--backend", ",".join(backends)] if backends else []
+    if part == "agree":
+        return ["agree", *common, "--json", path]
+    if part == "train":
+        iterations = [] if options.iterations is None else ["--iterations", str(options.iterations)]
+        return ["train", *common, *iterations, "--history", path]
+    timing = ["--budget", str(options.budget), *(["--threads", str(options.threads)] if options.threads else [])]
+    which = ["--strategy", "all"] if part == "speed" else ["--sweep", part]
+    return ["speed", *common, *timing, *which, "--json", path]
