@@ -117,8 +117,8 @@ def test_nothing_timed_is_still_a_report(folder: Path, tmp_path: Path) -> None:
         (("--train-file", "{html}"), r"`--train-file` must be JSON, got '.*report.html': .*\."),
         (("--agree-file", "/no/such/file"), r"No such file or directory: '/no/such/file'\."),
         (("--out", "{html}/inside"), r"Not a directory: '.*'\."),
-        (("--batch", "0"), r"`batch` must be from 1 to 1000, .*got 0\."),
-        (("--budget", "0"), r"`budget` must be positive and finite, got 0.0\."),
+        (("--batch", "0"), r"`--batch` must be from 1 to 1000, .*got 0\."),
+        (("--budget", "0"), r"`--budget` must be positive and finite, got 0.0\."),
     ],
 )
 def test_bad_input_is_one_sentence(
