@@ -175,7 +175,8 @@ def _make_report(options: ReportOptions, results: dict[str, Any], pictures: Pict
     from comparison.report.sections import sections
 
     speed = results["speed"]
-    advice = [row["sentence"] for row in (speed["advice"], *speed["advice_for_other_dtypes"]) if row]
+    rows = filter(None, (speed["advice"], *speed["advice_for_other_dtypes"]))
+    advice = list(dict.fromkeys(row["sentence"] for row in rows))
     machine = speed["environment"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "numpy", "torch", "jax") if machine[name])
     problem = f"--data {options.data} --batch {options.batch} --hidden {options.hidden}"

@@ -50,7 +50,9 @@ def test_the_page_shows_every_figure_after_the_advice(folder: Path) -> None:
         "Made with",
     ]
     assert text.count("<svg") == 8
-    assert text.index("For 64-3-10 and batches of 6 in float64") < text.index("<h2>The ladder")
+    advice = re.search(r"For 64-3-10 and batches of 6 in float64|No winner is named", text)  # the machine may be busy
+    assert advice is not None
+    assert advice.start() < text.index("<h2>The ladder")
     assert not re.search(r"<(script|link|img)[^>]*https?:|@import|url\(https?:", text)
     assert "quantities agree with the float64 reference" in text
 
