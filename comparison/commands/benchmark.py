@@ -124,7 +124,8 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
     from comparison.timing.ranking import sizes_in_words
 
     console, timings = make_console(), ranking.timings
-    what = {"gradient": "a gradient", "step": "a training step", "run": f"a run of {options.iterations:,} steps"}
+    steps = "1 step" if options.iterations == 1 else f"{options.iterations:,} steps"
+    what = {"gradient": "a gradient", "step": "a training step", "run": f"a run of {steps}"}
     sizes, rounds = sizes_in_words(ranking.task.problem), timings[0].rounds if timings else 0
     print_sentences(console, f"{what[options.what]}, {options.data}, {sizes}, {rounds} rounds in random order")
     if timings:

@@ -135,7 +135,8 @@ def _make_report(options: ReportOptions, results: dict[str, Any], pictures: Pict
     from comparison.report.sections import sections, verdict
 
     speed = results["speed"]
-    advice = [row["sentence"] for row in (speed["advice"], *speed["advice_for_other_dtypes"]) if row]
+    rows = filter(None, (speed["advice"], *speed["advice_for_other_dtypes"]))
+    advice = list(dict.fromkeys(row["sentence"] for row in rows))
     title = f"fdnet on {Path(options.data).name}"
     made_with = _made_with(options, speed["environment"])
     return Report(title, *verdict(results["agree"]), advice, sections(results, pictures, epoch), made_with)

@@ -32,8 +32,8 @@ def check_fields(options: SpeedOptions, fields: Sequence[Field]) -> int:
     from comparison.timing.recommendation import GAIN
     from comparison.timing.self_check import self_check
 
-    clocks = [[c.clock for c in field.contenders] for field in fields]
-    if not all(clocks):
+    clocks = [[c.clock for c in field.contenders] for field in fields if field.contenders]
+    if not clocks:
         rows = [row for field in fields for row in (*field.excluded, *field.left_out)]
         raise ValueError(f"Nothing to time: {rows[0]['backend']} {rows[0]['reason']}")
     count = sum(map(len, clocks))

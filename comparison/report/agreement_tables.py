@@ -106,7 +106,11 @@ def _agreement_line(name: str, strategy: str, group: list[Agreement]) -> tuple[l
     worst = max(group, key=lambda row: (not row.agrees, row.ratio))
     numbers = ["-", "-"] if worst.gap is None or worst.bound is None else [f"{worst.gap:.1e}", f"{worst.bound:.1e}"]
     verdict, style = VERDICTS[all(row.agrees for row in group)]
-    return [name, strategy, worst.quantity, _entries(group), *numbers, f"{worst.ratio:.3f}", verdict], style
+    return [name, strategy, worst.quantity, _entries(group), *numbers, _ratio(worst.ratio), verdict], style
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}" if value < 1000 else f"{value:.1e}"
 
 
 def _entries(group: list[Agreement]) -> str:
@@ -126,7 +130,7 @@ def backends_table(outcome: Outcome, width: int | None = None) -> Table:
         cells: tuple[str | Text, ...] = (
             name,
             str(len(own)),
-            f"{worst.ratio:.3f}",
+            _ratio(worst.ratio),
             quantity,
             Text(*VERDICTS[worst.agrees]),
         )
@@ -209,7 +213,7 @@ def drift_table(rows: list[Drift]) -> Table:
     for name, group in groupby(rows, lambda row: f"{row.backend} {row.dtype}"):
         for n, row in enumerate(group):
             verdict, style = VERDICTS[row.agrees]
-            numbers = f"{row.gap:.1e}", f"{row.bound:.1e}", f"{row.ratio:.3f}"
+            numbers = f"{row.gap:.1e}", f"{row.bound:.1e}", _ratio(row.ratio)
             table.add_row("" if n else name, row.quantity, *numbers, Text(verdict, style))
     return table
 

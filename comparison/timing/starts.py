@@ -4,8 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache, partial
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +12,11 @@ import ports
 from comparison.agreement.comparison import Subject
 from comparison.timing.fresh_process import call_in_fresh_process
 from comparison.timing.rounds import Reading, read
+from comparison.timing.run_costs import RunCosts
 from comparison.timing.workloads import LEARNING_RATE, Task, gradient_function, make_train
 from reference.datasets import Dataset
 from reference.defaults import CLOSED_FORM
-from reference.segments import segment_ends, segment_length
+from reference.segments import segment_length
 from reference.training import epoch_length, train
 from reference.two_layer_net import Params, init
 
@@ -25,36 +25,6 @@ REPETITIONS, REPEAT_SECONDS = 7, 0.3
 QUICK = 1.0
 """Seconds after which a start is not measured again."""
 STATUS = Path("/proc/self/status")
-
-
-class Pieces(NamedTuple):
-    """What `reference.training.train` makes of a run, besides its steps."""
-
-    calls: int  # of `train_steps`
-    lengths: int  # different numbers of steps in them: JAX compiles for each
-    evaluations: int  # of the accuracies, that of the initial net included
-
-
-class RunCosts(NamedTuple):
-    """What a whole run from nothing takes besides its later steps, in seconds."""
-
-    one_step: float  # a whole run of one step
-    call: float  # a later call of `train_steps`, for one step
-    two_steps: float  # the first call for two of them
-    evaluation: float
-    pieces: tuple[int, int]  # iterations of an epoch, and of a segment
-
-    def total(self, steps: int, step: float) -> float:
-        """Compute the time of a run of this number of steps, each of which takes `step` seconds.
-
-        Of one step it is the time measured. Each further call of `train_steps` adds the overhead of a call, each other
-        length of a call what is compiled for it, and each evaluation after the first two its time.
-        """
-        calls, lengths, evaluations = pieces_of_run(steps, *self.pieces)
-        overhead = max(0.0, self.call - step)
-        compilation = max(0.0, self.two_steps - 2 * step - overhead)
-        more = (calls - 1) * overhead + (lengths - 1) * compilation + (evaluations - 2) * self.evaluation
-        return self.one_step + (steps - 1) * step + more
 
 
 class Start(NamedTuple):
@@ -67,20 +37,13 @@ class Start(NamedTuple):
     process_s: float = 0.0  # to start the process, import the port and load the data
 
 
-@cache
-def pieces_of_run(iterations: int, epoch: int, segment: int) -> Pieces:
-    """Count what a run of this number of iterations is made of."""
-    ends = [0, *(end for end, _ in segment_ends(0, iterations, epoch, segment))]
-    lengths = {end - start for start, end in pairwise(ends)}
-    return Pieces(len(ends) - 1, len(lengths), sum(end % epoch == 0 or end == iterations for end in ends))
-
-
 def measure_start(subject: Subject, strategy: str, task: Task) -> Start:
     """Measure the first call, and what a run costs, in a process where nothing is compiled.
 
     Of a start that takes no time it is the median of three.
     """
-    began, starts = time.perf_counter(), []
+    starts: list[Start] = []
+    began = time.perf_counter()
     while len(starts) < 3 and (not starts or time.perf_counter() - began < QUICK):
         at = time.perf_counter()
         start, seconds = call_in_fresh_process(_measure_start, *_described(subject, strategy, task))

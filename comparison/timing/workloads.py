@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,12 +11,10 @@ from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, on_device
 from comparison.timing.errors import at_entries, extended_gradient, relative_error
 from comparison.timing.rounds import MIN_SECONDS, Clock, Reading, read
+from comparison.timing.run_costs import RunCosts
 from reference.datasets import Dataset
 from reference.defaults import CLOSED_FORM, MEMORY, H
 from reference.two_layer_net import Params
-
-if TYPE_CHECKING:
-    from comparison.timing.starts import RunCosts
 
 MAX_STEPS = 1024
 STEPS_SECONDS = 0.1
@@ -79,7 +77,7 @@ class Contender(NamedTuple):
     error: float | None  # of the gradient, relative, against extended precision; None where that would take long
     estimated: str | None  # "128 of 39,760 parameters"
     ranked: bool
-    run: "RunCosts | None" = None  # what a run adds to its steps
+    run: RunCosts | None = None  # what a run adds to its steps
 
     @property
     def name(self) -> str:

@@ -105,7 +105,7 @@ def test_two_ports_of_one_name_have_files_and_rows_of_their_own(tmp_path: Path) 
 def test_more_iterations_than_can_be_kept_are_refused(command: str) -> None:
     done = run(command, "--data", "random", "--hidden", "3", "--iterations", str(10**25))
     assert done.returncode == commands.BAD_INPUT
-    assert done.stderr.startswith("compare.py: `iterations` must be at most 1,000,000,000, got 10000000")
+    assert done.stderr.startswith("compare.py: `--iterations` must be at most 1,000,000,000, got 10000000")
     assert done.stderr.count("\n") == 1
 
 

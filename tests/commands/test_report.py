@@ -58,8 +58,10 @@ def test_the_page_shows_every_figure_after_the_advice(folder: Path) -> None:
         "Made with",
     ]
     assert text.count("<svg") == 8
-    ladder = text.index("<h2>The ladder")
-    assert text.index("quantities agree with the float64 reference") < text.index("For 64-3-10 and batches") < ladder
+    advice = re.search(r"For 64-3-10 and batches of 6 in float64|No winner is named", text)  # the machine may be busy
+    assert advice is not None
+    assert advice.start() < text.index("<h2>The ladder")
+    assert text.index("quantities agree with the float64 reference") < advice.start()
     assert text.count("quantities agree with the float64 reference") == 1
     assert not re.search(r"<(script|link|img)[^>]*https?:|@import|url\(https?:", text)
 
@@ -245,9 +247,9 @@ def test_nothing_timed_is_still_a_report(folder: Path, tmp_path: Path) -> None:
         (("--train-file", "{html}"), r"`--train-file` must be JSON, got '.*report.html': .*\."),
         (("--agree-file", "/no/such/file"), r"No such file or directory: '/no/such/file'\."),
         (("--out", "{html}/inside"), r"Not a directory: '.*'\."),
-        (("--batch", "0"), r"`batch` must be from 1 to 1000, .*got 0\."),
-        (("--budget", "0"), r"`budget` must be positive and finite, got 0.0\."),
-        (("--iterations", "0"), r"`iterations` must be at least 1, got 0\."),
+        (("--batch", "0"), r"`--batch` must be from 1 to 1000, .*got 0\."),
+        (("--budget", "0"), r"`--budget` must be positive and finite, got 0.0\."),
+        (("--iterations", "0"), r"`--iterations` must be at least 1, got 0\."),
     ],
 )
 def test_bad_input_is_one_sentence(

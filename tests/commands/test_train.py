@@ -265,7 +265,7 @@ def kept(tmp_path: Path) -> Path:
             ("--resume", "--data", "digits"),
             r"must be of a run with `data` '[0-9a-f]{64}', got one with '[0-9a-f]{64}'\.",
         ),
-        (("--resume", "--iterations", 39), r"`iterations` must be at least 40, got 39\."),
+        (("--resume", "--iterations", 39), r"`--iterations` must be at least 40, got 39\."),
     ],
 )
 def test_another_runs_checkpoint_is_refused_and_left(
@@ -347,13 +347,13 @@ def test_a_run_that_has_no_checkpoint_yet_begins(tmp_path: Path, capsys: pytest.
         (("--resume",), "`--resume` must come with --checkpoint, got none"),
         (("--resume", "--overwrite", "--checkpoint", "a"), "not allowed with argument"),
         (("--every", 0), "`--every` must be at least 1, got 0"),
-        (("--iterations", 0), "`iterations` must be at least 1, got 0"),
-        (("--batch", 0), "`batch` must be at least 1, got 0"),
-        (("--hidden", 0), "`hidden` must be at least 1, got 0"),
-        (("--seed", -1), "`seed` must not be negative, got -1"),
-        (("--learning-rate", "nan"), "`learning_rate` must be a finite number, got nan"),
-        (("--learning-rate", 1e39, "--dtype", "float32"), r"`learning_rate` must be a number of float32, got 1e\+39"),
-        (("--h", 2), "`h` must be from 1e-20 to 1, got 2.0"),
+        (("--iterations", 0), "`--iterations` must be at least 1, got 0"),
+        (("--batch", 0), "`--batch` must be at least 1, got 0"),
+        (("--hidden", 0), "`--hidden` must be at least 1, got 0"),
+        (("--seed", -1), "`--seed` must not be negative, got -1"),
+        (("--learning-rate", "nan"), "`--learning-rate` must be a finite number, got nan"),
+        (("--learning-rate", 1e39, "--dtype", "float32"), r"`--learning-rate` must be a number of float32, got 1e\+39"),
+        (("--h", 2), "`--h` must be from 1e-20 to 1, got 2.0"),
         (("--strategy", "fast"), "invalid choice: 'fast'"),
         (("--plot", "figure.gif"), r"`--plot` must end in .png or .svg or .pdf, got 'figure.gif'"),
         (("--history", "history"), r"`--history` must end in .csv or .json, got 'history'"),
@@ -473,8 +473,7 @@ def test_a_terminal_has_a_bar_and_the_chapters_lines() -> None:
     assert code == 0
     plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written)
     assert re.search(r"numpy float64 .*\d+/700 loss \d\.\d{4} acc \d\.\d{4}", plain)
-    lines = re.findall(r"^ *\d+(?:\.\d)? +[\d,]+ +(?:-|\d\.\d{4}) +\d\.\d{4} +\d\.\d{4}\s*$", plain, re.MULTILINE)
-    assert len(lines) >= 51
+    assert len(re.findall(r"[\d,]+ +(?:-|\d\.\d{4}) +\d\.\d{4} +\d\.\d{4}\s*\r\n", plain)) >= 51
     assert max(len(line) for line in re.split(r"[\r\n]+", plain) if "/700" in line) <= 80
 
 

@@ -21,7 +21,8 @@ from comparison.timing.contenders import (
     plan_rounds,
 )
 from comparison.timing.rounds import MIN_SECONDS, Reading, fewest_rounds
-from comparison.timing.starts import RunCosts, Start
+from comparison.timing.run_costs import RunCosts
+from comparison.timing.starts import Start
 from comparison.timing.workloads import STEPS_SECONDS, Task
 from reference.datasets import load
 from reference.defaults import CLOSED_FORM

@@ -13,11 +13,10 @@ from comparison.agreement.comparison import Subject, random_problem
 from comparison.timing import fresh_process, starts
 from comparison.timing.recommendation import Timing, advise
 from comparison.timing.rounds import Interval
+from comparison.timing.run_costs import RunCosts, pieces_of_run
 from comparison.timing.starts import (
-    RunCosts,
     first_call,
     measure_start,
-    pieces_of_run,
     run_from_nothing,
     start_of_run,
     time_run,
