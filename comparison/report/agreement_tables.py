@@ -56,8 +56,10 @@ def markdown_cell(text: str) -> str:
 
 def _agreement_lines(outcome: Outcome) -> list[tuple[list[str], str]]:
     """Return the cells of each line, and the style of its verdict."""
-    groups = groupby(outcome.rows, lambda row: (f"{row.backend} {row.dtype}", row.strategy or FORWARD))
-    return [_agreement_line(name, strategy, list(group)) for (name, strategy), group in groups]
+    groups: dict[tuple[str, str], list[Agreement]] = {}
+    for row in outcome.rows:
+        groups.setdefault((f"{row.backend} {row.dtype}", row.strategy or FORWARD), []).append(row)
+    return [_agreement_line(name, strategy, group) for (name, strategy), group in groups.items()]
 
 
 def _agreement_line(name: str, strategy: str, group: list[Agreement]) -> tuple[list[str], str]:

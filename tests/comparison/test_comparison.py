@@ -15,10 +15,10 @@ from comparison.agreement.comparison import (
     check_forward,
     check_gradient,
     compare,
-    is_comparable,
     random_problem,
     sample_entries,
 )
+from comparison.agreement.truth import is_comparable
 from comparison.conformance.gradients import HANDS_OVER, digits
 from comparison.conformance.nets import NUMPY
 from comparison.conformance.problems import STEPS
