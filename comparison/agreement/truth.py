@@ -6,8 +6,9 @@ import numpy as np
 
 from comparison.agreement.bounds import Problem, gradient_bound
 from reference import two_layer_net
+from reference.collocation import make_plan
 from reference.numerical_gradient import structured
-from reference.two_layer_net import Params
+from reference.two_layer_net import Params, max_abs
 
 BOUNDED_ALIKE = {"batched": "loop", "collocated": "structured"}
 
@@ -35,6 +36,12 @@ class Truth:
         if kind not in self._bounds:
             self._bounds[kind] = gradient_bound(self._problem, self._dtype, kind, self._h if kind else 0.0)
         return self._bounds[kind]
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether `collocated` hands over to `structured`, with a warning."""
+        params, x, _ = self._problem
+        return not make_plan(self._h, max_abs(x), max_abs(params.W2), self._dtype).collocates
 
     def is_comparable(self, strategy: str) -> bool:
         """Whether the bound of `loop` or `batched` is below the largest entry of each member of the gradient.

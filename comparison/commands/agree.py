@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, CRASHED, DISAGREES, processes
@@ -13,6 +14,8 @@ from comparison.commands.subjects import load_subjects, make_problem
 from reference.defaults import CLOSED_FORM
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from comparison.agreement.bounds import Problem
     from comparison.agreement.comparison import Outcome, Subject
 
@@ -38,13 +41,28 @@ def run(options: ComparisonOptions) -> int:
     problem = make_problem(options, data, options.strategy)
     processes.check_same("data", data)
     subjects, not_run = load_subjects(options)
-    outcome = compare_all(options, subjects, problem)._replace(not_run=not_run)
+    with one_thread():
+        outcome = compare_all(options, subjects, problem)._replace(not_run=not_run)
     if options.json:
         write_json(options.json, "agree", options, as_json(outcome))
     if options.prints:
         _print(options, outcome)
     report_to_github(outcome)
     return exit_code(outcome)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch, if it is loaded, use one thread: for small nets its threads only wait, on the processor."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    try:
+        if torch:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
 
 
 def compare_all(

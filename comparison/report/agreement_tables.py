@@ -70,8 +70,9 @@ def _agreement_line(name: str, strategy: str, group: list[Agreement]) -> tuple[l
 
 
 def _entries(group: list[Agreement]) -> str:
-    """Say how many entries were compared of how many, in the problem where most were compared."""
-    counts = {row.quantity: (row.checked, row.entries) for row in sorted(group, key=lambda row: row.checked)}
+    """Say how many entries were compared of how many, on the data."""
+    on_data = [row for row in group if row.problem == "data"] or group
+    counts = {row.quantity: (row.checked, row.entries) for row in sorted(on_data, key=lambda row: row.checked)}
     checked, entries = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
     return f"{entries:,}" if checked == entries else f"{checked:,} of {entries:,}"
 
