@@ -15,7 +15,7 @@ from comparison.agreement.comparison import (
     sample_entries,
 )
 from comparison.agreement.training import check_trainings
-from comparison.agreement.trials import check_trials
+from comparison.agreement.trials import call_in_other_dtype, check_trials
 from comparison.agreement.truth import Truth
 from reference.defaults import CLOSED_FORM
 
@@ -28,6 +28,7 @@ def check_subject(
 ) -> Iterator[Agreement | NotCompared]:
     """Compare everything about one subject: copies, the data, then trials and trainings of other nets."""
     yield from check_copies(subject, problem.x)
+    call_in_other_dtype(subject, strategies, seed)
     yield from check_data(subject, problem, strategies, h=h, memory=memory, seed=seed)
     yield from check_trials(subject, strategies, seed)
     yield from check_trainings(subject, strategies, seed)

@@ -64,6 +64,7 @@ def _apart(b2: np.ndarray) -> np.ndarray:
 VALUES: dict[str, Callable[[Problem], Problem]] = {
     "drawn": lambda problem: problem,
     "inputs negative": _with(x=lambda x: -np.abs(x) - (x == 0) / 16),
+    "again": lambda problem: problem,
     "W1 reversed": _with(W1=lambda W1: W1[::-1, ::-1]),
     "W2 negative": _with(W2=lambda W2: -np.abs(W2)),
     "one class": _with(t=lambda t: np.full_like(t, t.max())),
@@ -71,7 +72,7 @@ VALUES: dict[str, Callable[[Problem], Problem]] = {
     "logits far apart": _with(b2=_apart),
     "inputs tiny": _with(x=lambda x: x * 1e-30),
 }
-"""Each changes one member of the problem that the one before has left; max|x| and max|W2| only grow smaller."""
+"""Each but "again" changes one member of the problem that the one before has left; neither max|x| nor max|W2| grows."""
 
 
 def tie(problem: Problem) -> Problem:

@@ -112,7 +112,7 @@ def shuffled(samples: int, steps: int, size: int, seed: int) -> np.ndarray:
     """Draw mini-batches (K, B) of samples in no order; each has one twice, and the first has the first and the last."""
     batches = np.random.default_rng(seed).integers(0, samples, (steps, size))
     batches[:, -1] = batches[:, 0]
-    batches[0, :2] = samples - 1, 0
+    batches[0, :2] = (samples - 1, 0)[:size]
     return batches
 
 
@@ -170,7 +170,7 @@ def expected_training(
         bounds = gradient_bound(part, dtype, strategy, h if strategy else 0.0)
         params = Params(*(p - learning_rate * g for p, g in zip(params, slope, strict=True)))
         added = (
-            learning_rate * (b + moved + 2 * u * np.abs(g)) + u * np.abs(p)
+            abs(learning_rate) * (b + moved + 2 * u * np.abs(g)) + u * np.abs(p)
             for b, g, p in zip(bounds, slope, params, strict=True)
         )
         allowed = Params(*map(np.add, allowed, added))
