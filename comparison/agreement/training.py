@@ -111,8 +111,8 @@ def check_trainings(subject: Subject, strategies: tuple[str, ...], seed: int) ->
 def shuffled(samples: int, steps: int, size: int, seed: int) -> np.ndarray:
     """Draw mini-batches (K, B) of samples in no order; each has one twice, and the first has the first and the last."""
     batches = np.random.default_rng(seed).integers(0, samples, (steps, size))
-    batches[:, -1] = batches[:, 0]
     batches[0, :2] = (samples - 1, 0)[:size]
+    batches[:, -1] = batches[:, 0]
     return batches
 
 
