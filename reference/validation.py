@@ -227,7 +227,7 @@ def check_learning_rate(learning_rate: float, dtype: str = "float64") -> float:
     """Check the learning rate, which `dtype` must be able to hold, and return it as a Python float."""
     if not _is_number(learning_rate) or not abs(learning_rate) < math.inf:  # NaN compares false
         raise ValueError(f"`learning_rate` must be a finite number, got {shown(learning_rate)}.")
-    if abs(learning_rate) > float(np.finfo(dtype).max):
+    if abs(float(learning_rate)) > float(np.finfo(dtype).max):  # a float32 would be compared in float32
         raise ValueError(f"`learning_rate` must be a number of {dtype}, got {shown(learning_rate)}.")
     return float(learning_rate)
 

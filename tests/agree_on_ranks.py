@@ -15,15 +15,15 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from comparison.agreement.cases import check_training
 from comparison.agreement.comparison import (
     Agreement,
     Problem,
     Subject,
     check_forward,
     check_gradient,
-    is_comparable,
 )
+from comparison.agreement.training import check_training
+from comparison.agreement.truth import is_comparable
 from comparison.conformance.problems import STEPS, problems
 from ports import torch_port
 from ports.protocol import DistributedPort, check_port

@@ -16,9 +16,9 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from comparison.agreement.bounds import Problem
-from comparison.agreement.cases import check_training
 from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, on_device
 from comparison.agreement.drift import measure_drifts, run_reference
+from comparison.agreement.training import check_training
 from comparison.conformance.problems import STEPS, problems
 from ports import jax_port
 from ports.jax_port.collectives import sent_by

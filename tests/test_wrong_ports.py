@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import faults_by_kind
 import faults_in_jax
 import faults_in_numpy
 import faults_in_torch
@@ -121,11 +122,28 @@ def test_agreement_catches_a_fault_around_a_port(name: str) -> None:
     assert not agrees(around(ports.load("numpy"))[name])
 
 
-def property_tests(backend: str, fault: str) -> subprocess.CompletedProcess[str]:
+UNSEEN_KINDS = {"training: more than 1,000 steps"}
+"""What `agree` leaves to the property tests, on a backend that it does not compile for."""
+
+
+@pytest.mark.parametrize("name", sample((name for name in faults_by_kind.FAULTS if name not in UNSEEN_KINDS), 9))
+def test_agreement_catches_a_fault_of_a_kind(name: str) -> None:
+    assert not agrees(lambda: faults_by_kind.FAULTS[name](ports.load("numpy")))
+
+
+def test_each_kind_has_faults() -> None:
+    assert all(len(faults) >= 2 for faults in faults_by_kind.KINDS.values())
+    assert faults_by_kind.FAULTS.keys() >= UNSEEN_KINDS
+
+
+EDITED = ("agreement", "symmetries", "descent", "ports")
+OF_A_KIND = ("sizes", "values", "arguments", "state", "steps")
+
+
+def property_tests(backend: str, fault: str, *, port: str = "", names: Collection[str] = EDITED) -> Any:
     """Run the property tests of a backend with a fault in it, up to the first failure."""
-    names = ("agreement", "symmetries", "descent", "ports")
     files = (f"comparison/conformance/test_{name}.py" for name in names)
-    options = ("-p", "fault_plugin", "--fault", backend, fault, "-x", "-k", backend)
+    options = ("-p", "fault_plugin", "--fault", backend, fault, "-x", "--port", port or backend)
     command = [sys.executable, "-m", "pytest", "-n", "0", *options, *files]
     environment = {name: value for name, value in os.environ.items() if name != "HYPOTHESIS_PROFILE"}
     environment |= {"CI": "1", "PYTHONPATH": str(ROOT / "tests")}
@@ -136,6 +154,12 @@ def property_tests(backend: str, fault: str) -> subprocess.CompletedProcess[str]
 def test_the_property_tests_catch_a_fault(backend: str, name: str) -> None:
     loaded(backend)
     run = property_tests(backend, name)
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
+
+
+@pytest.mark.parametrize("name", sample(faults_by_kind.FAULTS, 30))
+def test_the_property_tests_catch_a_fault_of_a_kind(name: str) -> None:
+    run = property_tests("numpy", name, port="wrong_port", names=OF_A_KIND)
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
 
 

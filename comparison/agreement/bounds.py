@@ -139,7 +139,9 @@ def accuracy_bound(problem: Problem, dtype: str) -> float:
     rows, first = np.arange(len(net.a2)), net.a2.argmax(axis=1)
     distance = net.a2[rows, first][:, None] - net.a2
     distance[rows, first] = math.inf
-    reach = _bound(net.e_a2 + net.e_a2[rows, first][:, None], dtype)
+    error = net.e_a2 + net.e_a2[rows, first][:, None]
+    distance[error == 0] = math.inf  # nothing was rounded: of equal logits the first is the prediction
+    reach = _bound(error, dtype)
     return float((distance <= reach).any(axis=1).mean())
 
 

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from comparison.agreement.bounds import Problem, accuracy_bound, gradient_bound, loss_bound, predictions_bound
+from comparison.agreement.bounds import Problem, accuracy_bound, loss_bound, predictions_bound
+from comparison.agreement.truth import Truth
 from ports.protocol import Port
 from reference import two_layer_net
 from reference.defaults import CLOSED_FORM, H
-from reference.numerical_gradient import structured
 from reference.two_layer_net import Params
 from reference.validation import unit_roundoff
 
-FULL_COST = 1e11
-"""Floating-point operations of `loop` up to which all entries are checked: some seconds."""
+FULL_COST = 2e9
+"""Floating-point operations of `loop` up to which all entries are checked: some tenths of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,18 @@ class Subject(NamedTuple):
     source: str = ""  # the argument of `ports.load`, where it is not the name
 
 
-def check_forward(subject: Subject, problem: Problem) -> Iterator[Agreement]:
-    """Compare predictions, loss and accuracy."""
+class Arguments(NamedTuple):
+    """A problem as a port is given it."""
+
+    params: Params  # the port's own arrays
+    x: Any
+    t: Any  # labels of any kind, on the host
+
+
+def check_forward(subject: Subject, problem: Problem, arguments: Arguments | None = None) -> Iterator[Agreement]:
+    """Compare predictions, loss and accuracy; `arguments` are by default new arrays."""
     port, exact = subject.port, problem.rounded(subject.dtype)
-    params, x = on_device(subject, problem)
+    params, x, given_t = arguments or new_arguments(subject, problem)
     t, dtype = problem.t, subject.dtype
     yield compare(
         subject,
@@ -70,15 +78,23 @@ def check_forward(subject: Subject, problem: Problem) -> Iterator[Agreement]:
         predictions_bound(exact, dtype),
     )
     loss = two_layer_net.loss(exact.params, exact.x, t)
-    yield compare(subject, "loss", port.to_numpy(port.loss(params, x, t)), loss, loss_bound(exact, dtype))
+    yield compare(subject, "loss", port.to_numpy(port.loss(params, x, given_t)), loss, loss_bound(exact, dtype))
     right = two_layer_net.accuracy(exact.params, exact.x, t)
     rounding = 2 * unit_roundoff(dtype)  # of the mean itself
-    got = port.to_numpy(port.accuracy(params, x, t))
+    got = port.to_numpy(port.accuracy(params, x, given_t))
     yield compare(subject, "accuracy", got, right, accuracy_bound(exact, dtype) + rounding)
 
 
 def check_gradient(
-    subject: Subject, problem: Problem, strategy: str | None, h: float, *, entries: Params | None = None, **options: Any
+    subject: Subject,
+    problem: Problem,
+    strategy: str | None,
+    h: float,
+    *,
+    arguments: Arguments | None = None,
+    truth: Truth | None = None,
+    entries: Params | None = None,
+    **options: Any,
 ) -> Iterator[Agreement]:
     """Compare the four members of a gradient.
 
@@ -90,29 +106,33 @@ def check_gradient(
         A name of the port's GRADIENTS; None for the closed form.
     h : float
         The step. The default one is left out of the call.
+    arguments : Arguments, optional
+        The problem on the port; by default new arrays.
+    truth : Truth, optional
+        Of the problem in the subject's dtype at `h`, where several gradients share it.
     entries : Params, optional
         Flat indices of the entries that `loop` or `batched` is to be checked at.
     **options
         Passed on to the port's gradient.
     """
-    port, exact = subject.port, problem.rounded(subject.dtype)
-    params, x = on_device(subject, problem)
-    t = problem.t.copy()
+    port, truth = subject.port, truth or Truth(problem, subject.dtype, h)
+    params, x, t = arguments or new_arguments(subject, problem)
     if strategy is None:
-        got = port.gradient(params, x, t)
-        expected = two_layer_net.gradient(exact.params, exact.x, problem.t)
+        got, expected = port.gradient(params, x, t), truth.derivative
     else:
         sampled = {} if entries is None else {"entries": entries}
         got = port.GRADIENTS[strategy](params, x, t, **h_option(h), **sampled, **options)
-        expected = structured(exact.params, exact.x, problem.t, h=h)
-    bounds = gradient_bound(exact, subject.dtype, strategy, h if strategy else 0.0)
+        expected = truth.differences
+    bounds = truth.bounds(strategy)
     changed = changed_argument(subject, problem, params, x, t)
     for name, g, e, bound in zip(Params._fields, got, expected, bounds, strict=True):
         size = e.size
         if entries is not None:
             at = getattr(entries, name)
             e, bound = e.ravel()[at], bound.ravel()[at]
-        row = compare(subject, name, port.to_numpy(g), e, bound, strategy=strategy or CLOSED_FORM, h=h, size=size)
+        row = compare(
+            subject, name, port.to_numpy(g), e, bound, strategy=strategy or CLOSED_FORM, h=float(h), size=size
+        )
         yield refuse_change(row, changed)
 
 
@@ -176,19 +196,25 @@ def on_device(subject: Subject, problem: Problem) -> tuple[Params, Any]:
     return Params(*params), x
 
 
+def new_arguments(subject: Subject, problem: Problem) -> Arguments:
+    """Copy the problem for the subject, its labels as they are."""
+    return Arguments(*on_device(subject, problem), problem.t.copy())
+
+
 def h_option(h: float) -> dict[str, float]:
     """Return the keyword argument for h: none for the default step, so that a port's own default is compared too."""
     return {} if h == H else {"h": h}
 
 
-def changed_argument(subject: Subject, problem: Problem, params: Params, x: Any, t: np.ndarray) -> str | None:
+def changed_argument(subject: Subject, problem: Problem, params: Params, x: Any, t: Any) -> str | None:
     """Return the name of an argument whose bits a call has changed, or None."""
     named = {**params._asdict(), "x": x}
     before = {**problem.params._asdict(), "x": problem.x}
     for name, array in named.items():
         if not np.array_equal(subject.port.to_numpy(array), before[name].astype(subject.dtype)):
             return name
-    return None if np.array_equal(t, problem.t) else "t"
+    labels = np.asarray(t)
+    return None if np.array_equal(labels.argmax(axis=1) if labels.ndim == 2 else labels, problem.t) else "t"
 
 
 def refuse_change(row: Agreement, changed: str | None) -> Agreement:
@@ -196,30 +222,18 @@ def refuse_change(row: Agreement, changed: str | None) -> Agreement:
     return _mismatch(row, f"computed by a call that changed `{changed}`", "no change") if changed else row
 
 
-def is_comparable(problem: Problem, strategy: str, dtype: str, h: float) -> bool:
-    """Whether the bound of `loop` or `batched` is below the largest entry of each member of the gradient.
-
-    In float32 at h = 1e-4 it is not: two losses are subtracted that differ by less than their own rounding.
-    """
-    if strategy not in ("loop", "batched"):
-        return True
-    expected = structured(*problem, h=h)
-    bounds = gradient_bound(problem, dtype, strategy, h)
-    return all(float(b.min()) < float(np.abs(g).max()) for b, g in zip(bounds, expected, strict=True))
-
-
 def sample_entries(params: Params, samples: int, seed: int) -> Params | None:
     """Draw a random sample of entries that `loop` can be checked at, or return None where it can be checked at all.
 
-    Only W1 is sampled, at 100 entries at least: the other members have few entries.
+    The larger a member, the more of it is left out; 100 of its entries stay at least.
     """
     operations = 4 * samples * (params.W1.size + params.W2.size)  # of one entry: two forward passes
-    affordable = int(FULL_COST / operations) - sum(p.size for p in params[1:])
-    if affordable >= params.W1.size:
+    share = FULL_COST / operations / sum(p.size for p in params)
+    if share >= 1:
         return None
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(params.W1.size, size=min(params.W1.size, max(100, affordable)), replace=False))
-    return Params(chosen, *(np.arange(p.size) for p in params[1:]))
+    sizes = (min(p.size, max(100, int(share * p.size))) for p in params)
+    return Params(*(np.sort(rng.choice(p.size, size, replace=False)) for p, size in zip(params, sizes, strict=True)))
 
 
 def random_problem(

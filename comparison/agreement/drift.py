@@ -35,8 +35,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from comparison.agreement.bounds import Problem, accuracy_bound, gradient_bound, loss_bound
-from comparison.agreement.comparison import Subject, is_comparable
+from comparison.agreement.comparison import Subject
 from comparison.agreement.summation import SAFETY
+from comparison.agreement.truth import is_comparable
 from reference.collocation import make_plan
 from reference.datasets import Dataset
 from reference.defaults import MEMORY

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,20 @@ def run(options: ComparisonOptions) -> int:
     return exit_code(outcome)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch, if it is loaded, use one thread: for small nets its threads only wait, on the processor."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    try:
+        if torch:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
+
+
 def compare_all(
     options: ComparisonOptions, subjects: list[Subject], problem: Problem, *, data_only: bool = False
 ) -> Outcome:
@@ -70,7 +85,7 @@ def compare_all(
     check = partial(check_data_only if data_only else check_subject, **settings)
     strategies = tuple(strategy for strategy in options.strategy if strategy != CLOSED_FORM)  # always compared
     outcome = Outcome([], [], [], [])
-    with status("comparing", quiet=options.quiet) as say:
+    with one_thread(), status("comparing", quiet=options.quiet) as say:
         for n, subject in enumerate(subjects, 1):
             shown = partial(_shown, partial(say, done=n, total=len(subjects)), check)
             for row in compare_subject(shown, subject, problem, strategies):

@@ -1,8 +1,5 @@
 """All backends, strategies and dtypes give the same numbers; and the comparison that says so is tested itself."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +10,6 @@ from comparison.agreement.comparison import (
     Subject,
     on_device,
 )
-from comparison.conformance.calls import UNUSUAL, everything, good_call, on_backend
 from comparison.conformance.gradients import (
     HANDS_OVER,
     assert_close,
@@ -42,44 +38,6 @@ pytestmark = pytest.mark.filterwarnings(HANDS_OVER)
 @given(problem=nets)
 def test_a_repeated_call_gives_the_same_bits(subject: Subject, strategy: str | None, problem: Problem) -> None:
     assert_same(gradient_of(subject, problem, strategy), gradient_of(subject, problem, strategy))
-
-
-LABELS: dict[str, Callable[[np.ndarray], Any]] = {
-    "int32": lambda t: t.astype(np.int32),
-    "uint8": lambda t: t.astype(np.uint8),
-    "whole floats": lambda t: t.astype(np.float32),
-    "list": lambda t: t.tolist(),
-    "tuple": lambda t: tuple(t.tolist()),
-    "one-hot floats": lambda t: np.eye(2)[t],
-    "one-hot integers": lambda t: np.eye(2, dtype=int)[t],
-    "one-hot bools": lambda t: np.eye(2, dtype=bool)[t],
-    "one-hot lists": lambda t: np.eye(2, dtype=int)[t].tolist(),
-}
-
-
-@subjects("float64")
-def test_labels_of_every_kind_are_the_same_labels(subject: Subject) -> None:
-    call = on_backend(subject, good_call())
-    expected = everything(subject, call)
-    for kind, change in LABELS.items():
-        for got, e in zip(everything(subject, call._replace(t=change(call.t))), expected, strict=True):
-            np.testing.assert_array_equal(got, e, err_msg=f"labels as {kind}", strict=True)
-
-
-@subjects("float64", "float32")
-def test_labels_may_be_the_backends_own(subject: Subject) -> None:
-    problem = moderate(0)
-    own = subject.port.from_numpy(np.eye(2)[problem.t], dtype=subject.dtype, device=subject.device)
-    assert_same(gradient_of(subject, problem, "structured", own), gradient_of(subject, problem, "structured"))
-
-
-@subjects("float64")
-def test_labels_may_lie_in_memory_as_they_like(subject: Subject) -> None:
-    call = on_backend(subject, good_call())
-    expected = everything(subject, call)
-    for kind, change in UNUSUAL.items():
-        for got, e in zip(everything(subject, call._replace(t=change(np.eye(2)[call.t]))), expected, strict=True):
-            np.testing.assert_array_equal(got, e, err_msg=f"labels that are {kind}", strict=True)
 
 
 def scaled(problem: Problem) -> tuple[Problem, Problem]:

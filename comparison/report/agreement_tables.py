@@ -90,8 +90,10 @@ def markdown_cell(text: str) -> str:
 
 def _agreement_lines(outcome: Outcome) -> list[tuple[list[str], str]]:
     """Return the cells of each line, and the style of its verdict."""
-    groups = groupby(outcome.rows, lambda row: (f"{row.backend} {row.dtype}", row.strategy or FORWARD))
-    lines = [_agreement_line(name, strategy, list(group)) for (name, strategy), group in groups]
+    groups: dict[tuple[str, str], list[Agreement]] = {}
+    for row in outcome.rows:
+        groups.setdefault((f"{row.backend} {row.dtype}", row.strategy or FORWARD), []).append(row)
+    lines = [_agreement_line(name, strategy, group) for (name, strategy), group in groups.items()]
     names = [cells[0] for cells, _ in lines]
     for crash in outcome.crashed:  # after the other lines of its subject
         name = f"{crash['backend']} {crash['dtype']}"
@@ -114,8 +116,9 @@ def _ratio(value: float) -> str:
 
 
 def _entries(group: list[Agreement]) -> str:
-    """Say how many entries were compared of how many, in the problem where most were compared."""
-    counts = {row.quantity: (row.checked, row.entries) for row in sorted(group, key=lambda row: row.checked)}
+    """Say how many entries were compared of how many, on the data."""
+    on_data = [row for row in group if row.problem == "data"] or group
+    counts = {row.quantity: (row.checked, row.entries) for row in sorted(on_data, key=lambda row: row.checked)}
     checked, entries = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
     return f"{entries:,}" if checked == entries else f"{checked:,} of {entries:,}"
 

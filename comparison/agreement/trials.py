@@ -1,0 +1,157 @@
+"""The trials of a port: nets of a few sizes, chosen so that each kind of size, value and argument is met.
+
+Sizes, memory, steps h and kinds of arguments are spread over the trials as in a covering array: each once at least, not
+each with each other. Within a trial the problem changes one member at a time (kinds.py), in the same arrays where the
+backend lets them be written to. What a port has returned is read again at the end, or overwritten at once: a buffer
+that two results share shows either way.
+
+JAX compiles a program of seconds for each shape, strategy and dtype: there a trial is of the strategies that it names.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from comparison.agreement.bounds import Problem
+from comparison.agreement.comparison import (
+    Agreement,
+    Arguments,
+    Subject,
+    check_forward,
+    check_gradient,
+    compare,
+)
+from comparison.agreement.kinds import LABELS, VALUES, Shape, draw, place, recording, spoil, tie
+from comparison.agreement.truth import Truth
+from reference.defaults import DTYPES, MEMORY
+from reference.two_layer_net import Params
+
+
+class Trial(NamedTuple):
+    """A size of net, and what it is tried with."""
+
+    shape: Shape
+    h: float
+    memory: float = MEMORY
+    labels: str = "int64"  # of LABELS
+    layout: str = "rows"  # of LAYOUTS
+    values: tuple[str, ...] = tuple(VALUES)
+    max_abs_x: float = 1.0
+    sampled: bool = False  # `loop` and `batched` are compared at a few entries of the first net, too
+    compiled: tuple[tuple[str, str], ...] = ()  # (dtype, strategy) where each is a program to be compiled
+
+
+NEW_NET, FURTHER = ("drawn", "W1 reversed"), ("drawn", "inputs negative", "W2 negative", "units saturated")
+
+TRIALS = (
+    # Small: odd, 1, 2, and equal to each other; in several chunks, the last of them shorter.
+    Trial(
+        (7, 5, 5, 3), 3e-3, 2000, "uint8", "columns", compiled=(("float64", "structured"), ("float32", "collocated"))
+    ),
+    Trial((4, 4, 3, 7), np.float32(0.0173), 4096, "one-hot floats", "reversed", compiled=(("float64", "collocated"),)),
+    Trial((6, 2, 7, 2), np.float64(0.7), 1, "int32", "offset", FURTHER, compiled=(("float32", "structured"),)),
+    Trial((3, 2, 1, 2), 0.15, np.float32(900), "one-hot bools", "every other", FURTHER),
+    Trial((2, 1, 2, 3), 0.045, np.int64(500), "whole floats", "columns", NEW_NET),
+    Trial((1, 3, 6, 3), 2e-3, 700, "list", "every other", NEW_NET),
+    Trial((3, 3, 2, 1), 2e-5, 600, "int64", "columns", NEW_NET),
+    Trial((5, 7, 4, 5), 3e-7, 3000, "big-endian", "offset", NEW_NET),
+    Trial((8, 6, 2, 2), 3e-4, 10_000, "one-hot columns", "columns", ("drawn", "inputs negative"), 255.0),
+    Trial((6, 6, 6, 6), 0.11, 5000, "reversed", "reversed", NEW_NET),
+    # Large: over 64, 128, 256 and 1,024.
+    Trial((131, 5, 67, 3), 0.04, 2**18, "tuple", "columns", NEW_NET, sampled=True),
+    Trial((3, 131, 300, 2), 2e-4, 2**20, "int64", "every other", ("drawn", "logits far apart"), sampled=True),
+    Trial((300, 3, 2, 67), 2.3e-4, 2**17, "one-hot integers", "rows", ("drawn", "logits far apart"), sampled=True),
+    Trial((2, 67, 131, 131), 7e-4, 2**20, "uint8", "offset", NEW_NET, sampled=True),
+    Trial((5, 3, 1031, 3), 5e-3, 2**20, "int32", "rows", ("drawn",), sampled=True),
+    Trial((3, 1031, 3, 300), 3e-3, 2**20, "whole floats", "columns", ("drawn",), sampled=True),
+    Trial((1031, 2, 5, 3), 0.013, 2**16, "one-hot bools", "rows", ("drawn",), sampled=True),
+    Trial((3, 5, 2, 1031), 2e-3, 2**20, "int64", "reversed", ("drawn",), sampled=True),
+)
+
+
+def compiles_each_shape(subject: Subject) -> bool:
+    """Whether the port is on JAX: each shape costs it a compilation."""
+    array = subject.port.from_numpy(np.zeros(1), dtype=subject.dtype, device=subject.device)
+    return type(array).__module__.partition(".")[0] in ("jax", "jaxlib")
+
+
+def call_in_other_dtype(subject: Subject, strategies: tuple[str, ...], seed: int) -> None:
+    """Call a port in the dtype that it is not compared in: a constant that it makes once would be of that."""
+    other = subject._replace(dtype=next(dtype for dtype in DTYPES if dtype != subject.dtype))
+    first = TRIALS[0]._replace(values=("drawn",))
+    for _ in check_trial(other, first, strategies, compiles_each_shape(subject), seed):
+        pass
+
+
+def check_trials(subject: Subject, strategies: tuple[str, ...], seed: int) -> Iterator[Agreement]:
+    """Compare a port in all trials."""
+    compiles = compiles_each_shape(subject)
+    for trial in TRIALS:
+        if trial.compiled or not compiles:
+            yield from check_trial(subject, trial, strategies, compiles, seed)
+
+
+def check_trial(
+    subject: Subject, trial: Trial, strategies: tuple[str, ...], compiles: bool, seed: int
+) -> Iterator[Agreement]:
+    """Compare a port in one trial: the worst row of each quantity over all values."""
+    if compiles:
+        strategies = tuple(s for s in strategies if (subject.dtype, s) in trial.compiled)
+    results: list[Any] = []
+    kept: list[Any] = []
+    worst: dict[Any, Agreement] = {}
+    recorded = subject._replace(port=recording(subject.port, results))
+    problem, arguments = draw(trial.shape, seed, trial.max_abs_x), None
+    shape = "x".join(map(str, trial.shape))
+    for n, kind in enumerate(trial.values):
+        problem = VALUES[kind](problem)
+        arguments = place(recorded, problem, trial.layout, arguments)
+        labels = LABELS[trial.labels](problem.t, trial.shape[3])
+        at = odd_entries(problem.params, seed + n) if n or trial.sampled else None
+        for row in _check_problem(recorded, problem, arguments._replace(t=labels), trial, strategies, at):
+            key = row.strategy, row.quantity
+            if key not in worst or (not row.agrees, row.ratio) > (not worst[key].agrees, worst[key].ratio):
+                worst[key] = replace(row, problem=f"{shape}, {kind}")
+        if n % 2:
+            spoil(results)
+        else:
+            kept += [(array, subject.port.to_numpy(array)) for array in results]
+        results.clear()
+    yield from worst.values()
+    yield from (replace(row, problem=f"{shape}, tied") for row in check_forward(subject, tie(problem)))
+    yield replace(_check_kept(subject, kept), problem=shape)
+
+
+def _check_problem(
+    subject: Subject,
+    problem: Problem,
+    arguments: Arguments,
+    trial: Trial,
+    strategies: tuple[str, ...],
+    entries: Params | None,
+) -> Iterator[Agreement]:
+    truth = Truth(problem, subject.dtype, trial.h)
+    yield from check_forward(subject, problem, arguments)
+    yield from check_gradient(subject, problem, None, trial.h, arguments=arguments, truth=truth)
+    for strategy in strategies:
+        if truth.is_comparable(strategy) and not (strategy == "collocated" and truth.is_handed_over):
+            options = {"entries": entries} if strategy in ("loop", "batched") else {}
+            options |= {"arguments": arguments, "truth": truth, "memory": trial.memory}
+            yield from check_gradient(subject, problem, strategy, trial.h, **options)
+
+
+def odd_entries(params: Params, seed: int) -> Params:
+    """Choose a few entries, in no order, some of them twice, in two axes; none of b1."""
+    rng = np.random.default_rng(seed)
+    W1, _, W2, b2 = (rng.integers(0, p.size, (2, 9)) for p in params)
+    return Params(W1, np.array([], np.int64), W2.astype(np.int32), b2[0, :3])
+
+
+def _check_kept(subject: Subject, kept: list[Any]) -> Agreement:
+    """Compare results with copies that were made when they were returned."""
+    now = np.concatenate([subject.port.to_numpy(array).ravel() for array, _ in kept])
+    before = np.concatenate([copy.ravel() for _, copy in kept])
+    smallest = float(np.finfo(subject.dtype).tiny)
+    return compare(subject, "results kept", now, before.astype(np.float64), smallest)

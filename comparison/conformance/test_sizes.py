@@ -1,0 +1,51 @@
+"""Nets of all sizes, in the trials of `agree` and in more, each by every strategy in both dtypes."""
+
+import pytest
+
+from comparison.agreement.comparison import Subject
+from comparison.agreement.kinds import Shape
+from comparison.agreement.trials import TRIALS, Trial, check_trial, compiles_each_shape
+from comparison.conformance.gradients import HANDS_OVER, assert_agrees
+from comparison.conformance.problems import subjects
+from reference.defaults import STRATEGIES
+
+pytestmark = pytest.mark.filterwarnings(HANDS_OVER)
+
+SHAPES: tuple[Shape, ...] = (  # pairs of equal sizes, and others that no trial has
+    (4, 3, 4, 7),
+    (4, 3, 6, 3),
+    (3, 4, 5, 3),
+    (2, 2, 2, 2),
+    (129, 5, 2, 4),
+    (67, 67, 3, 2),
+    (5, 6, 3, 128),
+)
+
+
+def name(trial: Trial) -> str:
+    return "x".join(map(str, trial.shape))
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=name)
+@subjects()
+def test_a_trial(subject: Subject, trial: Trial) -> None:
+    if compiles_each_shape(subject) and (len(name(trial)) + (subject.dtype == "float32")) % 2:
+        trial = trial._replace(values=trial.values[:1])
+    assert_agrees(check_trial(subject, trial, STRATEGIES, False, 1))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+@subjects()
+def test_another_size(subject: Subject, shape: Shape) -> None:
+    if compiles_each_shape(subject) and (sum(shape) + (subject.dtype == "float32")) % 2:
+        pytest.skip("each shape is compiled in one dtype only")
+    trial = Trial(shape, 5e-3, 3000, values=("drawn",), sampled=max(shape) > 64)
+    assert_agrees(check_trial(subject, trial, STRATEGIES, False, 2))
+
+
+@subjects()
+def test_every_device(subject: Subject) -> None:
+    """In the port's own words: each that `devices` names computes what the reference does."""
+    for device in subject.port.devices():
+        trial = TRIALS[0]._replace(values=("drawn", "W1 reversed"))
+        assert_agrees(check_trial(subject._replace(device=device), trial, STRATEGIES, False, 3))

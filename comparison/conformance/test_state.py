@@ -1,0 +1,99 @@
+"""A call depends on its arguments alone: on no earlier call, on no identity of an array, on no owner of a result."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from comparison.agreement.bounds import Problem
+from comparison.agreement.comparison import Subject, check_forward, check_gradient, on_device
+from comparison.agreement.kinds import draw, recording, spoil
+from comparison.conformance.calls import everything, good_call, on_backend
+from comparison.conformance.gradients import HANDS_OVER, assert_agrees, assert_same
+from comparison.conformance.problems import subjects
+from reference.defaults import DTYPES, STRATEGIES
+from reference.two_layer_net import Params
+
+pytestmark = pytest.mark.filterwarnings(HANDS_OVER)
+
+SHAPE = (7, 5, 3, 2)
+
+
+def compare_all(subject: Subject, problem: Problem) -> None:
+    assert_agrees(check_forward(subject, problem))
+    for strategy in (None, *STRATEGIES):
+        assert_agrees(check_gradient(subject, problem, strategy, 1e-2))
+
+
+@subjects("float64")
+def test_dtypes_and_nets_by_turns(subject: Subject) -> None:
+    for seed in (0, 1, 0):
+        for dtype in (*DTYPES, *reversed(DTYPES)):
+            compare_all(subject._replace(dtype=dtype), draw(SHAPE, seed))
+
+
+@pytest.mark.parametrize("name", [*Params._fields, "x", "t"])
+@subjects()
+def test_a_net_that_differs_in_one_argument_only(subject: Subject, name: str) -> None:
+    one, other = draw(SHAPE, 0), draw(SHAPE, 1)
+    compare_all(subject, one)
+    if name in ("x", "t"):
+        changed = one._replace(**{name: getattr(other, name)})
+    else:
+        changed = one._replace(params=one.params._replace(**{name: getattr(other.params, name)}))
+    compare_all(subject, changed)
+    compare_all(subject, one)
+
+
+@subjects()
+def test_arrays_that_take_the_place_of_others(subject: Subject) -> None:
+    """An object that is gone may have its identity taken over by the next."""
+    for seed in range(12):
+        problem = draw(SHAPE, seed)
+        assert_agrees(check_forward(subject, problem))
+        for strategy in (None, "structured", "collocated"):
+            assert_agrees(check_gradient(subject, problem, strategy, 1e-2))
+
+
+@subjects()
+def test_results_are_the_callers_own(subject: Subject) -> None:
+    """Kept, they stay as they are whatever is called; changed, they change no later result."""
+    results: list[Any] = []
+    recorded = subject._replace(port=recording(subject.port, results))
+    call = on_backend(recorded, good_call())
+    first = everything(recorded, call)
+    kept, copies = list(results), [subject.port.to_numpy(array) for array in results]
+    compare_all(recorded, draw(SHAPE, 3))
+    everything(recorded, on_backend(recorded, good_call()))
+    assert_same(map(subject.port.to_numpy, kept), copies)
+    spoil(results)
+    assert_same(everything(recorded, call), first)
+    assert_same(everything(recorded, on_backend(recorded, good_call())), first)
+
+
+@subjects("float64")
+def test_the_hundredth_call_is_as_the_first(subject: Subject) -> None:
+    call = on_backend(subject, good_call())
+    first = everything(subject, call)
+    for _ in range(104):
+        assert_same(everything(subject, call), first)
+
+
+@subjects()
+def test_labels_and_mini_batches_changed_in_place_are_read_again(subject: Subject) -> None:
+    problem, port = draw(SHAPE, 0), subject.port
+    params, x = on_device(subject, problem)
+    t, batches = problem.t.copy(), np.array([[0, 1, 2], [3, 4, 5]])
+
+    def results() -> list[np.ndarray]:
+        gradients = [port.gradient(params, x, t), *(port.GRADIENTS[s](params, x, t, h=1e-2) for s in STRATEGIES)]
+        trained, losses = port.train_steps(params, x, t, batches, strategy="collocated", learning_rate=0.5)
+        arrays = [port.loss(params, x, t), port.accuracy(params, x, t), *(g for p in gradients for g in p), *trained]
+        return [port.to_numpy(array) for array in (*arrays, losses)]
+
+    results()
+    t[...], batches[...] = 1 - t, batches[::-1, ::-1] + 1
+    changed = results()
+    t, batches = t.copy(), batches.copy()
+    assert_same(changed, results())
+    assert_agrees(check_forward(subject, problem._replace(t=t)))
