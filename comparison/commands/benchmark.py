@@ -89,7 +89,7 @@ def make_task(options: TimingOptions, problem: Problem, data: Dataset, *, redraw
     from comparison.commands.subjects import data_loader
     from comparison.timing.workloads import Task
 
-    load, iterations, seed = data_loader(options, options.seed), options.iterations, options.seed
+    load, iterations, seed = data_loader(options), options.iterations, options.seed
     return Task(options.what, problem, data, load, options.h, options.memory, iterations, seed, redrawn)
 
 

@@ -41,6 +41,7 @@ class DataOptions:
     data: str
     inputs: int | None  # of random
     classes: int | None
+    seed: int  # also of all else that is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,6 @@ class ProblemOptions(DataOptions):
     batch: int
     hidden: int
     h: float
-    seed: int
     memory: int
 
 

@@ -79,7 +79,7 @@ def run(options: ReportOptions) -> int:
     from reference.training import epoch_length
 
     check_budget(options.budget)
-    data = load_data(options)
+    data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data)
     results = {part: _read(part, path) for part in PARTS if (path := getattr(options, f"{part}_file"))}
     out = Path(options.out)

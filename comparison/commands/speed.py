@@ -85,7 +85,7 @@ def run(options: SpeedOptions) -> int:
     from comparison.timing.baseline import ratios_to_reference
     from comparison.timing.starts import measure_start
 
-    data = load_data(options)
+    data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data, options.strategy)
     if isinstance(options.devices, tuple):
         return time_scaling(options, options.devices, data, problem)
