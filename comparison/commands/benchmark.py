@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import AGREES, CRASHED
+from comparison.commands import AGREES, CRASHED, processes
 from comparison.commands.options import add_threads
 from comparison.commands.output import make_console, print_sentences, status
 
@@ -62,6 +62,8 @@ def check_budget(seconds: float) -> None:
 def prepare_process(threads: int | None) -> None:
     """Set the environment that frameworks read as they are imported."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # other programs need the GPU's memory too
+    if threads is not None and processes.count() > 1:
+        raise ValueError(f"`threads` must be left to OMP_NUM_THREADS in ranks of torchrun, got {threads}.")
     if threads is not None:
         _limit_threads(threads)
 
