@@ -13,15 +13,19 @@ import compare
 from command_lines import CRASHING, SMALL, WRONG, run
 from comparison import commands
 from comparison.commands import speed
+from comparison.timing import contenders
 from comparison.timing.load import Load
 from timings import timing
+
+FIT = contenders._fit
 
 
 @pytest.fixture(autouse=True)
 def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the machine seem idle, whatever else runs on it, and rounds go on until there are enough for a verdict."""
+    """Let the machine seem idle, whatever else runs on it, and let everything fit and have rounds enough."""
     monkeypatch.setattr(Load, "is_busy", False)
     monkeypatch.setattr("comparison.timing.rounds.LIMIT", 1e9)
+    monkeypatch.setattr("comparison.timing.contenders._fit", lambda candidate, _: (None, candidate.seconds))
 
 
 NET = SMALL[1:]
@@ -56,9 +60,11 @@ def test_json_has_what_was_timed(what: str, capsys: pytest.CaptureFixture[str]) 
 def test_the_ladder_has_every_rung(capsys: pytest.CaptureFixture[str]) -> None:
     output = result(capsys, "speed", *SHORT, "--what", "gradient", "--strategy", "all")
     rungs = ["closed form", "collocated", "structured", "batched", "loop"]
-    assert [row["strategy"] for row in (*output["speed"], *output["left_out"])] == rungs
+    assert [row["strategy"] for row in output["speed"]] == rungs
+    assert output["left_out"] == []
     assert all(row["ratio_to_closed_form"] > 0 for row in output["speed"])
     assert [row["ranked"] for row in output["speed"]] == [False, True, True, True, True]
+    assert all(row["first_call_s"] > 0 for row in output["speed"])
 
 
 @pytest.mark.parametrize(("source", "code"), [(WRONG, commands.DISAGREES), (CRASHING, commands.CRASHED)])
@@ -285,8 +291,11 @@ def test_bad_input_is_one_sentence(
 # --- whatever is asked, within the budget
 
 
-def test_a_long_command_is_cut_to_its_budget_and_says_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_command_is_cut_to_its_budget_and_says_what_is_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On 62 classes; what is asserted is whether a contender is timed whole, at a sample, or not at all."""
+    monkeypatch.setattr("comparison.timing.contenders._fit", FIT)
     sizes = ("--data", "random", "--inputs", "60", "--classes", "62", "--hidden", "20", "--batch", "30")
     output = result(
         capsys, "speed", *sizes, "--backend", "numpy", "--strategy", "all", "--dtype", "float64", "--budget", "0.5"
@@ -297,10 +306,9 @@ def test_a_long_command_is_cut_to_its_budget_and_says_what_is_left_out(capsys: p
     assert {row["strategy"] for row in rows if row["estimated"]} <= {"loop", "batched"}
     assert "loop" not in {row["strategy"] for row in rows if not row["estimated"]}
     assert all(row["first_call_s"] is None for row in rows if row["estimated"])
-    assert {row["sizes"]["outputs"] for row in rows} == {62}
+    assert all(row["sizes"]["outputs"] == 62 for row in rows)
     assert all(re.match(r".*more than its share of --budget, .* s\.$", row["reason"]) for row in output["left_out"])
-    firsts = {(row["backend"], row["strategy"]) for row in output["advice"]["break_even"]}
-    assert firsts == {("numpy", "collocated")}
+    assert "loop" not in {row["strategy"] for row in output["advice"]["break_even"]}
 
 
 def test_a_sweep_over_classes_redraws_the_labels_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
