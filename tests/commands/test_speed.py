@@ -331,9 +331,6 @@ def test_the_self_check_covers_sweeps(capsys: pytest.CaptureFixture[str]) -> Non
     assert re.search(r"In \d+ of \d+ sweeps over the sizes one overtakes itself\.", capsys.readouterr().out)
 
 
-# --- a busy machine
-
-
 def test_a_busy_machine_names_no_winner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(Load, "is_busy", True)
     output = result(capsys, *SHORT)
