@@ -39,7 +39,7 @@ def run(options: TimingOptions) -> int:
     benchmark.prepare_process(options.threads)
     from comparison.timing.starts import measure_start
 
-    data = load_data(options)
+    data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data, options.strategy)
     subjects, not_run = load_subjects(options)
     timed = replace(options, strategy=("collocated",) if "collocated" in options.strategy else options.strategy)

@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
 def run(options: ComparisonOptions) -> int:
     """Compare, print, and return the exit code."""
     benchmark.prepare_process(options.threads)
-    data = load_data(options)
+    data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data, options.strategy)
     processes.check_same("data", data)
     subjects, not_run = load_subjects(options)

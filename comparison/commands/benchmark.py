@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import AGREES, CRASHED
+from comparison.commands import AGREES, CRASHED, processes
 from comparison.commands.options import add_threads
 from comparison.commands.output import make_console, print_sentences, status
 
@@ -62,6 +62,8 @@ def check_budget(seconds: float) -> None:
 def prepare_process(threads: int | None) -> None:
     """Set the environment that frameworks read as they are imported."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # other programs need the GPU's memory too
+    if threads is not None and processes.count() > 1:
+        raise ValueError(f"`threads` must be left to OMP_NUM_THREADS in ranks of torchrun, got {threads}.")
     if threads is not None:
         _limit_threads(threads)
 
@@ -89,7 +91,7 @@ def make_task(options: TimingOptions, problem: Problem, data: Dataset, *, redraw
     from comparison.commands.subjects import data_loader
     from comparison.timing.workloads import Task
 
-    load, iterations, seed = data_loader(options, options.seed), options.iterations, options.seed
+    load, iterations, seed = data_loader(options), options.iterations, options.seed
     return Task(options.what, problem, data, load, options.h, options.memory, iterations, seed, redrawn)
 
 

@@ -42,6 +42,7 @@ class DataOptions:
     data: str
     inputs: int | None  # of random
     classes: int | None
+    seed: int  # also of all else that is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,6 @@ class ProblemOptions(DataOptions):
     batch: int
     hidden: int
     h: float
-    seed: int
     memory: int
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from comparison.commands import AGREES, CRASHED, DISAGREES, processes
 from comparison.commands.options import DataOptions, OutputOptions, add_data, add_output, add_selection, new_command
 from comparison.commands.output import make_console, write_json
-from comparison.commands.subjects import data_loader, load_subjects
+from comparison.commands.subjects import load_data, load_subjects
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,6 @@ class PredictOptions(OutputOptions, DataOptions):
 
     params: str
     part: str
-    seed: int
 
 
 def add(commands: Any) -> None:
@@ -62,7 +61,7 @@ def run(options: PredictOptions) -> int:
 
     params = load_params(options.params)
     options = replace(options, dtype=options.dtype or (str(params.W1.dtype),))
-    data = data_loader(options, options.seed)()
+    data = load_data(options, quiet=options.quiet)
     x, t = (data.x_test, data.t_test) if options.part == "test" else (data.x_train, data.t_train)
     _check_fits(options, params, x, t)
     processes.check_same("data and parameters", (*data, *params))

@@ -68,7 +68,7 @@ def run(options: ReportOptions) -> int:
     check_budget(options.budget)
     if options.iterations is not None and options.iterations < 1:
         raise ValueError(f"`iterations` must be at least 1, got {options.iterations}.")
-    data = load_data(options)
+    data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data)
     to_run = parts_to_run(options)
     results = {part: read_given(part, getattr(options, f"{part}_file")) for part in PARTS if part not in to_run}

@@ -85,7 +85,7 @@ def run(options: SpeedOptions) -> int:
     from comparison.timing.baseline import ratios_to_reference
     from comparison.timing.starts import measure_start
 
-    data = load_data(options)
+    data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data, options.strategy)
     if isinstance(options.devices, tuple):
         return time_scaling(options, options.devices, data, problem)
@@ -137,8 +137,6 @@ def _check(options: SpeedOptions) -> None:
     if not isinstance(options.devices, tuple):
         return
     counts = ",".join(map(str, options.devices))
-    if options.threads is not None and processes.count() > 1:
-        raise ValueError(f"`threads` must be left to OMP_NUM_THREADS in ranks of torchrun, got {options.threads}.")
     if options.what != "step":
         raise ValueError(f"`what` must be step with --devices {counts}, got {options.what}.")
     for name in SINGLE_COUNT:

@@ -141,6 +141,21 @@ def _sentences(over: str, fastest: list[dict[str, Any]], crossings: list[dict[st
     ]
 
 
+def _left_out(over: str, sizes: Sequence[int], rankings: Sequence[Ranking]) -> list[str]:
+    """Say for each contender at which sizes it was left out, and why at the last of them."""
+    at: dict[str, list[int]] = {}
+    reasons: dict[str, str] = {}
+    for size, ranking in zip(sizes, rankings, strict=True):
+        for row in ranking.left_out:
+            name = f"{row['backend']} {row['dtype']} {row['strategy']}"
+            at.setdefault(name, []).append(size)
+            reasons[name] = row["reason"]
+    return [
+        f"left out at {over} {', '.join(f'{size:,}' for size in at[name])}: {name}: {reason}"
+        for name, reason in reasons.items()
+    ]
+
+
 def _print(
     options: SpeedOptions,
     over: str,
@@ -155,9 +170,13 @@ def _print(
     print_sentences(console, f"median time of a {options.what}, {options.data}, by {over}")
     for table in sweep_tables(sizes, [ranking.timings for ranking in rankings], console.width):
         console.print(table)
-    for size, r in zip(sizes, rankings, strict=True):
-        notes += speed_notes(r.timings)
-        notes += missing_notes(r.excluded, r.not_run)
-        notes += [f"{over} {size}: {note}" for note in missing_notes([], [], r.left_out)]
+    for ranking in rankings:
+        notes += speed_notes(ranking.timings)
+        notes += missing_notes(ranking.excluded, ranking.not_run)
+    notes += _left_out(over, sizes, rankings)
+    notes.append(
+        f"The timing took {sum(r.seconds for r in rankings):.2g} s of --budget {options.budget:g}, and "
+        f"{sum(r.preparation_s for r in rankings):.2g} s besides went into compilation and estimates."
+    )
     print_sentences(console, *dict.fromkeys(notes))
     print_sentences(console, *sentences, style="bold")

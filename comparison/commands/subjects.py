@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from reference.datasets import Dataset
 
 
-def data_loader(options: DataOptions, seed: int) -> partial[Dataset]:
+def load_data(options: DataOptions, dtype: str = "float64", *, quiet: bool) -> Dataset:
+    """Load the data set of the options, and show that it is being loaded unless `quiet`."""
+    with status(f"loading {options.data} in {dtype}", quiet=quiet):
+        return data_loader(options)(dtype=dtype)
+
+
+def data_loader(options: DataOptions) -> partial[Dataset]:
     """Return the function that loads the data set of the options; it takes a dtype, and can be pickled."""
     from reference.datasets import load
 
-    return partial(load, options.data, seed=seed, inputs=options.inputs, classes=options.classes)
-
-
-def load_data(options: ProblemOptions) -> Dataset:
-    """Load the data set of the options in float64."""
-    return data_loader(options, options.seed)()
+    return partial(load, options.data, seed=options.seed, inputs=options.inputs, classes=options.classes)
 
 
 def make_problem(options: ProblemOptions, data: Dataset, strategies: Iterable[str] = ()) -> Problem:

@@ -11,7 +11,7 @@ from comparison.commands import AGREES, CRASHED, DISAGREES, processes
 from comparison.commands.options import TrainOptions, add_output, add_problem, add_selection, new_command
 from comparison.commands.output import make_console, write_json
 from comparison.commands.progress import track_iterations
-from comparison.commands.subjects import data_loader, load_subjects
+from comparison.commands.subjects import load_data, load_subjects
 from comparison.commands.training_files import accuracies_as_json, check_files, check_files_of_runs, write_files
 from comparison.commands.training_runs import Run, prepare_run, train_all, training_options
 from reference.defaults import STRATEGIES
@@ -88,8 +88,7 @@ def run(options: TrainOptions) -> int:
     subjects, not_run = load_subjects(options)
     check_files_of_runs(options, subjects)
     dtypes = dict.fromkeys(subject.dtype for subject in subjects)
-    load = data_loader(options, options.seed)
-    data = {dtype: load(dtype=dtype) for dtype in dtypes}
+    data = {dtype: load_data(options, dtype, quiet=options.quiet) for dtype in dtypes}
     with ExitStack() as stack:
         several = len(subjects) > 1
         runs = [prepare_run(options, subject, data[subject.dtype], stack, several=several) for subject in subjects]

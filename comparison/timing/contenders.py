@@ -19,6 +19,7 @@ from comparison.timing.workloads import (
     sample_entries,
     step_clock,
 )
+from ports.protocol import DistributedPort
 from reference.defaults import CLOSED_FORM
 from reference.two_layer_net import Params
 
@@ -92,7 +93,7 @@ def estimate(subject: Subject, strategy: str, task: Task, budget: float, start: 
         seconds = _later_call(subject, gradient_function(subject, strategy, task, None, few)) * len(t) / part
         if seconds > budget:
             return Candidate(subject, strategy, seconds)
-    if start:
+    if start and not isinstance(subject.port, DistributedPort):  # another process would not be one of its ranks
         measured = start(subject, strategy, task)
         return Candidate(subject, strategy, measured.later_call_s, start=measured)
     if task.what == "gradient":
@@ -158,7 +159,7 @@ def make_contender(planned: Planned, task: Task, start: MeasureStart | None) -> 
     """Set the clock, and put together what was measured; with `start`, measure that where it is still unknown."""
     subject, strategy, first = planned.candidate.subject, planned.candidate.strategy, planned.candidate.start
     entries = None if planned.sample is None else sample_entries(task, planned.sample)
-    if first is None and start and entries is None:
+    if first is None and start and entries is None and not isinstance(subject.port, DistributedPort):
         first = start(subject, strategy, task)
     clock, estimated = _clock(planned, task, entries)
     of_run = task.what == "run"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_all_start_methods, get_context
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ def preload(backends: Iterable[str]) -> None:
 
 def call_in_fresh_process(function: Callable[..., Result], *args: object) -> Result:
     """Call a function of a module in a process that ends after it, and return its result; its arguments are pickled."""
-    with _main_module_hidden(), ProcessPoolExecutor(1, mp_context=get_context(METHOD)) as process:
+    with _only_our_modules(), ProcessPoolExecutor(1, mp_context=get_context(METHOD)) as process:
         return process.submit(_call_without_caches, function, *args).result()
 
 
@@ -42,11 +43,16 @@ def _call_without_caches(function: Callable[..., Result], *args: object) -> Resu
 
 
 @contextmanager
-def _main_module_hidden() -> Iterator[None]:
-    """Keep a new process from running the caller's script again, which may be one that came through stdin."""
-    main = sys.modules["__main__"]
+def _only_our_modules() -> Iterator[None]:
+    """Keep a new process from running the caller's script again, which may be one that came through stdin.
+
+    It searches this project's folder first: the caller's may have packages of the same names.
+    """
+    main, home = sys.modules["__main__"], str(Path(__file__).parents[2])
     sys.modules["__main__"] = ModuleType("__main__")
+    sys.path.insert(0, home)
     try:
         yield
     finally:
+        sys.path.remove(home)
         sys.modules["__main__"] = main

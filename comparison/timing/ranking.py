@@ -91,7 +91,8 @@ def prepare(
     left_out = [{**dict(zip(KEY, c.key, strict=True)), "reason": reason} for c, reason in plan.left_out]
     contenders = []
     for n, planned in enumerate(plan.planned, 1):
-        say(f"compiling {task.call}s of {planned.candidate.name}", n, len(plan.planned))
+        program = "gradient" if task.what == "gradient" else "train_steps"
+        say(f"compiling {program} for {planned.candidate.name}", n, len(plan.planned))
         try:
             contenders.append(make_contender(planned, task, start))
         except Exception as error:  # as above

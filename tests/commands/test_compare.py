@@ -346,6 +346,13 @@ def test_expected_and_got_differ_in_print(tmp_path: Path, capsys: pytest.Capture
     assert float(got) == pytest.approx(float(expected), rel=1e-11)
 
 
+def test_threads_pin_the_process_of_agree(tmp_path: Path) -> None:
+    path = tmp_path / "their_port.py"
+    path.write_text('import os\n\nfrom ports.numpy_port import *\n\nassert os.environ["OMP_NUM_THREADS"] == "1"\n')
+    done = run(*SMALL, "--threads", "1", "--port", str(path), "--quiet", OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+
+
 # --- the command line
 
 

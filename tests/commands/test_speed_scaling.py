@@ -96,14 +96,17 @@ def test_what_disagrees_on_any_number_is_not_timed(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--devices", "1,2", "--sweep", "hidden"), "`devices` must be one number with --sweep, got 1,2."),
-        (("--devices", "1,2", "--self-check"), "`devices` must be one number with --self-check, got 1,2."),
-        (("--devices", "1,2", "--fail-if-slower", "2"), "`devices` must be one number with --fail-if-slower, got 1,2."),
-        (("--devices", "1,2", "--what", "run"), "`what` must be gradient or step with --devices, got run."),
-        (("--devices", "1,2", "--what", "gradient"), "`what` must be step with --devices 1,2, got gradient."),
+        (("--devices", "1,2", "--sweep", "hidden"), "`--devices` must be one number with --sweep, got 1,2."),
+        (("--devices", "1,2", "--self-check"), "`--devices` must be one number with --self-check, got 1,2."),
+        (
+            ("--devices", "1,2", "--fail-if-slower", "2"),
+            "`--devices` must be one number with --fail-if-slower, got 1,2.",
+        ),
+        (("--devices", "1,2", "--what", "run"), "`--what` must be gradient or step with --devices, got run."),
+        (("--devices", "1,2", "--what", "gradient"), "`--what` must be step with --devices 1,2, got gradient."),
         (("--devices", "1,2", "--backend", "numpy"), "Nothing to compare: numpy: it runs on one device."),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_sentence(options: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, *options) == (2, "", f"compare.py: {sentence}\n")
 

@@ -1,5 +1,7 @@
 """First calls and whole runs, on contenders of known cost whose clock is a number."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 import ports
+from command_lines import ROOT
 from comparison.agreement.comparison import Subject, random_problem
 from comparison.timing import fresh_process, starts
 from comparison.timing.recommendation import Timing, advise
@@ -244,3 +247,20 @@ def test_where_the_system_does_not_tell_there_is_no_peak(monkeypatch: pytest.Mon
 def test_memory_is_told_in_kibibytes(tmp_path: Any) -> None:
     (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t      20 kB\nVmRSS:\t      12 kB\n")
     assert starts._resident_bytes(tmp_path / "status", "VmRSS") == 12 * 1024
+
+
+def test_another_package_of_the_same_name_is_not_taken(tmp_path: Any) -> None:
+    """A user's folder may have a `comparison` of its own, which fdnet's console command does not take either."""
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "__init__.py").write_text("raise ImportError('not this one')\n")
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"import sys\n\nsys.path.append({str(ROOT)!r})\nimport fdnet\n\nif __name__ == '__main__':\n"
+        "    sys.exit(fdnet.main())\n"
+    )
+    small = ("--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy", "--dtype", "float64")
+    command = [sys.executable, str(script), "speed", *small, "--budget", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "excluded" not in done.stdout
+    assert "numpy float64" in done.stdout

@@ -277,7 +277,7 @@ def test_the_threads_of_ranks_are_not_ours(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("comparison.commands.processes.print_error", print)
     assert compare.main(["speed", "--devices", "1,2", "--threads", "1"]) == 2
     assert capsys.readouterr().out == (
-        "compare.py: `threads` must be left to OMP_NUM_THREADS in ranks of torchrun, got 1.\n"
+        "compare.py: `--threads` must be left to OMP_NUM_THREADS in ranks of torchrun, got 1.\n"
     )
 
 
