@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, report_parts
 from comparison.commands.benchmark import add_budget, check_budget
-from comparison.commands.options import ProblemOptions, Selection, add_problem, add_selection, new_command
+from comparison.commands.options import add_problem, add_selection, new_command
 from comparison.commands.output import status, write, write_json
-from comparison.commands.report_parts import PARTS, command_of, file_of, parts_to_run, read_given
+from comparison.commands.report_parts import PARTS, ReportOptions, command_of, file_of, parts_to_run, read_given
 from comparison.commands.subjects import load_subjects, make_problem
 
 if TYPE_CHECKING:
     from comparison.agreement.bounds import Problem
     from comparison.report.page import Report
     from comparison.report.step_study import Pictures
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions(Selection, ProblemOptions):
-    """The options of `report`; a part whose file is given is not run."""
-
-    out: str
-    resume: bool
-    budget: float
-    threads: int | None
-    iterations: int | None
-    agree_file: str | None
-    speed_file: str | None
-    hidden_file: str | None
-    batch_file: str | None
-    train_file: str | None
 
 
 def add(commands: Any) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from comparison.commands import INTERRUPTED
-from comparison.commands.options import settings
+from comparison.commands import BAD_INPUT, INTERRUPTED
+from comparison.commands.options import ProblemOptions, Selection, settings
 from comparison.commands.output import write
-
-if TYPE_CHECKING:
-    from comparison.commands.report import ReportOptions
 
 COMPARE = Path(__file__).parents[2] / "compare.py"
 PARTS = ("agree", "speed", "hidden", "batch", "train")
@@ -24,6 +23,22 @@ KEYS = {
     "train": {"backend", "dtype", "losses", "accuracies"},
 }
 """The keys by which the file of a part is recognized."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Selection, ProblemOptions):
+    """The options of `report`; a part whose file is given is not run."""
+
+    out: str
+    resume: bool
+    budget: float
+    threads: int | None
+    iterations: int | None
+    agree_file: str | None
+    speed_file: str | None
+    hidden_file: str | None
+    batch_file: str | None
+    train_file: str | None
 
 
 _FREE = ("out", "resume", *(f"{part}_file" for part in PARTS))
@@ -76,7 +91,7 @@ def begin(options: ReportOptions, out: Path) -> dict[str, int]:
         If the report that is to be resumed was begun with other options.
     """
     if options.resume and begun_file(out).exists():
-        begun = json.loads(begun_file(out).read_text(encoding="utf-8"))
+        begun = _read_begun(begun_file(out))
         now = _settings(options)
         for name, value in begun["settings"].items():
             if now.get(name) != value:
@@ -87,6 +102,17 @@ def begin(options: ReportOptions, out: Path) -> dict[str, int]:
         file_of(out, part).unlink(missing_ok=True)
     _keep(options, out, {})
     return {}
+
+
+def _read_begun(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        begun = json.loads(text)
+    except ValueError:
+        begun = None
+    if not isinstance(begun, dict) or not all(isinstance(begun.get(key), dict) for key in ("settings", "codes")):
+        raise ValueError(f"{path} must be what an interrupted report has left, got {text[:40]!r}.")
+    return begun
 
 
 def _keep(options: ReportOptions, out: Path, codes: dict[str, int]) -> None:
@@ -104,9 +130,9 @@ def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]
     path = file_of(out, part)
     command = [sys.executable, str(COMPARE), *_arguments(part, options, str(path))]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode in (INTERRUPTED, -2):
+    if done.returncode in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
-    if not path.exists() or done.returncode == 2:
+    if not path.exists() or done.returncode == BAD_INPUT:
         raise ValueError(f"`compare.py {command_of(part)}` wrote nothing: {done.stderr.strip() or done.returncode}")
     codes[part] = done.returncode
     _keep(options, out, codes)

@@ -151,6 +151,15 @@ def test_an_interrupted_report_keeps_its_parts_and_is_resumed(
     assert compare.main([*arguments, "--resume"]) == commands.DISAGREES
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": {}}', '{"settings": {}, "codes": 0}'])
+def test_what_no_report_has_left_is_not_resumed(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "begun.json").write_text(text)
+    assert compare.main(["report", *NET, "--out", str(tmp_path), "--resume"]) == commands.BAD_INPUT
+    expected = f"{tmp_path / 'begun.json'} must be what an interrupted report has left, got {text!r}."
+    assert capsys.readouterr().err == f"compare.py: {expected}\n"
+    assert (tmp_path / "begun.json").read_text() == text
+
+
 def test_an_interrupt_of_the_command_itself_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
