@@ -146,16 +146,5 @@ def _made_with(options: ReportOptions, machine: dict[str, Any]) -> list[tuple[st
 
 def command_line(options: ReportOptions) -> str:
     """Return the command with all of its options, those that were left to their defaults included."""
-    words = ["compare.py", "report"]
-    for name in (field.name for field in fields(options)):
-        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
-        if name in ("resume", "quiet") or value is None or value is False or value == ():
-            continue
-        if name == "port":
-            words += [f"{option}={source}" for source in value]
-        elif value is True:
-            words.append(option)
-        else:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
-            words.append(f"{option}={text}B" if name == "memory" else f"{option}={text}")
-    return shlex.join(words)
+    names = [field.name for field in fields(options) if field.name != "resume"]
+    return shlex.join(["compare.py", "report", *report_parts.words(options, names)])

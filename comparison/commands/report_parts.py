@@ -6,7 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -140,22 +141,32 @@ def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]
 
 def _arguments(part: str, options: ReportOptions, path: str) -> list[str]:
     """Return the command line of one part."""
-    common = ["--data", options.data, "--device", ",".join(options.device), "--dtype", ",".join(options.dtype)]
-    common += ["--batch", str(options.batch), "--hidden", str(options.hidden), "--h", str(options.h)]
-    common += ["--seed", str(options.seed), "--memory", f"{options.memory}B", "--quiet"]
-    common += [f"--port={name}" for name in options.port]
-    common += ["--devices", str(options.devices)] if options.devices else []
-    backends = options.backend
-    if part == "train" and not backends:
+    shared = [field.name for kind in (Selection, ProblemOptions) for field in fields(kind)]
+    common = [*words(options, shared), "--quiet"]
+    if part == "train" and not options.backend:
         import ports
 
-        backends = ports.names()
-    common += ["--backend", ",".join(backends)] if backends else []
+        common.append(f"--backend={','.join(ports.names())}")
     if part == "agree":
         return ["agree", *common, "--json", path]
     if part == "train":
-        iterations = [] if options.iterations is None else ["--iterations", str(options.iterations)]
-        return ["train", *common, *iterations, "--history", path]
-    timing = ["--budget", str(options.budget), *(["--threads", str(options.threads)] if options.threads else [])]
+        return ["train", *common, *words(options, ["iterations"]), "--history", path]
     which = ["--strategy", "all"] if part == "speed" else ["--sweep", part]
-    return ["speed", *common, *timing, *which, "--json", path]
+    return ["speed", *common, *words(options, ["budget", "threads"]), *which, "--json", path]
+
+
+def words(options: ReportOptions, names: Iterable[str]) -> list[str]:
+    """Return options as words of a command line, without those that have no value, and without --quiet."""
+    given = []
+    for name in names:
+        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if name == "quiet" or value is None or value is False or value == ():
+            continue
+        if name == "port":
+            given += [f"{option}={source}" for source in value]
+        elif value is True:
+            given.append(option)
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            given.append(f"{option}={text}B" if name == "memory" else f"{option}={text}")
+    return given
