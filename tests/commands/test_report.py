@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from matplotlib.text import Text
 import compare
 from command_lines import SMALL, WRONG
 from comparison import commands
+from comparison.commands import report_parts
+from comparison.commands.options import ProblemOptions, Selection
 from comparison.report import agreement_figures, figures, timing_figures
 from comparison.report.training_figure import Curves, training_figure
 from reference.datasets import load
@@ -194,6 +197,22 @@ def test_the_command_on_the_page_makes_the_same_report(folder: Path, tmp_path: P
     assert again[1] == command[1]
     settings = json.loads((tmp_path / "report.json").read_text())["settings"]
     assert (settings["seed"], settings["iterations"], settings["budget"]) == (0, 5, 0.1)
+
+
+@pytest.mark.parametrize("part", commands.report.PARTS)
+def test_a_part_is_run_with_the_options_of_the_report(part: str) -> None:
+    changed = ("--h", "0.01", "--seed", "4", "--memory", "3MiB", "--port", "a.py", "--port", "b.py", "--device", "cpu")
+    given = compare._parse(["report", *NET, *changed, "--threads", "2", "--out", "folder"])
+    options = given.make_options(given)
+    arguments = compare._parse(report_parts._arguments(part, options, "there.json"))
+    own = arguments.make_options(arguments)
+    shared = {field.name for kind in (Selection, ProblemOptions) for field in fields(kind)} - {"quiet"}
+    assert {name: getattr(own, name) for name in shared} == {name: getattr(options, name) for name in shared}
+    assert own.quiet
+    if part in ("speed", "hidden", "batch"):
+        assert (own.budget, own.threads) == (0.1, 2)
+    if part == "train":
+        assert own.iterations == 5
 
 
 def test_three_hundred_samples_are_enough(folder: Path, tmp_path: Path) -> None:
