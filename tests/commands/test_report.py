@@ -221,8 +221,8 @@ def test_three_hundred_samples_are_enough(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("".join(rows[:300]))
     small = ("--data", str(tmp_path), "--batch", "100", "--hidden", "3", "--backend", "numpy", "--dtype", "float64")
     timing = ("--budget", "0.1", "--iterations", "5", "--quiet")
-    given = f"--speed-file={folder / 'speed.json'}"  # loop and batched would take the time
-    assert compare.main(["report", *small, *timing, given, "--out", str(tmp_path / "out")]) == 0
+    given = [f"--{part}-file={folder / part}.json" for part in ("speed", "hidden")]  # which would take the time
+    assert compare.main(["report", *small, *timing, *given, "--out", str(tmp_path / "out")]) == 0
     assert "left out" in (tmp_path / "out/batch.json").read_text()
 
 
