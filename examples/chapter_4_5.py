@@ -42,9 +42,9 @@ print(f"loss {network.loss(x_train[:100], t_train[:100]):.4f}, where ln(10) is {
 
 # %%
 chapter = TwoLayerNet(64, 50, 10, seed=0, strategy="loop")
-grad, slow = (net.numerical_gradient(x_train[:10], t_train[:10]) for net in (network, chapter))
-for name in grad:
-    print(f"{name} differs by at most {abs(grad[name] - slow[name]).max():.0e}")
+gradient, slow = (net.numerical_gradient(x_train[:10], t_train[:10]) for net in (network, chapter))
+for name in gradient:
+    print(f"{name} differs by at most {abs(gradient[name] - slow[name]).max():.0e}")
 
 # %% [markdown]
 # ## 4.5.2 Training on mini-batches
@@ -63,9 +63,9 @@ for i in range(iters_num):
     batch_mask = rng.choice(train_size, batch_size)
     x_batch, t_batch = x_train[batch_mask], t_train[batch_mask]
 
-    grad = network.numerical_gradient(x_batch, t_batch)
+    gradient = network.numerical_gradient(x_batch, t_batch)
     for key in ("W1", "b1", "W2", "b2"):
-        network.params[key] -= learning_rate * grad[key]
+        network.params[key] -= learning_rate * gradient[key]
 
     train_loss_list.append(network.loss(x_batch, t_batch))
     if i % iter_per_epoch == 0:  # for 4.5.3

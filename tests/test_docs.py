@@ -52,11 +52,14 @@ def test_the_readme_is_short_and_its_code_is_not_wide() -> None:
     assert max(map(len, code.splitlines())) <= 100
 
 
-def test_the_setup_commands_are_those_of_ci() -> None:
+def test_the_setup_commands_stand_in_the_readme_and_ci_runs_them() -> None:
     setup = "python3 -m venv .venv && .venv/bin/python -m pip install -e"
     text = PAGES[0].read_text()
     assert f"\n{setup} . && .venv/bin/python compare.py\n" in text
     assert f'\n{setup} ".[test]" && .venv/bin/python -m pytest\n' in text
+    assert f'\n{setup} ".[test]" && .venv/bin/python -m pytest' in (ROOT / ".ci/run").read_text().replace(
+        "--quiet ", ""
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -15,7 +15,7 @@ ROOT = Path(ports.__file__).parents[1]
 REFERENCE = sorted((ROOT / "reference").rglob("*.py"))
 PORTS = sorted((ROOT / "ports").rglob("*.py"))
 COMPARISON = sorted(path for path in (ROOT / "comparison").rglob("*.py") if path.parent.name != "conformance")
-EXAMPLES = sorted((ROOT / "tests/examples").rglob("*.py"))
+EXAMPLES = sorted(path for folder in ("examples", "tests/examples") for path in (ROOT / folder).rglob("*.py"))
 FLOORS = (
     "reference",
     "ports",

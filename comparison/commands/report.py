@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, report_parts
 from comparison.commands.benchmark import add_budget, check_budget
-from comparison.commands.options import ProblemOptions, Selection, add_problem, add_selection, new_command
+from comparison.commands.options import add_problem, add_selection, new_command
 from comparison.commands.output import status, version, write, write_json
-from comparison.commands.report_parts import PARTS, command_of, file_of, parts_to_run, read_given
+from comparison.commands.report_parts import PARTS, ReportOptions, command_of, file_of, parts_to_run, read_given
 from comparison.commands.subjects import load_data, load_subjects, make_problem
 
 if TYPE_CHECKING:
     from comparison.agreement.bounds import Problem
     from comparison.report.page import Report
     from comparison.report.step_study import Pictures
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions(Selection, ProblemOptions):
-    """The options of `report`; a part whose file is given is not run."""
-
-    out: str
-    resume: bool
-    budget: float
-    threads: int | None
-    iterations: int | None
-    agree_file: str | None
-    speed_file: str | None
-    hidden_file: str | None
-    batch_file: str | None
-    train_file: str | None
 
 
 def add(commands: Any) -> None:
@@ -157,16 +141,5 @@ def _made_with(options: ReportOptions, machine: dict[str, Any]) -> list[tuple[st
 
 def command_line(options: ReportOptions) -> str:
     """Return the command with all of its options, those that were left to their defaults included."""
-    words = ["compare.py", "report"]
-    for name in (field.name for field in fields(options)):
-        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
-        if name in ("resume", "quiet") or value is None or value is False or value == ():
-            continue
-        if name == "port":
-            words += [f"{option}={source}" for source in value]
-        elif value is True:
-            words.append(option)
-        else:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
-            words.append(f"{option}={text}B" if name == "memory" else f"{option}={text}")
-    return shlex.join(words)
+    names = [field.name for field in fields(options) if field.name != "resume"]
+    return shlex.join(["compare.py", "report", *report_parts.words(options, names)])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from comparison.commands import INTERRUPTED
-from comparison.commands.options import settings
+from comparison.commands import BAD_INPUT, INTERRUPTED
+from comparison.commands.options import ProblemOptions, Selection, settings
 from comparison.commands.output import write
-
-if TYPE_CHECKING:
-    from comparison.commands.report import ReportOptions
 
 COMPARE = Path(__file__).parents[2] / "compare.py"
 PARTS = ("agree", "speed", "hidden", "batch", "train")
@@ -24,6 +24,22 @@ KEYS = {
     "train": {"backend", "dtype", "losses", "accuracies"},
 }
 """The keys by which the file of a part is recognized."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Selection, ProblemOptions):
+    """The options of `report`; a part whose file is given is not run."""
+
+    out: str
+    resume: bool
+    budget: float
+    threads: int | None
+    iterations: int | None
+    agree_file: str | None
+    speed_file: str | None
+    hidden_file: str | None
+    batch_file: str | None
+    train_file: str | None
 
 
 _FREE = ("out", "resume", *(f"{part}_file" for part in PARTS))
@@ -76,7 +92,7 @@ def begin(options: ReportOptions, out: Path) -> dict[str, int]:
         If the report that is to be resumed was begun with other options.
     """
     if options.resume and begun_file(out).exists():
-        begun = json.loads(begun_file(out).read_text(encoding="utf-8"))
+        begun = _read_begun(begun_file(out))
         now = _settings(options)
         for name, value in begun["settings"].items():
             if now.get(name) != value:
@@ -87,6 +103,17 @@ def begin(options: ReportOptions, out: Path) -> dict[str, int]:
         file_of(out, part).unlink(missing_ok=True)
     _keep(options, out, {})
     return {}
+
+
+def _read_begun(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        begun = json.loads(text)
+    except ValueError:
+        begun = None
+    if not isinstance(begun, dict) or not all(isinstance(begun.get(key), dict) for key in ("settings", "codes")):
+        raise ValueError(f"{path} must be what an interrupted report has left, got {text[:40]!r}.")
+    return begun
 
 
 def _keep(options: ReportOptions, out: Path, codes: dict[str, int]) -> None:
@@ -104,9 +131,9 @@ def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]
     path = file_of(out, part)
     command = [sys.executable, str(COMPARE), *_arguments(part, options, str(path))]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode in (INTERRUPTED, -2):
+    if done.returncode in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
-    if not path.exists() or done.returncode == 2:
+    if not path.exists() or done.returncode == BAD_INPUT:
         raise ValueError(f"`compare.py {command_of(part)}` wrote nothing: {done.stderr.strip() or done.returncode}")
     codes[part] = done.returncode
     _keep(options, out, codes)
@@ -114,25 +141,32 @@ def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]
 
 def _arguments(part: str, options: ReportOptions, path: str) -> list[str]:
     """Return the command line of one part."""
-    common = ["--data", options.data, "--device", ",".join(options.device), "--dtype", ",".join(options.dtype)]
-    common += ["--batch", str(options.batch), "--hidden", str(options.hidden), "--h", str(options.h)]
-    common += ["--seed", str(options.seed), "--memory", f"{options.memory}B", "--quiet"]
-    common += [f"--port={name}" for name in options.port]
-    common += ["--devices", str(options.devices)] if options.devices else []
-    common += [f"--{name}={number}" for name in ("inputs", "classes") if (number := getattr(options, name))]
-    common += ["--no-cache"] * options.no_cache
-    common += ["--allow-missing"] * (options.allow_missing or not options.backend)
-    backends = options.backend
-    if part == "train" and not backends:
+    shared = [field.name for kind in (Selection, ProblemOptions) for field in fields(kind)]
+    common = [*words(options, shared), "--quiet"]
+    if part == "train" and not options.backend:
         import ports
 
-        backends = ports.names()
-    common += ["--backend", ",".join(backends)] if backends else []
+        common += [f"--backend={','.join(ports.names())}", "--allow-missing"]
     if part == "agree":
         return ["agree", *common, "--json", path]
     if part == "train":
-        iterations = [] if options.iterations is None else ["--iterations", str(options.iterations)]
-        return ["train", *common, *iterations, "--history", path]
-    timing = ["--budget", str(options.budget), *(["--threads", str(options.threads)] if options.threads else [])]
+        return ["train", *common, *words(options, ["iterations"]), "--history", path]
     which = ["--strategy", "all"] if part == "speed" else ["--sweep", part]
-    return ["speed", *common, *timing, *which, "--json", path]
+    return ["speed", *common, *words(options, ["budget", "threads"]), *which, "--json", path]
+
+
+def words(options: ReportOptions, names: Iterable[str]) -> list[str]:
+    """Return options as words of a command line, without those that have no value, and without --quiet."""
+    given = []
+    for name in names:
+        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if name == "quiet" or value is None or value is False or value == ():
+            continue
+        if name == "port":
+            given += [f"{option}={source}" for source in value]
+        elif value is True:
+            given.append(option)
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            given.append(f"{option}={text}B" if name == "memory" else f"{option}={text}")
+    return given

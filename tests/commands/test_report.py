@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from matplotlib.text import Text
 import compare
 from command_lines import SMALL, WRONG
 from comparison import commands
+from comparison.commands import report_parts
+from comparison.commands.options import ProblemOptions, Selection
 from comparison.report import agreement_figures, figures, timing_figures
 from comparison.report.training_figure import Curves, training_figure
 from reference.datasets import load
@@ -153,6 +156,15 @@ def test_an_interrupted_report_keeps_its_parts_and_is_resumed(
     assert compare.main([*arguments, "--resume"]) == commands.DISAGREES
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": {}}', '{"settings": {}, "codes": 0}'])
+def test_what_no_report_has_left_is_not_resumed(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "begun.json").write_text(text)
+    assert compare.main(["report", *NET, "--out", str(tmp_path), "--resume"]) == commands.BAD_INPUT
+    expected = f"{tmp_path / 'begun.json'} must be what an interrupted report has left, got {text!r}."
+    assert capsys.readouterr().err == f"compare.py: {expected}\n"
+    assert (tmp_path / "begun.json").read_text() == text
+
+
 def test_an_interrupt_of_the_command_itself_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,14 +201,30 @@ def test_the_command_on_the_page_makes_the_same_report(folder: Path, tmp_path: P
     assert (settings["seed"], settings["iterations"], settings["budget"]) == (0, 5, 0.1)
 
 
+@pytest.mark.parametrize("part", commands.report.PARTS)
+def test_a_part_is_run_with_the_options_of_the_report(part: str) -> None:
+    changed = ("--h", "0.01", "--seed", "4", "--memory", "3MiB", "--port", "a.py", "--port", "b.py", "--device", "cpu")
+    given = compare._parse(["report", *NET, *changed, "--threads", "2", "--out", "folder"])
+    options = given.make_options(given)
+    arguments = compare._parse(report_parts._arguments(part, options, "there.json"))
+    own = arguments.make_options(arguments)
+    shared = {field.name for kind in (Selection, ProblemOptions) for field in fields(kind)} - {"quiet"}
+    assert {name: getattr(own, name) for name in shared} == {name: getattr(options, name) for name in shared}
+    assert own.quiet
+    if part in ("speed", "hidden", "batch"):
+        assert (own.budget, own.threads) == (0.1, 2)
+    if part == "train":
+        assert own.iterations == 5
+
+
 def test_three_hundred_samples_are_enough(folder: Path, tmp_path: Path) -> None:
     data = load("digits")
     rows = [f"{t},{','.join(str(round(16 * v)) for v in x)}\n" for x, t in zip(data.x_train, data.t_train, strict=True)]
     (tmp_path / "train.csv").write_text("".join(rows[:300]))
     small = ("--data", str(tmp_path), "--batch", "100", "--hidden", "3", "--backend", "numpy", "--dtype", "float64")
     timing = ("--budget", "0.1", "--iterations", "5", "--quiet")
-    given = f"--speed-file={folder / 'speed.json'}"  # loop and batched would take the time
-    assert compare.main(["report", *small, *timing, given, "--out", str(tmp_path / "out")]) == 0
+    given = [f"--{part}-file={folder / part}.json" for part in ("speed", "hidden")]  # which would take the time
+    assert compare.main(["report", *small, *timing, *given, "--out", str(tmp_path / "out")]) == 0
     assert "left out" in (tmp_path / "out/batch.json").read_text()
 
 
