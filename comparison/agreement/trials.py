@@ -33,8 +33,8 @@ class Trial(NamedTuple):
     """A size of net, and what it is tried with."""
 
     shape: Shape
-    h: float
-    memory: float = MEMORY
+    h: Any  # a number of Python or of NumPy, as memory is
+    memory: Any = MEMORY
     labels: str = "int64"  # of LABELS
     layout: str = "rows"  # of LAYOUTS
     values: tuple[str, ...] = tuple(VALUES)
@@ -137,9 +137,9 @@ def _check_problem(
     yield from check_gradient(subject, problem, None, trial.h, arguments=arguments, truth=truth)
     for strategy in strategies:
         if truth.is_comparable(strategy) and not (strategy == "collocated" and truth.is_handed_over):
-            options = {"entries": entries} if strategy in ("loop", "batched") else {}
-            options |= {"arguments": arguments, "truth": truth, "memory": trial.memory}
-            yield from check_gradient(subject, problem, strategy, trial.h, **options)
+            at = entries if strategy in ("loop", "batched") else None
+            options: dict[str, Any] = {"arguments": arguments, "truth": truth, "memory": trial.memory}
+            yield from check_gradient(subject, problem, strategy, trial.h, entries=at, **options)
 
 
 def odd_entries(params: Params, seed: int) -> Params:

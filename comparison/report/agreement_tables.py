@@ -18,9 +18,9 @@ VERDICTS = {True: ("agrees", "green"), False: ("DISAGREES", "bold red")}
 
 
 UNSEEN = (
-    "This is a quick look: at the data, other nets of a few sizes and trainings of up to 37 steps; on JAX, which compiles "
-    "each, at fewer. Every size, value and kind of argument in every strategy, longer trainings, later calls and other "
-    "devices are left to `compare.py conform PORT`."
+    "This is a quick look: at the data, other nets of a few sizes and trainings of up to 37 steps; on JAX, which "
+    "compiles each, at fewer. Every size, value and kind of argument in every strategy, longer trainings, later calls "
+    "and other devices are left to `compare.py conform PORT`."
 )
 """What `agree` does not look at."""
 
