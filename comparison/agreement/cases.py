@@ -45,13 +45,13 @@ def check_data(
     yield from check_forward(subject, problem)
     yield from check_gradient(subject, problem, None, h, truth=truth)
     for strategy in strategies:
-        options = {"entries": entries} if strategy in ("loop", "batched") else {}
+        at = entries if strategy in ("loop", "batched") else None
         if truth.is_comparable(strategy):
-            yield from check_gradient(subject, problem, strategy, h, truth=truth, memory=memory, **options)
+            yield from check_gradient(subject, problem, strategy, h, truth=truth, memory=memory, entries=at)
         else:
             reason = f"rounding of two {subject.dtype} losses outweighs their difference."
             yield NotCompared(subject.name, strategy, subject.dtype, h, reason)
-            yield from check_gradient(subject, problem, strategy, SECOND_H, memory=memory, **options)
+            yield from check_gradient(subject, problem, strategy, SECOND_H, memory=memory, entries=at)
 
 
 def check_data_only(

@@ -48,7 +48,7 @@ class Training(NamedTuple):
 TRAININGS = (
     # More samples than 16 bits count, and so large a rate that a step shows as clearly as a gradient does.
     Training(
-        (70_001, 2, 3, 5),
+        (70_001, 2, 7, 2),
         (1, 7),
         1.7,
         3e-3,
@@ -58,7 +58,7 @@ TRAININGS = (
         compiled=(("float64", "loop"), ("float32", CLOSED_FORM)),
     ),
     Training(
-        (11, 3, 2, 3),
+        (11, 4, 3, 7),
         (2, 6),
         np.float32(30.0),
         0.02,
@@ -68,7 +68,7 @@ TRAININGS = (
         compiled=(("float32", "batched"), ("float64", CLOSED_FORM)),
     ),
     Training(
-        (9, 5, 4, 2),
+        (9, 5, 5, 3),
         (5, 3),
         0.3,
         4e-5,
@@ -78,7 +78,7 @@ TRAININGS = (
         compiled=(("float64", "structured"), ("float32", "collocated")),
     ),
     Training(
-        (20, 3, 2, 3),
+        (20, 4, 3, 7),
         (37, 5),
         np.float64(0.0125),
         strategies=("collocated",),

@@ -33,8 +33,8 @@ class Trial(NamedTuple):
     """A size of net, and what it is tried with."""
 
     shape: Shape
-    h: float
-    memory: float = MEMORY
+    h: Any  # a number of Python or of NumPy, as memory is
+    memory: Any = MEMORY
     labels: str = "int64"  # of LABELS
     layout: str = "rows"  # of LAYOUTS
     values: tuple[str, ...] = tuple(VALUES)
@@ -60,10 +60,10 @@ TRIALS = (
     Trial((8, 6, 2, 2), 3e-4, 10_000, "one-hot columns", "columns", ("drawn", "inputs negative"), 255.0),
     Trial((6, 6, 6, 6), 0.11, 5000, "reversed", "reversed", NEW_NET),
     # Large: over 64, 128, 256 and 1,024.
-    Trial((131, 5, 67, 3), 0.04, 2**18, "tuple", "columns", NEW_NET, sampled=True),
+    Trial((131, 5, 67, 3), 4e-3, 2**18, "tuple", "columns", NEW_NET, sampled=True),
     Trial((3, 131, 300, 2), 2e-4, 2**20, "int64", "every other", ("drawn", "logits far apart"), sampled=True),
-    Trial((300, 3, 2, 67), 2.3e-4, 2**17, "one-hot integers", "rows", ("drawn", "logits far apart"), sampled=True),
-    Trial((2, 67, 131, 131), 7e-4, 2**20, "uint8", "offset", NEW_NET, sampled=True),
+    Trial((300, 3, 2, 67), 6e-3, 2**17, "one-hot integers", "rows", ("drawn",), sampled=True),
+    Trial((2, 67, 131, 131), 0.04, 2**20, "uint8", "offset", NEW_NET, sampled=True),
     Trial((5, 3, 1031, 3), 5e-3, 2**20, "int32", "rows", ("drawn",), sampled=True),
     Trial((3, 1031, 3, 300), 3e-3, 2**20, "whole floats", "columns", ("drawn",), sampled=True),
     Trial((1031, 2, 5, 3), 0.013, 2**16, "one-hot bools", "rows", ("drawn",), sampled=True),
@@ -137,9 +137,9 @@ def _check_problem(
     yield from check_gradient(subject, problem, None, trial.h, arguments=arguments, truth=truth)
     for strategy in strategies:
         if truth.is_comparable(strategy) and not (strategy == "collocated" and truth.is_handed_over):
-            options = {"entries": entries} if strategy in ("loop", "batched") else {}
-            options |= {"arguments": arguments, "truth": truth, "memory": trial.memory}
-            yield from check_gradient(subject, problem, strategy, trial.h, **options)
+            at = entries if strategy in ("loop", "batched") else None
+            options: dict[str, Any] = {"arguments": arguments, "truth": truth, "memory": trial.memory}
+            yield from check_gradient(subject, problem, strategy, trial.h, entries=at, **options)
 
 
 def odd_entries(params: Params, seed: int) -> Params:

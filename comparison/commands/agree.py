@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
         ComparisonOptions,
         help="compare predictions, losses, accuracy and gradients with the float64 reference",
         description="Compare every backend x strategy x dtype with the float64 reference, within derived bounds, "
-        "at the step h and at 0.01.",
+        "on the data at the step h, and on other small nets.",
         examples=(
             ("agree", "every backend, on the digits"),
             ("agree --backend torch --data mnist --json", "one backend on MNIST, as JSON"),
@@ -172,12 +172,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _print(options: ComparisonOptions, outcome: Outcome) -> None:
-    from comparison.report.agreement_tables import agreement_notes, agreement_summary, agreement_table
+    from comparison.report.agreement_tables import UNSEEN, agreement_notes, agreement_summary, agreement_table
 
     console = make_console()
     print_sentences(console, heading(options))
     console.print(agreement_table(outcome, console.width))
-    print_sentences(console, "", *agreement_notes(outcome), agreement_summary(outcome))
+    print_sentences(console, "", *agreement_notes(outcome), agreement_summary(outcome), UNSEEN)
 
 
 def heading(options: ComparisonOptions) -> str:

@@ -22,6 +22,14 @@ VERDICTS = {True: ("agrees", "green"), False: ("DISAGREES", "bold red")}
 """Words and style."""
 
 
+UNSEEN = (
+    "This is a quick look: at the data, other nets of a few sizes and trainings of up to 37 steps; on JAX, which "
+    "compiles each, at fewer. Every size, value and kind of argument in every strategy, longer trainings, later calls "
+    "and other devices are left to `compare.py conform PORT`."
+)
+"""What `agree` does not look at."""
+
+
 def plain_table(*columns: tuple[str, str], fold: bool = False) -> Table:
     """Build a table with these columns, (heading, left or right), without lines.
 
