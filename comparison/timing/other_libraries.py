@@ -109,7 +109,7 @@ def _reason_not_to_run(library: Library, count: int, seconds_of_loss: float, bud
     seconds, size = library.evaluations(count) * seconds_of_loss, library.bytes(count)
     if seconds <= budget and size <= MAX_BYTES:
         return None
-    return f"a gradient of {count:,} parameters would take about {seconds:.0f} s and {size / 2**30:.1f} GiB."
+    return f"a gradient of {count:,} parameters would take about {seconds:.2g} s and {size / 2**30:.1f} GiB."
 
 
 def _make_contender(library: Library, flat: _FlatProblem, task: Task) -> Contender:
