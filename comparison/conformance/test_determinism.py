@@ -53,7 +53,8 @@ PROCESS = """
 import json, sys, ports
 from comparison.conformance import test_determinism
 from comparison.agreement.comparison import Subject
-subjects = [Subject(sys.argv[1], ports.load(sys.argv[1]), dtype, sys.argv[2]) for dtype in sys.argv[3:]]
+port = ports.load(sys.argv[1])
+subjects = [Subject(sys.argv[1], port, dtype, sys.argv[2]) for dtype in sys.argv[3:]]
 print(json.dumps([[test_determinism.digests(subject) for subject in subjects] for _ in range(2)]))
 """
 
