@@ -18,7 +18,7 @@ import ports
 from comparison.agreement.comparison import Subject, on_device, random_problem
 from comparison.conformance.problems import subjects
 from reference import datasets
-from reference.defaults import STRATEGIES
+from reference.defaults import DTYPES, STRATEGIES
 from reference.two_layer_net import Params
 
 ROOT = Path(ports.__file__).parents[1]
@@ -53,18 +53,17 @@ PROCESS = """
 import json, sys, ports
 from comparison.conformance import test_determinism
 from comparison.agreement.comparison import Subject
-subjects = [Subject(sys.argv[1], ports.load(sys.argv[1]), dtype, sys.argv[2]) for dtype in ("float64", "float32")]
+port = ports.load(sys.argv[1])
+subjects = [Subject(sys.argv[1], port, dtype, sys.argv[2]) for dtype in sys.argv[3:]]
 print(json.dumps([[test_determinism.digests(subject) for subject in subjects] for _ in range(2)]))
 """
 
 
-def in_a_process(subject: Subject, **environment: str) -> list[list[dict[str, str]]]:
-    """Return the hashes of a first and of a repeated call, in both dtypes."""
+def in_a_process(subject: Subject, dtypes: tuple[str, ...] = DTYPES) -> list[list[dict[str, str]]]:
+    """Return the hashes of a first and of a repeated call, in the dtypes in this order."""
     path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
-    command = [sys.executable, "-P", "-c", PROCESS, subject.source, subject.device]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True
-    )
+    command = [sys.executable, "-P", "-c", PROCESS, subject.source, subject.device, *dtypes]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])  # a port may print
 
@@ -74,3 +73,10 @@ def test_a_repeated_call_gives_the_same_bits_here_and_in_another_process(subject
     first, repeated = in_a_process(subject)
     assert repeated == first
     assert in_a_process(subject) == [first, first]
+
+
+@subjects("float64")
+def test_the_dtype_of_the_first_call_does_not_matter(subject: Subject) -> None:
+    """A constant that a port makes once is right for both."""
+    (first, _), (reverse, _) = in_a_process(subject), in_a_process(subject, DTYPES[::-1])
+    assert reverse == first[::-1]
