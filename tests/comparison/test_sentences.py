@@ -20,7 +20,6 @@ BEST = (1.0, 1.0, 1.0)
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comparison.timing.sentences.machine", lambda: "a machine")
-    monkeypatch.setattr("ports.names", lambda: ("numpy", "torch", "jax", "torch-compiled"))
 
 
 def told(timed: list[Timing], task: Task = STEP) -> list[str]:
@@ -99,11 +98,6 @@ def test_of_several_strategies_each_is_named() -> None:
 def test_eager_or_compiled_is_said_where_torch_took_part(backends: tuple[str, ...], sentence: str | None) -> None:
     timed = [timing(name, 1.0 + n, (1.0 + n,) * 3) for n, name in enumerate(backends)]
     assert [line for line in told(timed) if line.startswith("Eager")] == ([sentence] if sentence else [])
-
-
-def test_what_does_not_exist_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ports.names", lambda: ("numpy", "torch", "jax"))
-    assert not any("torch-compiled" in line for line in told([timing("torch", 1.0, BEST)]))
 
 
 def test_gradients_have_the_sentence_of_each_dtype() -> None:
