@@ -183,8 +183,7 @@ def _print(options: ComparisonOptions, outcome: Outcome) -> None:
 def heading(options: ComparisonOptions) -> str:
     """Describe the problem of a comparison."""
     return (
-        f"{options.data}, batch {options.batch}, {options.hidden} hidden units, h = {options.h:g} and 0.01, seed "
-        f"{options.seed}"
+        f"{options.data}, batch {options.batch}, {options.hidden} hidden units, h = {options.h:g}, seed {options.seed}"
     )
 
 
