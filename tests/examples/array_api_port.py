@@ -21,7 +21,7 @@ def from_numpy(array, *, dtype, device):
 
 
 def to_numpy(array):
-    return np.from_dlpack(array.to_device(DEVICES["cpu"])).copy()
+    return np.from_dlpack(xp.asarray(array, device=DEVICES["cpu"])).copy()
 
 
 def devices():
@@ -106,7 +106,8 @@ def train_steps(params, x, t, batches, *, strategy, learning_rate, h=1e-4, memor
 
 def _checked(params, x, t, h=1e-4, memory=defaults.MEMORY):
     magnitudes = check_net(params, x)
-    labels = validation.check_labels(to_numpy(t) if isinstance(t, Array) else t, x.shape[0], params.b2.shape[0])
+    on_host = to_numpy(t) if isinstance(t, Array) and not isinstance(t, np.ndarray) else t
+    labels = validation.check_labels(on_host, x.shape[0], params.b2.shape[0])
     right = xp.asarray(np.eye(params.b2.shape[0])[labels], dtype=x.dtype, device=x.device)  # one-hot rows
     return right, magnitudes, validation.check_h(h), validation.check_memory(memory)
 
