@@ -120,7 +120,7 @@ PRECISION = {
     "differences: W2 in bfloat16": edit("unperturbed_pass", "delta, params.W2,", "delta, params.W2.bfloat16().to(x.dtype),"),
     "closed form: delta in float32": edit("closed_form", "delta1.sum(0)", "delta1.float().sum(0).to(x.dtype)"),
     "exponentials: log1p in float32": edit("difference_by_exponentials", "torch.log1p(change.abs() * exponent.exp_())", "torch.log1p((change.abs() * exponent.exp_()).float()).to(up.dtype)"),
-    "learning rate in float32": edit("descend", "new_tensor(learning_rate)", "new_tensor(float(np.float32(learning_rate)))"),
+    "learning rate in float32": edit("descend", "scalar(learning_rate, x)", "scalar(float(np.float32(learning_rate)), x)"),
 }
 DIRECT = {
     "nodes of another polynomial": edit("make_nodes", _HIDDEN, "(0.99 * positive_nodes(plan.hidden_nodes))"),
@@ -144,7 +144,7 @@ STATE = {
     "buffer of the inputs is stale": edit("descend", "x, batch, targets", "x, batches[0], targets"),
     "stale labels": edit("descend", "labels[batches], y_t", "labels[batches[:1]].expand_as(batches), y_t"),
     "learning rate's sign": edit("take_step", "value=-1", "value=1"),
-    "learning rate halved": edit("descend", "new_tensor(learning_rate)", "new_tensor(learning_rate / 2)"),
+    "learning rate halved": edit("descend", "scalar(learning_rate, x)", "scalar(learning_rate / 2, x)"),
     "slopes of the initial net": edit("descend", "    inputs, rate =", "    initial = Params(*(p.clone() for p in params))\n    inputs, rate =") + edit("descend", "step(loss_and_gradient,", "step(lambda _, *batch: loss_and_gradient(initial, *batch),"),
     "losses in reverse": edit("train_by", "cross_entropy(y_t)", "cross_entropy(y_t).flip(0)"),
     "losses share a buffer": edit("descend", "kept_y_t.copy_(", "y_t.copy_(") + edit("descend", ".view(-1)", ".view(-1).expand_as(y_t)"),

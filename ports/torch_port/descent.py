@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ports.torch_port.interpolation import make_nodes
 from ports.torch_port.numerical_gradient import GRADIENTS, collocated_gradient, structured_gradient
-from ports.torch_port.runtime import isolated
+from ports.torch_port.runtime import isolated, scalar
 from ports.torch_port.two_layer_net import check_batch, closed_form, cross_entropy, probabilities_of_labels
 from reference import validation
 from reference.collocation import Plan, run_within_plan
@@ -143,7 +143,7 @@ def descend(
     params, step = Params(W1, *(p.clone() for p in params[1:])), step or take_step
     # Made once. If each step kept an array of its own instead, the heap would be fragmented, and the large arrays of
     # every step would lie in new pages of memory: these cost more than the step.
-    inputs, rate = x.new_empty(batches.shape[1], x.shape[1]), x.new_tensor(learning_rate)
+    inputs, rate = x.new_empty(batches.shape[1], x.shape[1]), scalar(learning_rate, x)
     y_t, max_abs_W2 = x.new_empty(batches.shape), x.new_zeros(len(batches))
     for batch, targets, kept_y_t, kept_max in zip(batches, labels[batches], y_t, max_abs_W2, strict=True):
         if planned:

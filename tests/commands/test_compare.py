@@ -113,7 +113,7 @@ def without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_framework_is_a_row_unless_it_was_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ports, "names", lambda: ("numpy", "jax"))
+    monkeypatch.setattr(ports, "names", lambda **_: ("numpy", "jax"))
     assert compare.main([*SMALL[:-1], "all"]) == 0
     assert "jax: not run: jax is not installed." in capsys.readouterr().out
     named = [*SMALL[:-1], "numpy,jax"]

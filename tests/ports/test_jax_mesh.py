@@ -128,7 +128,7 @@ def test_two_processes_train_as_the_reference_does_and_the_first_alone_writes(tm
     assert out.startswith("jax float64 collocated: random")
     assert other == (0, "", "")
     data = datasets.load("random")
-    options = {"strategy": "collocated", "iterations": 200, "batch": 10, "learning_rate": 0.1, "h": 1e-2}
+    options = {"strategy": "collocated", "iterations": 200, "batch": 10, "learning_rate": 1.0, "h": 1e-2}
     reference_run = run_reference(init(data.x_train.shape[1], 3, 10, seed=0), data, dtype="float64", seed=0, **options)
     assert reference_run is not None
     subject = Subject("jax", ports.load("jax"), "float64", "cpu")
