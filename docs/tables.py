@@ -127,7 +127,7 @@ def model(read: Read) -> str:
 
 
 def _two_ranks(result: Row, dtype: str) -> Row:
-    """Split a step on two ranks into what is computed in parallel (c), by each (s), and messages."""
+    """Split a step on two ranks into shared computing (c), computing of each (s), and messages."""
     one, two = sorted((row for row in result["scaling"] if row["dtype"] == dtype), key=lambda row: row["devices"])
     messages = two["in_messages"] * two["median_s"]
     c = 2 * (one["median_s"] - two["median_s"] + messages)

@@ -77,7 +77,7 @@ def off(call: Call, result: Any, by: float = 1e-3) -> Any:
 
 
 def wrong_if(happens: Callable[[Call], Any], *names: str, change: Callable[[Call, Any], Any] = off) -> Fault:
-    """Return what makes a port wrong where something happens, in these functions."""
+    """Return the change that makes these functions of a port wrong where a condition holds."""
 
     def make(_: str, right: Function) -> Function:
         return lambda call: change(call, right(call)) if happens(call) else right(call)
@@ -86,7 +86,7 @@ def wrong_if(happens: Callable[[Call], Any], *names: str, change: Callable[[Call
 
 
 def changed_if(happens: Callable[[Call], Any], change: Callable[[Call], Call], *names: str) -> Fault:
-    """Return what makes a port compute something else where something happens."""
+    """Return the change that makes a port compute something else where a condition holds."""
 
     def make(_: str, right: Function) -> Function:
         return lambda call: right(change(call)) if happens(call) else right(call)

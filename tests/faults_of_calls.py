@@ -11,7 +11,7 @@ from reference.two_layer_net import Params
 
 
 def cached(key: Callable[[Call], Any], *names: str) -> Fault:
-    """Return what makes a port keep its results by a key that is not enough."""
+    """Return the change that makes a port keep its results by a key that is not enough."""
 
     def fault(port: Any) -> Any:
         cache: dict[Any, Any] = {}
@@ -39,7 +39,7 @@ def of(c: Call, *names: str) -> tuple[Any, ...]:
 
 
 def counted(threshold: int, *names: str) -> Fault:
-    """Return what makes a port wrong from a number of calls on."""
+    """Return the change that makes a port wrong after a number of calls."""
 
     def fault(port: Any) -> Any:
         count = [0]
@@ -114,7 +114,7 @@ def rate(c: Call) -> float:
 
 
 def by_steps(change: Callable[[Call, int, Params, Params], Params]) -> Fault:
-    """Return what makes a port take its steps one by one, and change the net after each: from before and after."""
+    """Return the change by which a port trains step by step and changes the net after each, given it before and after."""
 
     def make(_: str, right: Function) -> Function:
         def run(call: Call) -> Any:

@@ -1,7 +1,7 @@
 """The kinds of values, labels and arrays that a port is tried with: what users have, and images of digits do not.
 
 Images show neither the sign nor the scale of an input, a tame net nothing of the digits lost where a unit or a
-probability saturates or where exp overflows. A cache shows only where one argument alone has changed since the last
+probability saturates or where exp overflows. A cache shows only where only one argument has changed since the last
 call, most of all in the same array.
 """
 

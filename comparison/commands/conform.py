@@ -88,16 +88,16 @@ def run(options: ConformOptions) -> int:
         results = Path(folder) / "results.json"
         sys.stdout.flush()
         done = subprocess.run(make_command(options, results), env=make_environment(options, folder))
-        found = json.loads(results.read_text()) if results.exists() else {}
-    if reason := found.get("not_run"):
+        outcome = json.loads(results.read_text()) if results.exists() else {}
+    if reason := outcome.get("not_run"):
         if not options.allow_missing:
             raise ValueError(f"{options.port[0]} can't be run: {reason} (--allow-missing lets that pass.)")
         print(f"{options.port[0]} was not run: {reason}")
         return AGREES
-    code, sentence = judge(done.returncode, found)
-    for failure in found.get("failures", []):
+    code, sentence = judge(done.returncode, outcome)
+    for failure in outcome.get("failures", []):
         print(f"FAILED {failure['test']}: {failure['message']}")
-    report_to_github(options, found, sentence)
+    report_to_github(options, outcome, sentence)
     print(f"{options.port[0]}: {sentence}")
     return code
 
@@ -148,31 +148,31 @@ def make_environment(options: ConformOptions, folder: str) -> dict[str, str]:
     }
 
 
-def judge(code: int, found: dict[str, Any]) -> tuple[int, str]:
+def judge(code: int, outcome: dict[str, Any]) -> tuple[int, str]:
     """Return the exit code, and the sentence with the counts and the worst gap / bound of each strategy."""
     if code == 2:
         return INTERRUPTED, "the tests were interrupted."
     if code == 4:
         return BAD_INPUT, "no test was run, for the reason above."
-    if code not in (0, 1, 5) or not found:
+    if code not in (0, 1, 5) or not outcome:
         return CRASHED, f"pytest crashed, with exit code {code}."
-    if dead := [failure["test"] for failure in found["failures"] if WORKER_DIED.search(failure["message"])]:
+    if dead := [failure["test"] for failure in outcome["failures"] if WORKER_DIED.search(failure["message"])]:
         return CRASHED, f"the process crashed in {dead[0]}."
-    counts = [f"{found[kind]} {kind}" for kind in ("passed", "failed", "skipped", "xfailed") if found[kind]]
-    if not found["passed"] + found["failed"] + found["xfailed"]:
+    counts = [f"{outcome[kind]} {kind}" for kind in ("passed", "failed", "skipped", "xfailed") if outcome[kind]]
+    if not outcome["passed"] + outcome["failed"] + outcome["xfailed"]:
         return BAD_INPUT, f"no test was run ({', '.join(counts) or 'none was selected'})."
-    ratios = ", ".join(f"{strategy} {ratio:.2g}" for strategy, ratio in found["ratios"].items())
+    ratios = ", ".join(f"{strategy} {ratio:.2g}" for strategy, ratio in outcome["ratios"].items())
     worst = f"; the worst gap / bound: {ratios}" if ratios else ""
     return DISAGREES if code else AGREES, f"{', '.join(counts)}{worst}."
 
 
-def report_to_github(options: ConformOptions, found: dict[str, Any], sentence: str) -> None:
+def report_to_github(options: ConformOptions, outcome: dict[str, Any], sentence: str) -> None:
     """In GitHub Actions append the sentence to the step summary, and annotate the port's file with each failure."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(path, "a", encoding="utf-8") as summary:
             summary.write(f"\n{options.port[0]}: {sentence}\n")
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        for failure in found.get("failures", []):
-            place = f"file={found['file']},line={failure['line']}," if found["file"] else ""
+        for failure in outcome.get("failures", []):
+            place = f"file={outcome['file']},line={failure['line']}," if outcome["file"] else ""
             message = f"{failure['test']}: {failure['message']}".replace("%", "%25")
             print(f"::error {place}title=fdnet conform::{message}", file=sys.stderr)

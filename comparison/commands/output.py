@@ -169,7 +169,7 @@ def print_sentences(console: Console, *sentences: str, style: str | None = None)
 
 
 class Say(Protocol):
-    """Shows what is being done; of several things, which one."""
+    """Shows the current action, and which of several it is."""
 
     def __call__(self, text: str, done: int = 0, total: int | None = None) -> object:
         """Show the text."""

@@ -145,7 +145,7 @@ def _check(options: SpeedOptions) -> None:
 
 
 def _check_slower(ranking: Ranking, changes: Sequence[Change] | None, limit: float | None) -> int:
-    """Print what is slower than the limit for sure, and return the exit code of --fail-if-slower.
+    """Print the contenders that are slower than the limit beyond doubt, and return the exit code of --fail-if-slower.
 
     With a baseline that is slower than there, and otherwise than the best. Where no winner may be named, nothing is
     judged, and neither where a contender was left out: it may be what has become slow.

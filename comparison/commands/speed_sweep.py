@@ -63,9 +63,9 @@ def sweep(
     fastest = [] if no_winner else fastest_by_size(swept, comparisons)
     crossings = [] if no_winner else crossovers(swept, comparisons)
     if options.json:
-        found = {"fastest": fastest, "crossovers": crossings, "no_winner": no_winner}
+        results = {"fastest": fastest, "crossovers": crossings, "no_winner": no_winner}
         about = {"over": over, "sizes": sizes, "left_out": notes, "labels": LABELS if over == "outputs" else None}
-        write_json(options.json, "speed", options, _records(rankings) | {"sweep": about | found})
+        write_json(options.json, "speed", options, _records(rankings) | {"sweep": about | results})
     if options.prints:
         _print(
             options, over, sizes, rankings, notes, [no_winner] if no_winner else _sentences(over, fastest, crossings)

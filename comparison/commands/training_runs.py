@@ -159,7 +159,7 @@ def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:
         print(_summary(run))
         if (kept := run.checkpoint.iteration) is not None and kept < now.iteration:
             print(
-                f"{options.checkpoint} holds iteration {kept:,}: --resume with more --iterations goes on from there, "
+                f"{options.checkpoint} holds iteration {kept:,}: --resume with more --iterations continues from there, "
                 f"where a segment ends, and not from {now.iteration:,}, so that its bits are those of one long run."
             )
     return run

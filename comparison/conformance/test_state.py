@@ -1,4 +1,4 @@
-"""A call depends on its arguments alone: on no earlier call, on no identity of an array, on no owner of a result."""
+"""A call depends only on its arguments: not on earlier calls, on the identity of an array or on who owns a result."""
 
 from typing import Any
 

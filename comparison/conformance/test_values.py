@@ -97,7 +97,7 @@ def test_pixels_beside_images_in_0_to_1(subject: Subject, strategy: str | None, 
 
 
 H = (3e-8, 2.5e-6, 4e-5, 7e-4, 3e-3, 0.06, 0.3, 0.9)
-"""None is a power of ten; what is compared at the smallest depends on the dtype and the strategy."""
+"""None is a power of ten; at the smallest some strategies can't be compared in some dtypes."""
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -122,7 +122,7 @@ def _agreement(agree: Row) -> Section:
 def _step_errors(rows: Sequence[Row]) -> Section:
     sentence = (
         "The error against the derivative: towards large h the truncation of the difference, towards small h the "
-        "rounding of what is subtracted."
+        "rounding of the two losses."
     )
     at_chapter = []
     for row in rows:

@@ -138,11 +138,11 @@ def _fit(candidate: Candidate, share: float) -> tuple[int | None, float | None]:
     """Return the size of the sample, None for all parameters, and the seconds of a reading, None if it does not fit."""
     if candidate.seconds <= share:
         return None, candidate.seconds
-    each = candidate.per_parameter
-    if each is None or FEWEST * each > share:
+    per_parameter = candidate.per_parameter
+    if per_parameter is None or FEWEST * per_parameter > share:
         return None, None
-    count = min(MOST[candidate.strategy], max(FEWEST, int(share / each)))
-    return count, count * each
+    count = min(MOST[candidate.strategy], max(FEWEST, int(share / per_parameter)))
+    return count, count * per_parameter
 
 
 def _reason(candidate: Candidate, readings: int, share: float) -> str:

@@ -53,7 +53,7 @@ class LoadMeter:
     def __init__(self) -> None:
         self._begin = self._read()
 
-    def measure(self, rounds: Rounds, on_cpu: list[bool], *, alone: bool = True) -> Load:
+    def measure(self, rounds: Rounds, on_cpu: list[bool], *, one_process: bool = True) -> Load:
         """Measure the load since the creation.
 
         Parameters
@@ -61,12 +61,14 @@ class LoadMeter:
         rounds : Rounds
         on_cpu : list of bool
             Which of the contenders compute on the processor.
-        alone : bool
-            Whether this process did all of it: otherwise its own processes could not be told from those of others.
+        one_process : bool
+            Whether this process did all of it: others of its own could not be told from those of other programs.
         """
         (t, cpu, busy, waited), (t0, cpu0, busy0, waited0) = self._read(), self._begin
         seconds, own = max(t - t0, 1e-9), max(cpu - cpu0, 1e-9)
-        others = max(0.0, busy - busy0 - own) / seconds if alone and busy is not None and busy0 is not None else None
+        others = (
+            max(0.0, busy - busy0 - own) / seconds if one_process and busy is not None and busy0 is not None else None
+        )
         waiting = None if waited is None or waited0 is None else max(0.0, waited - waited0) / own
         used = rounds.cores_used()
         starved = any(cores < ONE_CORE for cores, on in zip(used, on_cpu, strict=True) if on)

@@ -19,7 +19,7 @@ from ports.registry import describe_error
 
 Row = dict[str, Any]
 Say = Callable[..., object]
-"""Shows what is being done: a text, and the number of this thing and of all."""
+"""Shows the current action: a text, its number, and how many there are."""
 
 
 def _say_nothing(*_: object) -> None:
@@ -69,7 +69,7 @@ def prepare(
     comparisons : int, optional
         Intervals that shall hold together; by default those to the best.
     say : callable
-        Shows what is being done.
+        Shows the current action.
     """
     began = time.perf_counter()
     pairs = [(subject, strategy) for subject in subjects for strategy in strategies]
@@ -169,7 +169,7 @@ def rank(field: Field, budget: float, seed: int, *, not_run: Sequence[dict[str, 
     if contenders:
         clocks, rng = [c.clock for c in contenders], np.random.default_rng(seed)
         rounds = take_rounds(clocks, budget, rng, comparisons=field.comparisons)
-        load = meter.measure(rounds, [c.device.startswith("cpu") for c in contenders], alone=task.what != "run")
+        load = meter.measure(rounds, [c.device.startswith("cpu") for c in contenders], one_process=task.what != "run")
         timed = timings(contenders, rounds)
         no_winner = _reason_for_no_winner(load, len(rounds.seconds), field.comparisons)
     sizes = sizes_in_words(task.problem)

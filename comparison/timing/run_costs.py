@@ -28,7 +28,7 @@ class RunCosts(NamedTuple):
         """Compute the time of a run of this number of steps, each of which takes `step` seconds.
 
         Of one step it is the time measured. Each further call of `train_steps` adds the overhead of a call, each other
-        length of a call what is compiled for it, and each evaluation after the first two its time.
+        length of a call its compilation, and each evaluation after the first two its time.
         """
         calls, lengths, evaluations = pieces_of_run(steps, *self.pieces)
         overhead = max(0.0, self.call - step)

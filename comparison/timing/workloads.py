@@ -53,8 +53,8 @@ class Task:
     def measured(self) -> Problem:
         """The part of the problem that errors are measured on: as many samples as extended precision has time for."""
         params, x, t = self.problem
-        each = params.W1.size * len(params.b2)
-        samples = min(len(t), EXTENDED_COST // each)
+        terms = params.W1.size * len(params.b2)  # of a sample
+        samples = min(len(t), EXTENDED_COST // terms)
         return Problem(params, x[:samples], t[:samples])
 
     def extended_gradient(self, dtype: str) -> Params:

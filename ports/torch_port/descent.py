@@ -21,7 +21,7 @@ from reference.validation import Magnitudes
 LossAndGradient = Callable[[Params, Tensor, Tensor], tuple[Tensor, Params]]
 """From (params, x, labels) to y_t (B, 1) and the gradient; the losses of all steps follow from y_t at once."""
 TakeStep = Callable[[LossAndGradient, Params, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""`take_step`, or what is compiled of it."""
+"""`take_step`, or its compiled form."""
 PLANNED = ("structured", "collocated")
 """The strategies whose plan depends on the weights."""
 

@@ -294,7 +294,7 @@ def test_bad_input_is_one_sentence(
 def test_a_long_command_is_cut_to_its_budget_and_says_what_is_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On 62 classes; what is asserted is whether a contender is timed whole, at a sample, or not at all."""
+    """On 62 classes: is a contender timed whole, at a sample, or not at all?"""
     monkeypatch.setattr("comparison.timing.contenders._fit", FIT)
     sizes = ("--data", "random", "--inputs", "60", "--classes", "62", "--hidden", "20", "--batch", "30")
     output = result(

@@ -41,7 +41,7 @@ def task(what: str = "step", **sizes: int) -> Task:
 
 
 def seconds_of(planned: Planned) -> float:
-    """Return what a reading takes by the estimate."""
+    """Return the estimated seconds of a reading."""
     c = planned.candidate
     return max(planned.reading, c.seconds if planned.sample is None else planned.sample * (c.per_parameter or 0))
 

@@ -16,7 +16,7 @@ NUMPY, JAX = contender("numpy"), contender("jax")
 def at(
     size: int, *truths: float, noise: float = 0.01, rounds: int = 30, of: tuple[Contender, ...] = (NUMPY, JAX)
 ) -> Swept:
-    """Return what `rounds` rounds at a size measure, of contenders of these times."""
+    """Measure contenders of these times at a size, in `rounds` rounds."""
     rng = np.random.default_rng(size)
     seconds = np.array(truths) * np.exp(noise * rng.standard_normal((rounds, len(truths))))
     return Swept(size, timings(of, Rounds(seconds, seconds)), seconds)

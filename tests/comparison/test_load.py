@@ -66,7 +66,7 @@ def test_a_contender_on_the_processor_gets_a_core_or_is_starved() -> None:
 
 def test_processes_of_its_own_are_not_told_from_others() -> None:
     rounds = Rounds(np.ones((1, 1)), np.ones((1, 1)))
-    assert LoadMeter().measure(rounds, [True], alone=False).others is None
+    assert LoadMeter().measure(rounds, [True], one_process=False).others is None
 
 
 def test_only_the_cores_of_this_process_count(monkeypatch: pytest.MonkeyPatch) -> None:

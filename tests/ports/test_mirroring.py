@@ -44,7 +44,7 @@ def comment_above(source: str, name: str) -> str:
 
 
 def drift(reference: str, port: str, framework: str) -> list[str]:
-    """Return what of a port's file neither is like the reference nor is declared to differ."""
+    """List where a port's file differs from the reference without declaring it."""
     ours, theirs = definitions(reference), definitions(port)
     absent = set(re.findall(rf"^# Not in {framework}: `(\w+)`: \S", port, re.MULTILINE))
     faults = [f"{name} is missing" for name in ours if name not in theirs and name not in absent]

@@ -53,7 +53,7 @@ def base_of(a, a2, weights, label, dtype, terms, scale=1.0, power_sums=sum_power
 
 
 def hidden(base, s, plan, scale=1.0):
-    """Compute D(s) from what is computed in units of `scale`."""
+    """Compute D(s) from the difference in units of `scale`."""
     shift = make_shift(np.atleast_2d(s) / base.z1.dtype.type(scale), scale, plan.shift_terms)
     return 2 * scale * hidden_difference(base, shift, scale, plan)
 
