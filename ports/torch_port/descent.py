@@ -57,6 +57,7 @@ def train_by(
     """Do what `train_steps` does, by the step that `choose_step` returns for a strategy and a plan."""
     checked = check_training(params, x, t, batches, strategy, learning_rate, h, memory)
     h, labels, magnitudes, indices, learning_rate = checked
+    params, x = Params(*(p.resolve_neg() for p in params)), x.resolve_neg()  # a graph ignores that a view is negated
 
     def run(plan: Plan) -> tuple[tuple[Params, Tensor], float]:
         loss_and_gradient = differentiate_by(strategy, h, memory, plan, magnitudes, indices.shape[1], params)

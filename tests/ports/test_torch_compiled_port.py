@@ -22,9 +22,9 @@ rng = np.random.default_rng(0)
 X, T, BATCHES = rng.random((30, 6)), rng.integers(0, 3, 30), rng.integers(0, 30, (12, 10))
 
 
-def train(port, dtype, strategy="collocated", **options):
-    params = Params(*(port.from_numpy(p, dtype=dtype, device="cpu") for p in init(6, 4, 3, 1.0, seed=0)))
-    x = port.from_numpy(X, dtype=dtype, device="cpu")
+def train(port, dtype, strategy="collocated", kind=lambda a: a, **options):
+    params = Params(*(kind(port.from_numpy(p, dtype=dtype, device="cpu")) for p in init(6, 4, 3, 1.0, seed=0)))
+    x = kind(port.from_numpy(X, dtype=dtype, device="cpu"))
     trained, losses = port.train_steps(params, x, T, BATCHES, **{"strategy": strategy, "learning_rate": 0.3} | options)
     return [port.to_numpy(array) for array in (*trained, losses)]
 
@@ -34,6 +34,12 @@ def test_compiled_steps_are_the_ports_own_to_rounding(strategy, dtype):
     for got, expected in zip(train(compiled, dtype, strategy), train(eager, dtype, strategy), strict=True):
         # Each of 12 steps rounds anew, and nothing amplifies it in a net this tame: some roundings of numbers below 10.
         assert np.abs(got - expected).max() <= 12 * 10 * unit_roundoff(dtype)
+
+
+def test_a_graph_sees_that_a_view_is_negated():
+    got = train(compiled, "float64", kind=lambda a: torch.complex(a, -a).conj().imag)
+    for array, expected in zip(got, train(eager, "float64"), strict=True):
+        assert np.abs(array - expected).max() <= 12 * 10 * unit_roundoff("float64")  # as above
 
 
 def test_another_rate_and_other_numbers_compile_nothing_anew():
