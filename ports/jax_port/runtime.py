@@ -5,7 +5,6 @@ Importing it computes nothing, so that several processes can still join (ports/j
 
 import inspect
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
@@ -60,13 +59,12 @@ def with_x64(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
         for name, value in validation.named_arguments(names, args, kwargs):
             if isinstance(value, Array):
                 _check_concrete(name, value)
-        if get_opaque_trace_state() != _TOP_LEVEL:
-            with ThreadPoolExecutor(1) as thread:  # which has no trace: so the same program runs as elsewhere
-                return thread.submit(run, *args, **kwargs).result()
         with ExitStack() as stack:
             for name, (context, wanted) in SETTINGS.items():
                 if getattr(jax.config, name) not in (wanted, None):
                     stack.enter_context(context(wanted))
+            if get_opaque_trace_state() != _TOP_LEVEL:
+                stack.enter_context(jax.core.eval_context())
             with numpy_errors():
                 return function(*args, **kwargs)
 

@@ -326,6 +326,17 @@ def test_a_call_within_a_transform_of_jax_computes_at_once(transform: str) -> No
     assert got == expected
 
 
+def test_a_warning_within_a_transform_of_jax_names_the_callers_line() -> None:
+    port: Any = loaded("jax")
+    import jax
+
+    arrays = (*init(2, 2, 2, 1.0, seed=0), np.full((1, 2), 900.0))
+    *params, x = (port.from_numpy(array, dtype="float64", device="cpu") for array in arrays)
+    with pytest.warns(RuntimeWarning, match="`collocated` needs more than 8 nodes") as warned:
+        jax.jit(lambda z: (port.GRADIENTS["collocated"](Params(*params), x, [0], h=1.0), z)[1])(1.0)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
 @pytest.mark.parametrize(
     "name", ["JAX_TRANSFER_GUARD", "JAX_DEBUG_NANS", "JAX_DISABLE_JIT", "JAX_NUMPY_RANK_PROMOTION"]
 )
