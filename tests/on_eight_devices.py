@@ -6,6 +6,7 @@ import re
 from contextlib import nullcontext
 from functools import cache
 from itertools import product
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, on_device
 from comparison.agreement.drift import measure_drifts, run_reference
 from comparison.agreement.training import check_training
+from comparison.conformance.calls import everything
 from comparison.conformance.problems import STEPS, problems
 from ports import jax_port
 from ports.jax_port.collectives import sent_by
@@ -121,6 +123,17 @@ def test_the_warning_points_at_the_caller(training: bool) -> None:
     with pytest.warns(RuntimeWarning, match="`structured` takes over") as caught:
         call()
     assert {warning.filename for warning in caught} == {__file__}
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("port", [jax_port, distributed(3)], ids=["one device", "three"])
+def test_a_mesh_of_the_caller_changes_nothing(port: Any, axis_type: AxisType) -> None:
+    subject, mesh = Subject("jax", port, "float64", "cpu"), jax.make_mesh((8,), ("batch",), (axis_type,))
+    expected = everything(subject)
+    with jax.set_mesh(mesh):
+        for result, other in zip(everything(subject), expected, strict=True):
+            np.testing.assert_array_equal(result, other)
+        assert jax.sharding.get_mesh() == mesh
 
 
 # --- layout

@@ -65,6 +65,8 @@ def with_x64(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
                     stack.enter_context(context(wanted))
             if get_opaque_trace_state() != _TOP_LEVEL:
                 stack.enter_context(jax.core.eval_context())
+            if not jax.sharding.get_abstract_mesh().empty:
+                stack.enter_context(jax.set_mesh(None))  # or arrays off that mesh are refused
             with numpy_errors():
                 return function(*args, **kwargs)
 

@@ -186,6 +186,7 @@ def jax_settings() -> dict[str, Setting]:
         "log_compiles": (jax.log_compiles, True),
         "debug_key_reuse": (jax.debug_key_reuse, True),
         "threefry_partitionable": (jax.threefry_partitionable, False),
+        "set_mesh": (jax.set_mesh, jax.make_mesh((1,), ("a",))),
         "explicit_x64_dtypes": (config.explicit_x64_dtypes, config.ExplicitX64Mode.ERROR),
     }
     values = {
@@ -212,7 +213,8 @@ def jax_state() -> Any:
     import jax
     import jax.numpy as jnp
 
-    return [getattr(jax.config, name) for name in dir(jax.config) if name.startswith("jax_")], jnp.result_type(float)
+    values = [getattr(jax.config, name) for name in dir(jax.config) if name.startswith("jax_")]
+    return values, jnp.result_type(float), jax.sharding.get_mesh()
 
 
 TABLES = {"numpy": numpy_settings, "torch": torch_settings, "jax": jax_settings}
