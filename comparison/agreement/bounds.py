@@ -48,6 +48,7 @@ another. So L = mean_b(J^2 / 2 + sqrt(2) (|x'| / 4 + 0.0963 |W2| |x'|^2)).
 """
 
 import math
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -105,59 +106,75 @@ def _forward(problem: Problem, dtype: str, h: float = 0.0) -> _Forward:
     return _Forward(z, zw, a2, y, y_t, y_t / (y_t + DELTA), right, e_a1, e_z, e_a2, r_y)
 
 
-def _alike_samples(net: _Forward, u: float) -> np.ndarray:
-    """Return w, (B, 1): how many samples have the logits of each, itself among them."""
-    lead = net.a2.max(axis=1, keepdims=True) - net.a2.mean(axis=1, keepdims=True)
-    return count_equal(lead, u)
+class Bounds:
+    """The bounds on the results of a right port, for a problem at the numbers that `dtype` holds."""
 
+    def __init__(self, problem: Problem, dtype: str) -> None:
+        self._problem, self._dtype = problem, dtype
+        self._of_differences: dict[float, float] = {}
 
-def predictions_bound(problem: Problem, dtype: str) -> np.ndarray:
-    """Return the bound on each probability, (B, O)."""
-    net = _forward(problem, dtype)
-    mean = (net.y * net.e_a2).sum(axis=1, keepdims=True)
-    return _bound(net.y * (net.e_a2 + mean + 4 + net.r_y), dtype)
+    @cached_property
+    def _net(self) -> _Forward:
+        return _forward(self._problem, self._dtype)
 
+    @cached_property
+    def predictions(self) -> np.ndarray:
+        """The bound on each probability, (B, O)."""
+        net = self._net
+        mean = (net.y * net.e_a2).sum(axis=1, keepdims=True)
+        return _bound(net.y * (net.e_a2 + mean + 4 + net.r_y), self._dtype)
 
-def loss_bound(problem: Problem, dtype: str, h: float = 0.0, largest_shift: float = 0.0) -> float:
-    """Return the bound 4 E_L on the loss of the net, or of any net within `h` of it."""
-    net, u, samples = _forward(problem, dtype, h), unit_roundoff(dtype), len(problem.x)
-    weight, loss = net.q * np.abs(net.y - net.right), -np.log(net.y_t + DELTA)
-    r_loss = float(roundings(loss, u)[0])
-    if largest_shift > 0.1:
-        weight, loss = np.ones_like(weight), np.full_like(loss, -math.log(DELTA))
-        r_loss = max(samples / 8, math.sqrt(samples) / 2)
-    magnitude = np.abs(loss)
-    errors = (weight * net.e_a2).sum(axis=1, keepdims=True) + magnitude
-    forward = math.sqrt(float((_alike_samples(net, u) * errors**2).mean()) / samples)
-    e_loss = forward + float((net.q * (2 + net.r_y)).mean()) + max(1.0, r_loss) * float(magnitude.mean())
-    return float(_bound(np.asarray(e_loss), dtype))
+    def loss(self, h: float = 0.0, largest_shift: float = 0.0) -> float:
+        """Return the bound 4 E_L on the loss of the net, or of any net within `h` of it."""
+        net, u = _forward(self._problem, self._dtype, h) if h else self._net, unit_roundoff(self._dtype)
+        samples = len(net.y)
+        weight, loss = net.q * np.abs(net.y - net.right), -np.log(net.y_t + DELTA)
+        r_loss = float(roundings(loss, u)[0])
+        if largest_shift > 0.1:
+            weight, loss = np.ones_like(weight), np.full_like(loss, -math.log(DELTA))
+            r_loss = max(samples / 8, math.sqrt(samples) / 2)
+        magnitude = np.abs(loss)
+        errors = (weight * net.e_a2).sum(axis=1, keepdims=True) + magnitude
+        forward = math.sqrt(float((_alike_samples(net, u) * errors**2).mean()) / samples)
+        e_loss = forward + float((net.q * (2 + net.r_y)).mean()) + max(1.0, r_loss) * float(magnitude.mean())
+        return float(_bound(np.asarray(e_loss), self._dtype))
 
+    @cached_property
+    def accuracy(self) -> float:
+        """The share of samples whose prediction rounding can change."""
+        net = self._net
+        rows, first = np.arange(len(net.a2)), net.a2.argmax(axis=1)
+        distance = net.a2[rows, first][:, None] - net.a2
+        distance[rows, first] = math.inf
+        error = net.e_a2 + net.e_a2[rows, first][:, None]
+        distance[error == 0] = math.inf  # nothing was rounded: of equal logits the first is the prediction
+        reach = _bound(error, self._dtype)
+        return float((distance <= reach).any(axis=1).mean())
 
-def accuracy_bound(problem: Problem, dtype: str) -> float:
-    """Return the share of samples whose prediction rounding can change."""
-    net = _forward(problem, dtype)
-    rows, first = np.arange(len(net.a2)), net.a2.argmax(axis=1)
-    distance = net.a2[rows, first][:, None] - net.a2
-    distance[rows, first] = math.inf
-    error = net.e_a2 + net.e_a2[rows, first][:, None]
-    distance[error == 0] = math.inf  # nothing was rounded: of equal logits the first is the prediction
-    reach = _bound(error, dtype)
-    return float((distance <= reach).any(axis=1).mean())
+    def gradient(self, strategy: str | None, h: float) -> Params:
+        """Return the bound on each entry of the gradient; `strategy` None stands for the closed form."""
+        params, x, _ = self._problem
+        spread = float(np.ptp(params.W2, axis=1).max())
+        shift = h * max(1.0, float(np.abs(x).max()))
+        of_losses = self._of_losses(h, shift)
+        growth = shift + 2 * (math.tanh(shift / 4) * spread + h)
+        if strategy in ("loop", "batched") or growth > 100:
+            return Params(*(np.full(p.shape, of_losses) for p in params))
+        tiny = float(np.finfo(self._dtype).tiny)
+        underflow = tiny / DELTA * (1 + spread)  # of y_t, which y_t / (y_t + DELTA) magnifies
+        underflow += tiny / h * (len(params.b2) + spread) if h else 0  # of what 2 h divides
+        terms = (math.exp(growth) * bound + underflow for bound in self._of_terms)
+        return Params(*(np.minimum(bound, of_losses) for bound in terms))
 
+    def _of_losses(self, h: float, shift: float) -> float:
+        """Return the bound on a difference of two losses, divided by 2 h."""
+        if h not in self._of_differences:
+            self._of_differences[h] = self.loss(h, shift) / h if h else math.inf
+        return self._of_differences[h]
 
-def gradient_bound(problem: Problem, dtype: str, strategy: str | None, h: float) -> Params:
-    """Return the bound on each entry of the gradient; `strategy` None stands for the closed form."""
-    spread = float(np.ptp(problem.params.W2, axis=1).max())
-    shift = h * max(1.0, float(np.abs(problem.x).max()))
-    of_losses = loss_bound(problem, dtype, h, shift) / h if h else math.inf
-    growth = shift + 2 * (math.tanh(shift / 4) * spread + h)
-    if strategy in ("loop", "batched") or growth > 100:
-        return Params(*(np.full(p.shape, of_losses) for p in problem.params))
-    tiny = float(np.finfo(dtype).tiny)
-    underflow = tiny / DELTA * (1 + spread)  # of y_t, which y_t / (y_t + DELTA) magnifies
-    underflow += tiny / h * (len(problem.params.b2) + spread) if h else 0  # of what 2 h divides
-    terms = (math.exp(growth) * _bound(e, dtype) + underflow for e in _term_errors(problem, dtype))
-    return Params(*(np.minimum(bound, of_losses) for bound in terms))
+    @cached_property
+    def _of_terms(self) -> Params:
+        return Params(*(_bound(e, self._dtype) for e in _term_errors(self._problem, self._net, self._dtype)))
 
 
 def curvature_bound(problem: Problem) -> float:
@@ -169,9 +186,15 @@ def curvature_bound(problem: Problem) -> float:
     return float((first / 2 + math.sqrt(2) * second).mean())
 
 
-def _term_errors(problem: Problem, dtype: str) -> Params:
+def _alike_samples(net: _Forward, u: float) -> np.ndarray:
+    """Return w, (B, 1): how many samples have the logits of each, itself among them."""
+    lead = net.a2.max(axis=1, keepdims=True) - net.a2.mean(axis=1, keepdims=True)
+    return count_equal(lead, u)
+
+
+def _term_errors(problem: Problem, net: _Forward, dtype: str) -> Params:
     """Return the errors of the entries of a gradient that subtracts no losses, in units of u."""
-    net, W2, u = _forward(problem, dtype), np.abs(problem.params.W2), unit_roundoff(dtype)
+    W2, u = np.abs(problem.params.W2), unit_roundoff(dtype)
     d, f = _delta_and_error(net)
     d_hidden = net.zw * (d @ W2.T)  # (B, H)
     f_hidden = net.zw * (f @ W2.T + net.e_a1 * (d @ W2.T))

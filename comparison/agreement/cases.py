@@ -42,7 +42,7 @@ def check_data(
     Where rounding outweighs their difference, SECOND_H takes the place of `h`.
     """
     entries, truth = sample_entries(problem.params, len(problem.x), seed), Truth(problem, subject.dtype, h)
-    yield from check_forward(subject, problem)
+    yield from check_forward(subject, problem, truth=truth)
     yield from check_gradient(subject, problem, None, h, truth=truth)
     for strategy in strategies:
         at = entries if strategy in ("loop", "batched") else None

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from comparison.agreement.bounds import Problem, accuracy_bound, loss_bound, predictions_bound
+from comparison.agreement.bounds import Problem
 from comparison.agreement.truth import Truth
 from ports.protocol import Port
-from reference import two_layer_net
 from reference.defaults import CLOSED_FORM, H
 from reference.two_layer_net import Params
-from reference.validation import unit_roundoff
 
 FULL_COST = 2e9
 """Floating-point operations of `loop` up to which all entries are checked: some tenths of a second."""
@@ -65,24 +63,16 @@ class Arguments(NamedTuple):
     t: Any  # labels of any kind, on the host
 
 
-def check_forward(subject: Subject, problem: Problem, arguments: Arguments | None = None) -> Iterator[Agreement]:
+def check_forward(
+    subject: Subject, problem: Problem, *, arguments: Arguments | None = None, truth: Truth | None = None
+) -> Iterator[Agreement]:
     """Compare predictions, loss and accuracy; `arguments` are by default new arrays."""
-    port, exact = subject.port, problem.rounded(subject.dtype)
-    params, x, given_t = arguments or new_arguments(subject, problem)
-    t, dtype = problem.t, subject.dtype
-    yield compare(
-        subject,
-        "predictions",
-        port.to_numpy(port.predict(params, x)),
-        two_layer_net.predict(exact.params, exact.x),
-        predictions_bound(exact, dtype),
-    )
-    loss = two_layer_net.loss(exact.params, exact.x, t)
-    yield compare(subject, "loss", port.to_numpy(port.loss(params, x, given_t)), loss, loss_bound(exact, dtype))
-    right = two_layer_net.accuracy(exact.params, exact.x, t)
-    rounding = 2 * unit_roundoff(dtype)  # of the mean itself
-    got = port.to_numpy(port.accuracy(params, x, given_t))
-    yield compare(subject, "accuracy", got, right, accuracy_bound(exact, dtype) + rounding)
+    port, truth = subject.port, truth or Truth(problem, subject.dtype)
+    params, x, t = arguments or new_arguments(subject, problem)
+    calls = (("predictions", port.predict, ()), ("loss", port.loss, (t,)), ("accuracy", port.accuracy, (t,)))
+    for quantity, function, labels in calls:
+        got = port.to_numpy(function(params, x, *labels))
+        yield compare(subject, quantity, got, *truth.forward[quantity])
 
 
 def check_gradient(
@@ -191,7 +181,7 @@ def _worst(row: Agreement, got: np.ndarray, expected: np.ndarray, bound: np.ndar
 
 def on_device(subject: Subject, problem: Problem) -> tuple[Params, Any]:
     """Copy the parameters and inputs to the subject's own arrays."""
-    arrays = (*problem.params, problem.x)
+    arrays = (a.copy() for a in (*problem.params, problem.x))  # a port that keeps them cannot change the problem
     *params, x = (subject.port.from_numpy(a, dtype=subject.dtype, device=subject.device) for a in arrays)
     return Params(*params), x
 

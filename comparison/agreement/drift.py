@@ -9,7 +9,7 @@ with P_k the product of the factors that follow step k. A worst-case bound on P_
 but the run itself can be measured. Beside the float64 reference run replicas: nets that take the same steps, each then
 perturbed at random, every parameter p by +-d with
 
-    d = u |p| + rate E,      E = `gradient_bound` / SAFETY,
+    d = u |p| + rate E,      E = `Bounds.gradient` / SAFETY,
 
 which is what one step can be off by: the rounding of the new p, and of the gradient (bounds.py), in the dtype in
 question. Their distance from the reference is sum_k P_k d_k: the same sum, of independent terms no smaller, in the same
@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from comparison.agreement.bounds import Problem, accuracy_bound, gradient_bound, loss_bound
+from comparison.agreement.bounds import Bounds, Problem
 from comparison.agreement.comparison import Subject
 from comparison.agreement.summation import SAFETY
 from comparison.agreement.truth import is_comparable
@@ -111,8 +111,9 @@ def run_reference(
         if k == 0 and not is_comparable(now, strategy, dtype, h):
             return None
         if k % PERIOD == 0:
-            errors = Params(*(rate * e / SAFETY for e in gradient_bound(now, dtype, strategy, h)))
-            loss_error = loss_bound(now, dtype) / SAFETY
+            of_step = Bounds(now, dtype)
+            errors = Params(*(rate * e / SAFETY for e in of_step.gradient(strategy, h)))
+            loss_error = of_step.loss() / SAFETY
         for n, net in enumerate(nets):
             plan = make_plan(h, max_abs_x, max_abs(net.W2), "float64")
             losses[n, k], slope = collocated_gradient(net, now.x, now.t, h, MEMORY, plan, max_abs_x)
@@ -122,7 +123,7 @@ def run_reference(
                 losses[n, k] += magnify * loss_error * _signs(noise, ())
     test = Problem(nets[0], _round_to(data.x_test, dtype), data.t_test)
     bounds = {name: SAFETY * drift for name, drift in _member_drifts(nets, losses, magnify).items()}
-    bounds["accuracy"] = _changeable(nets, test.x, magnify) + accuracy_bound(test, dtype) + 2 * unit_roundoff(dtype)
+    bounds["accuracy"] = _changeable(nets, test.x, magnify) + Bounds(test, dtype).accuracy + 2 * unit_roundoff(dtype)
     return ReferenceRun(nets[0], losses[0], float(accuracy(*test)), bounds)
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from comparison.agreement.bounds import Problem, accuracy_bound
+from comparison.agreement.bounds import Bounds, Problem
 from comparison.agreement.comparison import Subject, on_device
 from reference.two_layer_net import Params, predict
 
@@ -40,5 +40,5 @@ def predict_classes(subject: Subject, params: Params, x: np.ndarray, t: np.ndarr
         classes,
         accuracy=float((classes == t).mean()),
         differing=int((classes != expected).sum()),
-        may_differ=round(len(t) * accuracy_bound(exact, subject.dtype)),
+        may_differ=round(len(t) * Bounds(exact, subject.dtype).accuracy),
     )

@@ -10,6 +10,8 @@ JAX compiles a program of seconds for each shape, strategy and dtype: there a tr
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,37 +105,49 @@ def check_trial(
     kept: list[Any] = []
     worst: dict[Any, Agreement] = {}
     recorded = subject._replace(port=recording(subject.port, results))
-    problem, arguments = draw(trial.shape, seed, trial.max_abs_x), None
-    shape = "x".join(map(str, trial.shape))
-    for n, kind in enumerate(trial.values):
-        problem = VALUES[kind](problem)
+    arguments, shape = None, "x".join(map(str, trial.shape))
+    problems = draw_problems(trial, seed)
+    for n, (problem, truth) in enumerate(zip(problems, truths_of(trial, subject.dtype, seed), strict=True)):
         arguments = place(recorded, problem, trial.layout, arguments)
         labels = LABELS[trial.labels](problem.t, trial.shape[3])
         at = odd_entries(problem.params, seed + n) if n or trial.sampled else None
-        for row in _check_problem(recorded, problem, arguments._replace(t=labels), trial, strategies, at):
+        for row in _check_problem(recorded, problem, truth, arguments._replace(t=labels), trial, strategies, at):
             key = row.strategy, row.quantity
             if key not in worst or (not row.agrees, row.ratio) > (not worst[key].agrees, worst[key].ratio):
-                worst[key] = replace(row, problem=f"{shape}, {kind}")
+                worst[key] = replace(row, problem=f"{shape}, {trial.values[n]}")
         if n % 2:
             spoil(results)
         else:
             kept += [(array, subject.port.to_numpy(array)) for array in results]
         results.clear()
     yield from worst.values()
-    yield from (replace(row, problem=f"{shape}, tied") for row in check_forward(subject, tie(problem)))
+    yield from (replace(row, problem=f"{shape}, tied") for row in check_forward(subject, tie(problems[-1])))
     yield replace(_check_kept(subject, kept), problem=shape)
+
+
+@cache
+def draw_problems(trial: Trial, seed: int) -> tuple[Problem, ...]:
+    """Draw the problems of a trial: the first, and what the kinds of values make of it one after the other."""
+    first = draw(trial.shape, seed, trial.max_abs_x)
+    return tuple(accumulate(trial.values, lambda problem, kind: VALUES[kind](problem), initial=first))[1:]
+
+
+@cache
+def truths_of(trial: Trial, dtype: str, seed: int) -> tuple[Truth, ...]:
+    """Return what all ports are held to in a trial."""
+    return tuple(Truth(problem, dtype, trial.h) for problem in draw_problems(trial, seed))
 
 
 def _check_problem(
     subject: Subject,
     problem: Problem,
+    truth: Truth,
     arguments: Arguments,
     trial: Trial,
     strategies: tuple[str, ...],
     entries: Params | None,
 ) -> Iterator[Agreement]:
-    truth = Truth(problem, subject.dtype, trial.h)
-    yield from check_forward(subject, problem, arguments)
+    yield from check_forward(subject, problem, arguments=arguments, truth=truth)
     yield from check_gradient(subject, problem, None, trial.h, arguments=arguments, truth=truth)
     for strategy in strategies:
         if truth.is_comparable(strategy) and not (strategy == "collocated" and truth.is_handed_over):

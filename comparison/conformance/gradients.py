@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comparison.agreement.bounds import Problem, gradient_bound
+from comparison.agreement.bounds import Bounds, Problem
 from comparison.agreement.comparison import (
     FORWARD,
     Agreement,
@@ -81,7 +81,7 @@ def assert_close(strategy: str | None, got: Params, expected: Params, *bounds: P
 
 def bound_of(subject: Subject, problem: Problem, strategy: str | None, h: float) -> Params:
     """Return the bound on the rounding errors of a gradient."""
-    return gradient_bound(problem.rounded(subject.dtype), subject.dtype, strategy, h if strategy else 0.0)
+    return Bounds(problem.rounded(subject.dtype), subject.dtype).gradient(strategy, h if strategy else 0.0)
 
 
 def of_both(subject: Subject, one: Problem, other: Problem, strategy: str | None) -> list[Params]:

@@ -44,7 +44,7 @@ def test_arrays_may_lie_in_memory_as_they_like(subject: Subject, layout: str) ->
     if layout != "rows" and not has_views(new_arguments(subject, problem).x):
         pytest.skip("its arrays have no views")
     arguments = place(subject, problem, layout, None)
-    assert_agrees(check_forward(subject, problem, arguments))
+    assert_agrees(check_forward(subject, problem, arguments=arguments))
     for strategy in (None, *STRATEGIES):
         assert_agrees(check_gradient(subject, problem, strategy, 7e-3, arguments=arguments))
 

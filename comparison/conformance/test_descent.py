@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ports
-from comparison.agreement.bounds import Problem, loss_bound
+from comparison.agreement.bounds import Bounds, Problem
 from comparison.agreement.comparison import (
     Subject,
     on_device,
@@ -52,7 +52,7 @@ def step_by_step(
         )
         on, x = on_device(subject, part)
         losses.append(float(subject.port.loss(on, x, part.t)))
-        loss_allowed.append(2 * loss_bound(part, subject.dtype) + sum(a.sum() for a in allowed))
+        loss_allowed.append(2 * Bounds(part, subject.dtype).loss() + sum(a.sum() for a in allowed))
         slope, bounds = gradient_of(subject, part, strategy, h=h), bound_of(subject, part, strategy, h)
         allowed = [a + 2 * rate * b + 2 * u * np.abs(p) for a, b, p in zip(allowed, bounds, params, strict=True)]
         params = Params(*(p.astype(dtype) - dtype.type(rate) * g for p, g in zip(params, slope, strict=True)))

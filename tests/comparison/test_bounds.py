@@ -9,14 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from comparison.agreement.bounds import (
-    Problem,
-    accuracy_bound,
-    curvature_bound,
-    gradient_bound,
-    loss_bound,
-    predictions_bound,
-)
+from comparison.agreement.bounds import Bounds, Problem, curvature_bound
 from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, random_problem
 from comparison.agreement.summation import RESOLUTION, roundings
 from comparison.conformance.problems import subjects
@@ -97,7 +90,7 @@ def samples(net: Problem, h: float = 0.0) -> list[Sample]:
 def test_predictions(dtype: str) -> None:
     units = [[s.y[k] * (s.e_a2[k] + s.mean_error + 4 + OF_CLASSES) for k in range(O)] for s in samples(problem())]
     expected = 4 * U[dtype] * np.array(units) + TINY[dtype]
-    np.testing.assert_allclose(predictions_bound(problem(), dtype), expected, rtol=1e-12)
+    np.testing.assert_allclose(Bounds(problem(), dtype).predictions, expected, rtol=1e-12)
 
 
 @EACH_DTYPE
@@ -110,8 +103,8 @@ def test_the_loss(dtype: str, h: float, count: int) -> None:
     mean = sum(abs(s.loss) for s in samples(few)) / count
     linear = sum(s.q * (2 + OF_CLASSES) for s in samples(few)) / count
     units = math.sqrt(sum(e**2 for e in errors)) / count + linear + max(1, math.sqrt(count) / 2) * mean
-    assert loss_bound(few, dtype, h) == pytest.approx(4 * U[dtype] * units, rel=1e-12)
-    assert loss_bound(few, dtype) == loss_bound(few, dtype, 0.0)
+    assert Bounds(few, dtype).loss(h) == pytest.approx(4 * U[dtype] * units, rel=1e-12)
+    assert Bounds(few, dtype).loss() == Bounds(few, dtype).loss(0.0)
 
 
 def test_the_loss_within_a_large_shift_is_the_largest() -> None:
@@ -120,8 +113,8 @@ def test_the_loss_within_a_large_shift_is_the_largest() -> None:
     errors = [sum(s.e_a2) + largest for s in samples(problem(), 0.3)]
     linear = sum(s.q * (2 + OF_CLASSES) for s in samples(problem())) / B
     units = math.sqrt(sum(e**2 for e in errors)) / B + linear + math.sqrt(B) / 2 * largest
-    assert loss_bound(problem(), "float64", 0.3, 0.11) == pytest.approx(4 * U["float64"] * units, rel=1e-12)
-    assert loss_bound(problem(), "float64", 0.3, 0.1) == loss_bound(problem(), "float64", 0.3)
+    assert Bounds(problem(), "float64").loss(0.3, 0.11) == pytest.approx(4 * U["float64"] * units, rel=1e-12)
+    assert Bounds(problem(), "float64").loss(0.3, 0.1) == Bounds(problem(), "float64").loss(0.3)
 
 
 @EACH_DTYPE
@@ -159,8 +152,8 @@ def test_what_subtracts_no_losses(dtype: str, h: float) -> None:
     spread, shift = float(np.ptp(net.params.W2, axis=1).max()), h * float(np.abs(net.x).max())
     growth = math.exp(shift + 2 * (math.tanh(shift / 4) * spread + h))
     underflow = TINY[dtype] / DELTA * (1 + spread) + (TINY[dtype] / h * (O + spread) if h else 0)
-    of_losses = loss_bound(net, dtype, h, shift) / h if h else math.inf
-    for got, e in zip(gradient_bound(net, dtype, "structured" if h else None, h), units, strict=True):
+    of_losses = Bounds(net, dtype).loss(h, shift) / h if h else math.inf
+    for got, e in zip(Bounds(net, dtype).gradient("structured" if h else None, h), units, strict=True):
         expected = np.minimum(growth * (4 * U[dtype] * e + TINY[dtype]) + underflow, of_losses)
         np.testing.assert_allclose(got, expected, rtol=1e-9)
 
@@ -169,23 +162,23 @@ def test_what_subtracts_no_losses(dtype: str, h: float) -> None:
 @pytest.mark.parametrize("h", [1e-4, 0.3])
 def test_what_subtracts_losses(strategy: str, h: float) -> None:
     net = problem()
-    expected = loss_bound(net, "float64", h, h * float(np.abs(net.x).max())) / h
-    for got, p in zip(gradient_bound(net, "float64", strategy, h), net.params, strict=True):
+    expected = Bounds(net, "float64").loss(h, h * float(np.abs(net.x).max())) / h
+    for got, p in zip(Bounds(net, "float64").gradient(strategy, h), net.params, strict=True):
         np.testing.assert_allclose(got, np.full(p.shape, expected), rtol=1e-14)
 
 
 def test_small_inputs_count_as_1_like_a_biass() -> None:
     net = problem()
     small = net._replace(x=net.x / 100)
-    expected = loss_bound(small, "float64", 0.2, 0.2) / 0.2
-    assert gradient_bound(small, "float64", "loop", 0.2).b1[0] == pytest.approx(expected, rel=1e-14)
-    assert expected > 1.2 * loss_bound(small, "float64", 0.2) / 0.2
+    expected = Bounds(small, "float64").loss(0.2, 0.2) / 0.2
+    assert Bounds(small, "float64").gradient("loop", 0.2).b1[0] == pytest.approx(expected, rel=1e-14)
+    assert expected > 1.2 * Bounds(small, "float64").loss(0.2) / 0.2
 
 
 def test_where_a_shift_grows_without_limit_the_losses_bound_all() -> None:
     net = problem()
     net.params.W2[0] = 2000.0, -2000.0, 0.0, 0.0
-    got, of_losses = (gradient_bound(net, "float64", strategy, 0.5) for strategy in ("structured", "loop"))
+    got, of_losses = (Bounds(net, "float64").gradient(strategy, 0.5) for strategy in ("structured", "loop"))
     for g, e in zip(got, of_losses, strict=True):
         np.testing.assert_array_equal(g, e)
 
@@ -193,7 +186,8 @@ def test_where_a_shift_grows_without_limit_the_losses_bound_all() -> None:
 def test_squares_that_underflow_do_not_make_the_bound_smaller() -> None:
     """What stands in for them no root of a sum of squares is above; all samples are alike, of an input that small."""
     net = problem()
-    got, expected = (gradient_bound(net._replace(x=net.x * size), "float64", None, 0.0).W1 for size in (1e-170, 1e-100))
+    scaled = (Bounds(net._replace(x=net.x * size), "float64") for size in (1e-170, 1e-100))
+    got, expected = (bounds.gradient(None, 0.0).W1 for bounds in scaled)
     assert (got * 1e70 > expected).all()
     assert (got * 1e70 < math.sqrt(B) * expected).all()
 
@@ -203,7 +197,7 @@ def test_outputs_whose_squares_underflow_do_not_make_the_bound_smaller() -> None
     net, rows = problem(), []
     for bias in (-250.0, -400.0):
         net.params.b1[0] = bias
-        rows.append(gradient_bound(net, "float64", None, 0.0).W2[0])
+        rows.append(Bounds(net, "float64").gradient(None, 0.0).W2[0])
     assert (rows[1] * math.exp(150) > rows[0]).all()
     assert (rows[1] * math.exp(150) < 400 / 250 * math.sqrt(B) * rows[0]).all()
 
@@ -214,14 +208,14 @@ def test_what_underflows_is_lost_on_top(dtype: str) -> None:
     net = problem()
     net.x[:, 0] = 0
     lost = TINY[dtype] / DELTA * (1 + np.ptp(net.params.W2, axis=1).max()) + TINY[dtype]
-    np.testing.assert_allclose(gradient_bound(net, dtype, None, 0.0).W1[0], np.full(H, lost), rtol=1e-12)
+    np.testing.assert_allclose(Bounds(net, dtype).gradient(None, 0.0).W1[0], np.full(H, lost), rtol=1e-12)
 
 
 def test_of_a_difference_the_step_magnifies_what_underflows() -> None:
     net, h = problem(), 1e-20
     net.x[:, 0] = 0
     lost = TINY["float32"] / h * (O + np.ptp(net.params.W2, axis=1).max())
-    np.testing.assert_allclose(gradient_bound(net, "float32", "structured", h).W1[0], np.full(H, lost), rtol=1e-7)
+    np.testing.assert_allclose(Bounds(net, "float32").gradient("structured", h).W1[0], np.full(H, lost), rtol=1e-7)
 
 
 @EACH_DTYPE
@@ -231,7 +225,7 @@ def test_accuracy_counts_samples_whose_two_largest_logits_rounding_can_swap(dtyp
     x, t = np.zeros((4, I)), np.zeros(4, int)
     for gap, share in ((15, 1.0), (17, 0.0)):
         b2 = np.array([1.0, 1.0 - gap * U[dtype]])
-        assert accuracy_bound(Problem(zero._replace(b2=b2), x, t), dtype) == share
+        assert Bounds(Problem(zero._replace(b2=b2), x, t), dtype).accuracy == share
 
 
 def test_within_a_large_shift_all_losses_are_equal() -> None:
@@ -241,14 +235,14 @@ def test_within_a_large_shift_all_losses_are_equal() -> None:
     found, largest = samples(many), -math.log(DELTA)
     errors = math.sqrt(sum((sum(s.e_a2) + largest) ** 2 for s in found)) / 100
     units = errors + sum(s.q * (2 + OF_CLASSES) for s in found) / 100 + 100 / 8 * largest
-    assert loss_bound(many, "float64", 0.0, 0.11) == pytest.approx(4 * U["float64"] * units, rel=1e-12)
+    assert Bounds(many, "float64").loss(0.0, 0.11) == pytest.approx(4 * U["float64"] * units, rel=1e-12)
 
 
 def test_accuracy_is_in_doubt_sample_by_sample() -> None:
     """Hidden unit 0 is the input; its weight brings the logits of the samples of input 0 together."""
     params = Params(np.full((1, 1), 50.0), np.zeros(1), np.array([[1.0, -1.0, 0.5]]), np.array([0.0, 1.0, 0.0]))
     x = np.array([[1.0], [0.0], [-1.0], [0.0]])
-    assert accuracy_bound(Problem(params, x, np.zeros(4, int)), "float64") == 0.5
+    assert Bounds(Problem(params, x, np.zeros(4, int)), "float64").accuracy == 0.5
 
 
 def test_curvature() -> None:
@@ -369,8 +363,8 @@ def test_samples_that_are_alike_have_one_error() -> None:
     net = problem()
     four = Problem(net.params._replace(W1=0 * net.params.W1), net.x[:4], np.zeros(4, int))
     one = Problem(four.params, four.x[:1], four.t[:1])
-    assert loss_bound(four, "float64") == pytest.approx(loss_bound(one, "float64"), rel=1e-12)
-    bounds = (gradient_bound(each, "float64", None, 0.0).b2 for each in (one, four))
+    assert Bounds(four, "float64").loss() == pytest.approx(Bounds(one, "float64").loss(), rel=1e-12)
+    bounds = (Bounds(each, "float64").gradient(None, 0.0).b2 for each in (one, four))
     d = np.abs(np.array([samples(one)[0].delta(k) for k in range(O)]))
     np.testing.assert_allclose(np.diff([*bounds], axis=0)[0], 4 * U["float64"] * d * (2 - 1) / 2, rtol=1e-6)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 
 import ports
 from comparison.agreement import comparison
-from comparison.agreement.bounds import Problem, curvature_bound, gradient_bound, loss_bound
+from comparison.agreement.bounds import Bounds, Problem, curvature_bound
 from comparison.agreement.cases import SECOND_H, check_copies, check_data_only, check_subject
 from comparison.agreement.comparison import (
     Agreement,
@@ -68,12 +68,12 @@ def test_one_step_is_off_by_its_gradient_and_three_roundings(strategy: str | Non
     expected, bounds = expected_training(problem, np.arange(12)[None], strategy, 1e-4, "float64", LEARNING_RATE)
     (*members, losses), (*member_bounds, loss_bounds) = expected, bounds
     slope = NUMPY.port.GRADIENTS[strategy](*problem) if strategy else gradient(*problem)
-    slope_bounds = gradient_bound(problem, "float64", strategy, 1e-4 if strategy else 0.0)
+    slope_bounds = Bounds(problem, "float64").gradient(strategy, 1e-4 if strategy else 0.0)
     for p, start, g, bound, b in zip(members, problem.params, slope, member_bounds, slope_bounds, strict=True):
         np.testing.assert_allclose(p, start - LEARNING_RATE * g, rtol=1e-13)
         np.testing.assert_allclose(bound, LEARNING_RATE * (b + 2 * u * np.abs(g)) + u * np.abs(p), rtol=1e-6)
     assert losses[0] == loss(*problem)
-    assert loss_bounds[0] == loss_bound(problem, "float64")
+    assert loss_bounds[0] == Bounds(problem, "float64").loss()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

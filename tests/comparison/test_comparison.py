@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comparison.agreement import comparison
-from comparison.agreement.bounds import Problem, gradient_bound
+from comparison.agreement.bounds import Bounds, Problem
 from comparison.agreement.comparison import (
     Agreement,
     check_forward,
@@ -187,7 +187,7 @@ def test_a_port_is_held_to_the_problem_that_its_dtype_can_hold(dtype: str) -> No
     assert all(row.agrees for row in rows)
     rounded = digits().rounded(dtype)
     assert rows[1].expected == two_layer_net.loss(rounded.params, rounded.x, rounded.t)
-    expected, bounds = two_layer_net.gradient(*rounded), gradient_bound(rounded, dtype, None, 0.0)
+    expected, bounds = two_layer_net.gradient(*rounded), Bounds(rounded, dtype).gradient(None, 0.0)
     for row, e, bound in zip(rows[3:], expected, bounds, strict=True):
         assert row.worst_index is not None
         assert (row.expected, row.bound) == (e[row.worst_index], bound[row.worst_index])

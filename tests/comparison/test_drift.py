@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from comparison.agreement import drift
-from comparison.agreement.bounds import Problem, gradient_bound, loss_bound
+from comparison.agreement.bounds import Bounds, Problem
 from comparison.agreement.comparison import Subject
 from comparison.agreement.drift import (
     Drift,
@@ -196,21 +196,22 @@ def test_after_one_step_a_net_is_off_by_what_a_step_can_be_off_by(dtype: str) ->
     rows = np.random.default_rng(0).integers(0, len(DATA.x_train), 50)
     first = Problem(start, DATA.x_train[rows], DATA.t_train[rows]).rounded(dtype)
     assert reference_run is not None
-    bounds = gradient_bound(first, dtype, "collocated", 1e-4)
+    bounds = Bounds(first, dtype).gradient("collocated", 1e-4)
     for name, p, bound in zip(Params._fields, reference_run.params, bounds, strict=True):
         expected = np.linalg.norm(SAFETY * u * np.abs(p) + 0.5 * bound)
         assert reference_run.bounds[name] == pytest.approx(expected, rel=1e-3)
-    assert reference_run.bounds["losses"] == pytest.approx(loss_bound(first, dtype), rel=1e-3)
+    assert reference_run.bounds["losses"] == pytest.approx(Bounds(first, dtype).loss(), rel=1e-3)
 
 
 def test_what_a_step_can_be_off_by_is_computed_again_every_period(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Problem] = []
 
-    def counting(problem: Problem, *arguments: Any) -> Params:
-        calls.append(problem)
-        return gradient_bound(problem, *arguments)
+    class Counting(Bounds):
+        def gradient(self, *arguments: Any) -> Params:
+            calls.append(self._problem)
+            return super().gradient(*arguments)
 
-    monkeypatch.setattr(drift, "gradient_bound", counting)
+    monkeypatch.setattr(drift, "Bounds", Counting)
     monkeypatch.setattr(drift, "PERIOD", 10)
     run_reference(initial("float64"), DATA, dtype="float64", seed=0, **OPTIONS | {"iterations": 21})
     assert len(calls) == 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from comparison.agreement.bounds import gradient_bound
+from comparison.agreement.bounds import Bounds
 from comparison.agreement.comparison import Problem
 from reference import interpolation, numerical_gradient
 from reference.collocation import make_plan
@@ -34,7 +34,7 @@ def draw_problem(b1=0.0, b2=(0.0, 0.0, 0.0), W2=0.5, x=1.0):
 def exceed(problem, h):
     """Return by how many bounds `collocated` is off, at most."""
     pairs = zip(collocated(*problem, h=h), structured(*problem, h=h), strict=True)
-    bounds = gradient_bound(problem, "float64", "collocated", h)
+    bounds = Bounds(problem, "float64").gradient("collocated", h)
     return max(float((np.abs(g - e) / (bound + 1e-300)).max()) for (g, e), bound in zip(pairs, bounds, strict=True))
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
-from comparison.agreement.bounds import Problem, gradient_bound
+from comparison.agreement.bounds import Bounds, Problem
 from comparison.conformance.problems import SHAPES, STEPS, problems
 from reference import datasets, numerical_gradient, two_layer_net
 from reference.collocation import make_plan
@@ -58,7 +58,7 @@ def assert_within(got, expected, bounds, lost=1e-150):
 def twice_bound(problem, strategy, h):
     """Bound the gap between two results that are both rounded."""
     name = next(name for name, function in GRADIENTS.items() if function is strategy)
-    return Params(*(2 * bound for bound in gradient_bound(problem, "float64", name, h)))
+    return Params(*(2 * bound for bound in Bounds(problem, "float64").gradient(name, h)))
 
 
 # --- structured and collocated are the same
@@ -100,11 +100,11 @@ def test_collocated_is_structured_at_any_step_and_input(dtype, scale, problem, h
 @given(problem=problems(shapes=SMALL), h=st.sampled_from((1e-6, *STEPS, *LARGE_STEPS)))
 def test_extreme_nets_stay_within_the_bound_of_150_digits(strategy, problem, h):
     expected = oracle.central_differences(*problem, h)
-    bounds = gradient_bound(problem, "float64", strategy.__name__, h)
+    bounds = Bounds(problem, "float64").gradient(strategy.__name__, h)
     assert_within(strategy(*problem, h=h), expected, bounds, lost=1e-120)
     single = problem.rounded("float32")
     expected = oracle.central_differences(*single, h)
-    bounds = gradient_bound(single, "float32", strategy.__name__, h)
+    bounds = Bounds(single, "float32").gradient(strategy.__name__, h)
     assert_within(strategy(*cast(single, "float32"), h=h), expected, bounds, lost=1e-120)
 
 
@@ -243,7 +243,7 @@ def test_entries_are_those_of_the_whole(strategy, memory):
     got, whole = strategy(*problem, entries=entries, memory=memory), strategy(*problem)
     assert [g.shape for g in got] == [(4,), (0,), (1, 2), (1,)]
     expected = [g.flat[at.ravel()].reshape(at.shape) for g, at in zip(whole, entries, strict=True)]
-    assert_within(got, expected, [2 * b.max() for b in gradient_bound(problem, "float64", "loop", 1e-4)])
+    assert_within(got, expected, [2 * b.max() for b in Bounds(problem, "float64").gradient("loop", 1e-4)])
 
 
 # --- what must not change a bit
@@ -384,6 +384,6 @@ def test_b2s_gradient_sums_to_0_up_to_truncation(strategy, problem, h):
 def test_digits_agree_with_loop(strategy, dtype):
     data = datasets.load("digits")
     problem = Problem(init(64, 12, 10, 0.5, seed=0), data.x_train[:50], data.t_train[:50]).rounded(dtype)
-    bounds = gradient_bound(problem, dtype, strategy.__name__, 1e-2)
-    rounding = gradient_bound(problem, "float64", "loop", 1e-2)
+    bounds = Bounds(problem, dtype).gradient(strategy.__name__, 1e-2)
+    rounding = Bounds(problem, "float64").gradient("loop", 1e-2)
     assert_within(strategy(*cast(problem, dtype), h=1e-2), batched(*problem, h=1e-2), map(np.add, bounds, rounding))

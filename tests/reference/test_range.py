@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
-from comparison.agreement.bounds import gradient_bound
+from comparison.agreement.bounds import Bounds
 from comparison.agreement.comparison import Problem
 from comparison.conformance.problems import loaded
 from reference.two_layer_net import Params
@@ -61,7 +61,7 @@ def test_single_units_at_the_ends_of_the_range(name, strategy, dtype, case, monk
     problem, h = case
     problem = problem.rounded(dtype)
     got = gradient_of(name, strategy, *problem, h, dtype)
-    expected, bounds = exact_gradient(problem, h, monkeypatch), gradient_bound(problem, dtype, strategy, h)
+    expected, bounds = exact_gradient(problem, h, monkeypatch), Bounds(problem, dtype).gradient(strategy, h)
     for g, e, bound in zip(got, expected, bounds, strict=True):
         assert np.isfinite(g).all()
         assert (np.abs(g - e) <= bound).all()
@@ -93,7 +93,7 @@ def test_any_magnitude_of_any_array_leaves_the_gradient_within_its_bound(name, s
     with pytest.MonkeyPatch.context() as monkeypatch:
         expected = exact_gradient(problem, h, monkeypatch)
     with np.errstate(all="ignore"):
-        bounds = gradient_bound(problem, dtype, strategy, h)
+        bounds = Bounds(problem, dtype).gradient(strategy, h)
     got = gradient_of(name, strategy, *problem, h, dtype)
     least, most = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
     for g, e, bound in zip(got, expected, bounds, strict=True):

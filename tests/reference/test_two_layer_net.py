@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 import oracle
-from comparison.agreement.bounds import gradient_bound
+from comparison.agreement.bounds import Bounds
 from comparison.conformance.problems import SHAPES, problems
 from reference.two_layer_net import Params, accuracy, closed_form, gradient, init, loss, max_abs, predict
 
@@ -28,7 +28,7 @@ def test_the_closed_form_is_the_derivative(seed):
 @given(problem=problems(shapes=SMALL))
 def test_the_closed_form_is_the_derivative_of_extreme_nets(problem):
     got, exact = gradient(*problem), oracle.derivative(*problem)
-    for g, e, bound in zip(got, exact, gradient_bound(problem, "float64", None, 0.0), strict=True):
+    for g, e, bound in zip(got, exact, Bounds(problem, "float64").gradient(None, 0.0), strict=True):
         assert (np.abs(g - e) <= bound + 1e-60).all()  # of a derivative below that the oracle has too few digits
 
 
