@@ -57,6 +57,8 @@ def of_torch(_: Any) -> Iterator[list[int]]:
 @contextmanager
 def of_jax(port: Any) -> Iterator[list[int]]:
     """Ask XLA how much memory the programs that are called need beside their arguments and results."""
+    from jax.tree import leaves as tree_leaves
+
     modules = [getattr(port, name, None) for name in ("numerical_gradient", "descent")]
     if not all(hasattr(module, "compiled") for module in modules):
         pytest.skip("which programs this port calls is not known")
@@ -64,7 +66,10 @@ def of_jax(port: Any) -> Iterator[list[int]]:
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            peaks.append(compiled(function).lower(*args).compile().memory_analysis().temp_size_in_bytes)
+            key = function, str([getattr(a, "shape", a) for a in tree_leaves(args)])
+            if key not in NEEDED:
+                NEEDED[key] = compiled(function).lower(*args).compile().memory_analysis().temp_size_in_bytes
+            peaks.append(NEEDED[key])
             return compiled(function)(*args)
 
         return call
@@ -75,6 +80,8 @@ def of_jax(port: Any) -> Iterator[list[int]]:
         yield peaks
 
 
+NEEDED: dict[tuple[Callable[..., Any], str], int] = {}
+"""By a program of JAX, its shapes and what is compiled in: the bytes that it needs."""
 METERS = {"numpy": of_numpy, "array_api_strict": of_numpy, "torch": of_torch, "jaxlib": of_jax}
 
 

@@ -14,7 +14,8 @@ from comparison import commands
 ROOT = Path(compare.__file__).parent
 TRAIN = ["train", "--data", "random", "--batch", "50", "--hidden", "3", "--iterations", "3"]
 ADVISE = ["advise", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy", "--budget", "0.1"]
-SPEED = [*ADVISE, "--strategy", "collocated", "--dtype", "float64", "--what", "run", "--iterations", "20"]
+ADVISE += ["--strategy", "collocated", "--dtype", "float64"]
+SPEED = [*ADVISE, "--what", "run", "--iterations", "20"]
 SCRIPT = "import compare, sys\nprint('begins')\nprint('code', compare.main({argv}), len(sys.argv))\n"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
 ENVIRONMENT["PYTHONPATH"] = str(ROOT)

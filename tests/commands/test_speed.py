@@ -139,7 +139,7 @@ from ports.numpy_port import *
 import ports.numpy_port as right
 
 def collocated(*args, **options):
-    for _ in range(50):
+    for _ in range(20):
         gradient = right.GRADIENTS["collocated"](*args, **options)
     return gradient
 
