@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,21 @@ def test_what_a_call_returns_in_inference_mode_can_be_changed_later() -> None:
         y = port.predict(call.params, call.x)
     y += 1
     assert not y.is_inference()
+
+
+def test_a_call_within_the_callers_torch_compile_is_not_compiled() -> None:
+    port: Any = loaded("torch")
+    import torch
+
+    subject, graphs = Subject("torch", port, "float64", "cpu"), []
+
+    def keep(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(lambda z: (bits(subject), z + 1), backend=keep)
+    assert compiled(torch.ones(1))[0] == bits(subject)
+    assert {node.target for graph in graphs for node in graph.graph.nodes if node.op.startswith("call")} <= {add}
 
 
 @pytest.mark.parametrize("transform", ["jit", "grad", "vmap"])
