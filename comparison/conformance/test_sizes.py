@@ -37,7 +37,8 @@ def test_a_trial(subject: Subject, trial: Trial) -> None:
 @subjects()
 def test_another_size(subject: Subject, shape: Shape) -> None:
     skip_by_turns(subject, SHAPES.index(shape))
-    trial = Trial(shape, 5e-3, 3000, values=("drawn",), sampled=max(shape) > 64)
+    large = max(shape) > 64
+    trial = Trial(shape, 5e-3, 2**18 if large else 3000, values=("drawn",), sampled=large)
     assert_agrees(check_trial(subject, trial, STRATEGIES, False, 2))
 
 
