@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
-from reference.functions import DELTA, cross_entropy_error, sigmoid, softmax
+from reference.functions import DELTA, cross_entropy_error, sigmoid, sigmoids, softmax
 from reference.validation import unit_roundoff
 
 DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -23,6 +23,13 @@ def test_sigmoid_is_accurate_relative_to_its_value(dtype, largest):
         exact = oracle.exactly(a)
         errors = [abs(mp.mpf(float(got)) / oracle.sigmoid(e) - 1) for got, e in zip(sigmoid(a), exact, strict=True)]
     assert max(errors) <= 5 * unit_roundoff(dtype)  # exp takes up to two, the sum and the quotient one each
+
+
+@DTYPES
+def test_sigmoids_are_those_of_an_argument_and_its_negative(dtype):
+    a = np.linspace(-40, 40, 161).astype(dtype)
+    for got, expected in zip(sigmoids(a), (sigmoid(a), sigmoid(-a)), strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 @DTYPES
