@@ -95,7 +95,8 @@ class TwoLayerNet:
 
 def checked_arrays(params: dict[str, np.ndarray], x: Any) -> list[np.ndarray]:
     """Check that parameters and inputs are numbers; a single sample (I,) becomes a batch of one."""
-    *members, x = (check_numbers(array) for array in (*(params[name] for name in Params._fields), x))
+    named = {name: params[name] for name in Params._fields} | {"x": x}
+    *members, x = (check_numbers(array, name) for name, array in named.items())
     return [*members, x[None] if x.ndim == 1 else x]
 
 

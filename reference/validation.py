@@ -49,11 +49,11 @@ def check_dtype(dtype: Any) -> str:
     return name
 
 
-def check_numbers(array: Any) -> np.ndarray:
-    """Convert the argument of `from_numpy` to a NumPy array of real numbers."""
-    array = as_array("array", array)
+def check_numbers(array: Any, name: str = "array") -> np.ndarray:
+    """Convert an argument, by default that of `from_numpy`, to a NumPy array of real numbers."""
+    array = as_array(name, array)
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"`array` must hold real numbers, got {array.dtype}.")
+        raise ValueError(f"`{name}` must hold real numbers, got {array.dtype}.")
     return array
 
 

@@ -206,5 +206,5 @@ def test_the_class_answers_right_or_in_one_sentence(kind: str, backend: str) -> 
     loaded(backend)
     net, x = ports.TwoLayerNet(5, 3, 2, seed=0, backend=backend), torch.from_numpy(good_call().x)
     got, sentence = answer(lambda: net.predict(CLASS[kind](torch, x)))
-    assert sentence.startswith("`array` must ") or np.array_equal(got, net.predict(x.numpy()))
+    assert sentence.startswith("`x` must ") or np.array_equal(got, net.predict(x.numpy()))
     assert "\n" not in sentence

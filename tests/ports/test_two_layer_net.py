@@ -99,7 +99,7 @@ def test_tensors_that_numpy_can_hold_are_inputs_and_others_are_one_sentence(back
     some, x = net(backend), torch.from_numpy(X)
     assert some.loss(x, torch.from_numpy(T)) == some.loss(X, T)
     for wrong in (x.clone().requires_grad_(), x.to_sparse(), x.to(torch.bfloat16), x.to_sparse_csr()):
-        with pytest.raises(ValueError, match=r"^`array` must be an array, got .*\.$"):
+        with pytest.raises(ValueError, match=r"^`x` must be an array, got .*\.$"):
             some.predict(wrong)
 
 

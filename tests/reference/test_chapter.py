@@ -143,9 +143,9 @@ def test_a_step_that_is_no_step_is_refused(network_class):
 
 
 def test_inputs_that_are_no_real_numbers_are_refused(network_class):
-    with pytest.raises(ValueError, match=r"^`array` must hold real numbers, got complex128\.$"):
+    with pytest.raises(ValueError, match=r"^`x` must hold real numbers, got complex128\.$"):
         net_of(network_class).loss(X.astype(complex), T)
-    with pytest.raises(ValueError, match=r"^`array` must have no mask, got a numpy\.ma\.MaskedArray\.$"):
+    with pytest.raises(ValueError, match=r"^`x` must have no mask, got a numpy\.ma\.MaskedArray\.$"):
         net_of(network_class).predict(np.ma.array(X, mask=X > 0.5))
 
 
