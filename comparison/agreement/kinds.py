@@ -36,7 +36,8 @@ def draw(shape: Shape, seed: int, max_abs_x: float = 1.0) -> Problem:
     x = rng.uniform(-0.9, 0.9, (samples, inputs)) * (rng.random((samples, inputs)) < 0.7)
     x.flat[-1] = params.W2.flat[0] = -1.0
     x = x if max_abs_x == 1 else np.round(max_abs_x * np.abs(x))
-    return Problem(params, x, rng.integers(0, outputs, samples))
+    labels = np.resize(rng.permutation(outputs), samples)  # as many classes as there is room for
+    return Problem(params, x, rng.permutation(labels))
 
 
 def _with(**changes: Callable[[np.ndarray], np.ndarray]) -> Callable[[Problem], Problem]:
