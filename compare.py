@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from comparison import PROGRAM
 from comparison.commands import (
     BAD_INPUT,
     CRASHED,
@@ -126,7 +127,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if unknown and "pytest" not in arguments:
         for name in NAMES:
             if name in unknown:
-                parser.error(f"the command must come first: compare.py {name} {' '.join(_without(argv, name))}")
+                parser.error(f"the command must come first: {PROGRAM} {name} {' '.join(_without(argv, name))}")
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if unknown:
         arguments.pytest += unknown
@@ -152,12 +153,12 @@ def _with_option(sentence: str, arguments: argparse.Namespace, argv: list[str]) 
 
 
 def _fail(code: int, sentence: str) -> int:
-    processes.print_error(f"compare.py: {sentence}")
+    processes.print_error(f"{PROGRAM}: {sentence}")
     return processes.leave(code)
 
 
 def _make_parser() -> Parser:
-    parser = Parser(prog="compare.py", description=__doc__.splitlines()[0], epilog=EXIT_CODES)
+    parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"fdnet {output.version()}")
     title = "commands (advise is the default)"
     commands = parser.add_subparsers(title=title, dest="command", required=True, metavar="COMMAND")

@@ -78,6 +78,8 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise PortError(f"A port's file must exist, got {str(path)!r}.")
     path = path.resolve()
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for what lies beside it; after all else, whose names it does not take
     name = f"fdnet_port_{path.stem}"  # a file jax.py is not to stand in for jax
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from comparison import PROGRAM
 from comparison.commands import AGREES, CRASHED, DISAGREES, benchmark, processes
 from comparison.commands.options import ComparisonOptions, add_comparison, add_threads, new_command
 from comparison.commands.output import make_console, print_sentences, status, write_json
@@ -182,9 +183,10 @@ def _print(options: ComparisonOptions, outcome: Outcome) -> None:
 
 def heading(options: ComparisonOptions) -> str:
     """Describe the problem of a comparison."""
-    return (
+    net = (
         f"{options.data}, batch {options.batch}, {options.hidden} hidden units, h = {options.h:g}, seed {options.seed}"
     )
+    return f"{net}; and other nets, each at its own h"
 
 
 def report_to_github(outcome: Outcome, subjects: Iterable[Subject]) -> None:
@@ -199,7 +201,7 @@ def report_to_github(outcome: Outcome, subjects: Iterable[Subject]) -> None:
             with open(path, "a", encoding="utf-8") as summary:
                 summary.write(agreement_markdown(outcome))
         except OSError as error:  # the verdict does not depend on it
-            print(f"compare.py: GITHUB_STEP_SUMMARY can't be written: {error.strerror}: {path!r}.", file=sys.stderr)
+            print(f"{PROGRAM}: GITHUB_STEP_SUMMARY can't be written: {error.strerror}: {path!r}.", file=sys.stderr)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         files = {subject.name: _file_of(subject) for subject in subjects}
         for crash in outcome.crashed:

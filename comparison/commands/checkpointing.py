@@ -11,6 +11,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
+from comparison import PROGRAM
 from comparison.commands import processes
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class CheckpointWriter:
         if exists and not (resume or overwrite):
             raise CheckpointError(f"{path} already exists: --resume resumes it, --overwrite begins anew.")
         if resume and not exists:
-            print(f"compare.py: {path} is not there yet: training begins anew.", file=sys.stderr)
+            print(f"{PROGRAM}: {path} is not there yet: training begins anew.", file=sys.stderr)
         return self._read(path, start) if resume and exists else start
 
     def _read(self, path: str, start: Progress) -> Progress:
@@ -92,7 +93,7 @@ class CheckpointWriter:
         changed = [name for name, value in self._environment.items() if checkpoint.environment.get(name) != value]
         if changed:
             print(
-                f"compare.py: {path} was written with another {', '.join(changed)}: the run continues, but the same "
+                f"{PROGRAM}: {path} was written with another {', '.join(changed)}: the run continues, but the same "
                 "bits as without the interruption are no longer promised.",
                 file=sys.stderr,
             )

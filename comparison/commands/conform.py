@@ -109,6 +109,11 @@ def check(options: ConformOptions) -> None:
         raise ValueError(f"`conform` needs {' and '.join(missing)}: pip install 'fdnet[conform]'.")
     if "-n" in options.pytest and importlib.util.find_spec("xdist") is None:
         raise ValueError("`-n` needs pytest-xdist: pip install pytest-xdist.")
+    for word in options.pytest:
+        file = re.match(r"[^:]+\.py(?=$|::)", word)
+        if file and not (TESTS / file[0]).is_file():
+            files = ", ".join(path.name for path in sorted(TESTS.glob("test_*.py")))
+            raise ValueError(f"A test file must be one of {files}, got {file[0]}.")
     if options.examples < 1:
         raise ValueError(f"`--examples` must be at least 1, got {options.examples}.")
     if options.xfails is not None and not os.path.isfile(options.xfails):
@@ -150,11 +155,11 @@ def make_environment(options: ConformOptions, folder: str) -> dict[str, str]:
 
 def judge(code: int, outcome: dict[str, Any]) -> tuple[int, str]:
     """Return the exit code, and the sentence with the counts and the worst gap / bound of each strategy."""
-    if code == 2:
+    if code == 2 and not outcome.get("failures"):  # with failures it is xdist that stops: it has -x end as Ctrl-C does
         return INTERRUPTED, "the tests were interrupted."
     if code == 4:
         return BAD_INPUT, "no test was run, for the reason above."
-    if code not in (0, 1, 5) or not outcome:
+    if code not in (0, 1, 2, 5) or not outcome:
         return CRASHED, f"pytest crashed, with exit code {code}."
     if dead := [failure["test"] for failure in outcome["failures"] if WORKER_DIED.search(failure["message"])]:
         return CRASHED, f"the process crashed in {dead[0]}."

@@ -9,6 +9,7 @@ from functools import partial
 from textwrap import fill
 from typing import Any, TypeVar
 
+from comparison import PROGRAM
 from comparison.commands import EXIT_CODES, argument_types
 from reference.defaults import DTYPES, MEMORY, STRATEGIES, H
 
@@ -170,7 +171,7 @@ def _epilog(examples: Sequence[tuple[str, str]], text: str) -> str:
     lines = ["examples:"] if examples else []
     for command, comment in examples:
         lines += [f"  # {comment}"] if comment else []
-        lines.append(f"  compare.py {command}".rstrip())
+        lines.append(f"  {PROGRAM} {command}".rstrip())
     return "\n".join([*lines, "", fill(text, 79)])
 
 

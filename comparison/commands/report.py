@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comparison import PROGRAM
 from comparison.commands import AGREES, report_parts
 from comparison.commands.benchmark import add_budget, check_budget
 from comparison.commands.options import add_problem, add_selection, new_command
@@ -63,7 +64,7 @@ def run(options: ReportOptions) -> int:
     try:
         for part in to_run:
             if part not in codes:
-                with status(f"compare.py {command_of(part)}", quiet=options.quiet):
+                with status(f"{PROGRAM} {command_of(part)}", quiet=options.quiet):
                     report_parts.run_part(part, options, out, codes)
             results[part] = read_given(part, str(file_of(out, part)))
         pictures = _study(options, problem, results)
@@ -142,4 +143,4 @@ def _made_with(options: ReportOptions, machine: dict[str, Any]) -> list[tuple[st
 def command_line(options: ReportOptions) -> str:
     """Return the command with all of its options, those that were left to their defaults included."""
     names = [field.name for field in fields(options) if field.name != "resume"]
-    return shlex.join(["compare.py", "report", *report_parts.words(options, names)])
+    return shlex.join([PROGRAM, "report", *report_parts.words(options, names)])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from comparison import PROGRAM
 from comparison.commands import BAD_INPUT, INTERRUPTED
 from comparison.commands.options import ProblemOptions, Selection, settings
 from comparison.commands.output import write
@@ -134,7 +135,7 @@ def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]
     if done.returncode in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     if not path.exists() or done.returncode == BAD_INPUT:
-        raise ValueError(f"`compare.py {command_of(part)}` wrote nothing: {done.stderr.strip() or done.returncode}")
+        raise ValueError(f"`{PROGRAM} {command_of(part)}` wrote nothing: {done.stderr.strip() or done.returncode}")
     codes[part] = done.returncode
     _keep(options, out, codes)
 

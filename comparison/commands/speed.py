@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from comparison import PROGRAM
 from comparison.commands import AGREES, BAD_INPUT, DISAGREES, EXIT_CODES, argument_types, benchmark, processes
 from comparison.commands.agree import compare_all, exit_code
 from comparison.commands.options import (
@@ -155,7 +156,7 @@ def _check_slower(ranking: Ranking, changes: Sequence[Change] | None, limit: flo
     unjudged = [f"left out: {row['backend']}: {row['reason']}" for row in ranking.left_out if row["strategy"] != "peer"]
     if ranking.no_winner or unjudged:
         reasons = " ".join([ranking.no_winner] if ranking.no_winner else unjudged)
-        processes.print_error(f"compare.py: --fail-if-slower can't be judged. {reasons}")
+        processes.print_error(f"{PROGRAM}: --fail-if-slower can't be judged. {reasons}")
         return BAD_INPUT
     if changes is not None:
         sentences = [change.sentence(limit) for change in changes if change.ratio.low > limit]
@@ -164,7 +165,7 @@ def _check_slower(ranking: Ranking, changes: Sequence[Change] | None, limit: flo
             _sentence(t, limit) for t in ranking.timings if t.contender.ranked and t.ratio and t.ratio.low > limit
         ]
     for sentence in sentences:
-        print(f"compare.py: {sentence}", file=sys.stderr)
+        print(f"{PROGRAM}: {sentence}", file=sys.stderr)
     return DISAGREES if sentences else AGREES
 
 

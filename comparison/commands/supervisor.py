@@ -14,6 +14,7 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, TextIO
 
+from comparison import PROGRAM
 from comparison.commands import BAD_INPUT, CRASHED
 
 if TYPE_CHECKING:
@@ -61,6 +62,6 @@ def _wait_and_exit(pid: int, joined_end: int, never_joined: str, lost_others: st
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code == -signal.SIGABRT:
         joined = os.read(joined_end, 6)
-        print(f"compare.py: {lost_others if joined else never_joined}", file=sys.stderr, flush=True)
+        print(f"{PROGRAM}: {lost_others if joined else never_joined}", file=sys.stderr, flush=True)
         code = CRASHED if joined else BAD_INPUT
     os._exit(code if code >= 0 else 128 - code)

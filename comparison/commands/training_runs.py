@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from comparison import PROGRAM
 from comparison.commands import processes
 from comparison.commands.checkpointing import CheckpointWriter
 from comparison.commands.output import environment
@@ -123,13 +124,13 @@ def train_all(options: TrainOptions, runs: list[Run]) -> tuple[list[Run], list[d
             except DivergedError as error:  # what the other runs produce is kept
                 name = f"{run.name}: " if len(runs) > 1 else ""
                 diverged.append({"backend": run.subject.name, "dtype": run.subject.dtype, "reason": str(error)})
-                print(f"compare.py: {name}{error}", file=sys.stderr)
+                print(f"{PROGRAM}: {name}{error}", file=sys.stderr)
             except OSError:
                 raise
             except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
                 reason = describe_error(error, run.subject.source)
                 crashed.append({"backend": run.subject.name, "dtype": run.subject.dtype, "reason": reason})
-                print(f"compare.py: {run.name}: crashed: {reason}", file=sys.stderr)
+                print(f"{PROGRAM}: {run.name}: crashed: {reason}", file=sys.stderr)
     return ended, diverged, crashed
 
 

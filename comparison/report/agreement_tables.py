@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from comparison import PROGRAM
 from comparison.agreement.comparison import FORWARD, Agreement, NotCompared, Outcome, disagreement_sentence
 from comparison.agreement.drift import Drift
 
@@ -25,7 +26,7 @@ VERDICTS = {True: ("agrees", "green"), False: ("DISAGREES", "bold red")}
 UNSEEN = (
     "This is a quick look: at the data, other nets of a few sizes and trainings of up to 37 steps; on JAX, which "
     "compiles each, at fewer. Every size, value and kind of argument in every strategy, longer trainings, later calls "
-    "and other devices are left to `compare.py conform PORT`."
+    f"and other devices are left to `{PROGRAM} conform PORT`."
 )
 """What `agree` does not look at."""
 

@@ -215,6 +215,25 @@ def test_skipped_tests_are_no_success(folder: Path) -> None:
     assert run.stdout.splitlines()[-1] == "right.py: no test was run (1 skipped)."
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_the_first_failure_ends_it_as_a_failure(folder: Path, workers: str) -> None:
+    run = conform(folder, "flawed.py", "-x", "-k", "no_term_is_to_spare", "-n", workers)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert re.match(r"flawed\.py: .*[12] failed", run.stdout.splitlines()[-1])
+
+
+def test_a_test_file_that_is_not_there_is_bad_input_and_the_callers_folder_is_not_looked_at(folder: Path) -> None:
+    run = conform(folder, "right.py", "test_nosuch.py::test_it")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert re.fullmatch(r"compare\.py: A test file must be one of test_.*, got test_nosuch\.py\.\n", run.stderr)
+
+
+def test_a_port_may_import_what_lies_beside_it(folder: Path) -> None:
+    (folder / "of_two_files.py").write_text("from right import *\n")
+    run = conform(folder, "of_two_files.py", ONE, "--allow-missing")
+    assert (run.returncode, run.stdout.splitlines()[-1]) == (0, "of_two_files.py: 1 passed.")
+
+
 @pytest.mark.parametrize(
     ("workers", "sentence"),
     [
