@@ -18,9 +18,9 @@ def goals(read: Read) -> str:
     speed = read("speed")["speed"]
     by_goal = {
         "run the chapter: 10,000 steps from nothing": (_runs(read), "`train --data mnist`"),
-        "one gradient, again and again": (read("gradient")["speed"], "`speed --what gradient`"),
-        "a wide net": (_widest(read, "hidden"), "`speed --sweep hidden`"),
-        "many classes": (_widest(read, "outputs"), "`speed --sweep outputs`"),
+        "one gradient, again and again": (read("gradient")["speed"], "`speed --data mnist --what gradient`"),
+        "a wide net": (_widest(read, "hidden"), "`speed --data mnist --sweep hidden`"),
+        "many classes, on the digits": (_widest(read, "outputs"), "`speed --sweep outputs`"),
         "no compiler": ([row for row in speed if row["backend"] in ("numpy", "torch")], "`speed --data mnist`"),
     }
     rows = []

@@ -183,10 +183,8 @@ def _print(options: ComparisonOptions, outcome: Outcome) -> None:
 
 def heading(options: ComparisonOptions) -> str:
     """Describe the problem of a comparison."""
-    net = (
-        f"{options.data}, batch {options.batch}, {options.hidden} hidden units, h = {options.h:g}, seed {options.seed}"
-    )
-    return f"{net}; and other nets, each at its own h"
+    net = f"{options.data}, batch {options.batch}, {options.hidden} hidden units"
+    return f"{net}, h = {options.h:g}, seed {options.seed}; and other nets, each at its own h"
 
 
 def report_to_github(outcome: Outcome, subjects: Iterable[Subject]) -> None:

@@ -164,7 +164,7 @@ def _print(
     notes: list[str],
     sentences: list[str],
 ) -> None:
-    from comparison.report.timing_tables import missing_notes, speed_notes, sweep_tables
+    from comparison.report.timing_tables import missing_notes, number, speed_notes, sweep_tables
 
     console = make_console()
     print_sentences(console, f"median time of a {options.what}, {options.data}, by {over}")
@@ -175,8 +175,8 @@ def _print(
         notes += missing_notes(ranking.excluded, ranking.not_run)
     notes += _left_out(over, sizes, rankings)
     notes.append(
-        f"The timing took {sum(r.seconds for r in rankings):.2g} s of --budget {options.budget:g}, and "
-        f"{sum(r.preparation_s for r in rankings):.2g} s besides went into compilation and estimates."
+        f"The timing took {number(sum(r.seconds for r in rankings))} s of --budget {options.budget:g}, and "
+        f"{number(sum(r.preparation_s for r in rankings))} s besides went into compilation and estimates."
     )
     print_sentences(console, *dict.fromkeys(notes))
     print_sentences(console, *sentences, style="bold")

@@ -157,17 +157,17 @@ def agreement_summary(outcome: Outcome) -> str:
     """Describe the verdict on the whole comparison, in a sentence."""
     wrong = sum(not row.agrees for row in outcome.rows)
     if wrong or outcome.crashed:
-        verdict = f"DISAGREES: {wrong} of {len(outcome.rows)} quantities"
+        verdict = f"DISAGREES: {wrong:,} of {len(outcome.rows):,} quantities"
         if not wrong:
-            verdict = f"CRASHED: the {len(outcome.rows)} quantities that were compared agree"
+            verdict = f"CRASHED: the {len(outcome.rows):,} quantities that were compared agree"
         crashes = f"; crashed: {len(outcome.crashed)}" if outcome.crashed else ""
         return f"{verdict}{crashes}."
     if not outcome.rows:
         return "Nothing was compared."
     worst = max(outcome.rows, key=lambda row: row.ratio)
     return (
-        f"All {len(outcome.rows)} quantities agree with the float64 reference; the largest gap is {worst.ratio:.2f} of "
-        f"its bound ({worst.backend} {worst.dtype} {worst.strategy or FORWARD} {worst.quantity})."
+        f"All {len(outcome.rows):,} quantities agree with the float64 reference; the largest gap is "
+        f"{worst.ratio:.2f} of its bound ({worst.backend} {worst.dtype} {worst.strategy or FORWARD} {worst.quantity})."
     )
 
 

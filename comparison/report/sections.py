@@ -13,7 +13,7 @@ from comparison.report.agreement_tables import agreement_notes, agreement_summar
 from comparison.report.figures import Row
 from comparison.report.page import Section
 from comparison.report.step_study import Pictures
-from comparison.report.timing_tables import break_even_table, crossover_sentence, number, seconds
+from comparison.report.timing_tables import break_even_table, crossover_sentence, estimate_notes, number, seconds
 from comparison.report.training_figure import Curves, training_figure
 from reference.defaults import H
 
@@ -54,8 +54,11 @@ def _ladder(speed: Row) -> Section:
     rows = speed["speed"]
     what = {"step": "training step", "gradient": "gradient", "run": "run"}[rows[0]["what"]] if rows else "step"
     sentence = f"One {what} by strategy, on a logarithmic scale.{_price(rows)}"
-    samples = {row["strategy"]: row["estimated"] for row in rows if row["estimated"]}
-    notes = [f"The time of {strategy} is estimated from {sample}." for strategy, sample in samples.items()]
+    notes = estimate_notes((row["strategy"], row["estimated"]) for row in rows)
+    notes += [
+        f"{row['backend']} {row['dtype']} {row['strategy']} was left out: {row['reason']}"
+        for row in speed.get("left_out", [])
+    ]
     notes += [
         f"{row['backend']} {row['dtype']} {row['strategy']} was excluded: {row['reason']}" for row in speed["excluded"]
     ]

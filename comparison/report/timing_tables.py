@@ -62,16 +62,30 @@ def _speed_cells(timing: Timing) -> dict[str, str]:
 
 def speed_notes(timings: Sequence[Timing]) -> list[str]:
     """Return the sentences that the table of timings needs to be understood."""
-    samples: dict[str, dict[str, None]] = {}
-    for c in (timing.contender for timing in timings):
-        if c.estimated:
-            samples.setdefault(c.strategy, {})[c.estimated] = None
-    notes = [f"~ {strategy} is estimated from {' or '.join(texts)}." for strategy, texts in samples.items()]
+    contenders = [timing.contender for timing in timings]
+    notes = estimate_notes((c.strategy, c.estimated) for c in contenders)
     if any(timing.contender.first_call_s is not None for timing in timings):
         notes.append(
             "The first call is one step or gradient in a process of its own, where nothing is compiled; the median and "
             "its interval are of later ones."
         )
+    return notes
+
+
+def estimate_notes(estimates: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Say of each strategy from how many parameters its times are estimated, such as "128 of 39,760 parameters"."""
+    counts: dict[str, dict[str, list[int]]] = {}
+    for strategy, text in estimates:
+        if text:
+            count, _, whole = text.partition(" of ")
+            counts.setdefault(strategy, {}).setdefault(whole, []).append(int(count.replace(",", "")))
+    notes = []
+    for strategy, wholes in counts.items():
+        ends = ((whole, f"{min(some):,}", f"{max(some):,}") for whole, some in wholes.items())
+        samples = (
+            f"{least} of {whole}" if least == most else f"{least} to {most} of {whole}" for whole, least, most in ends
+        )
+        notes.append(f"~ {strategy} is estimated from {' or '.join(samples)}.")
     return notes
 
 

@@ -259,7 +259,7 @@ def test_github_gets_a_summary_and_annotations(wrong: str, tmp_path: Path) -> No
     summary.write_text("before\n")
     done = run(*SMALL, "--port", wrong, "--json", GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true")
     text = summary.read_text()
-    assert re.match(r"before\n\*\*DISAGREES: \d+ of \d+ quantities\.\*\*\n\n\| backend \| strategy \|", text)
+    assert re.match(r"before\n\*\*DISAGREES: \d+ of [\d,]+ quantities\.\*\*\n\n\| backend \| strategy \|", text)
     marks = [line for line in done.stderr.splitlines() if line.startswith("::error ")]
     assert len(marks) == sum(not row["agrees"] for row in json.loads(done.stdout)["agreement"]) > 0
     assert all(mark.startswith(f"::error file={wrong},line=1,title=wrong_port disagrees::") for mark in marks)

@@ -52,7 +52,9 @@ def test_a_crash_names_the_ports_own_line(tmp_path: Path) -> None:
     assert done.returncode == commands.CRASHED
     assert "crashing float64: crashed: LinAlgError at crashing.py:7: " in done.stdout
     assert "DISAGREES" not in done.stdout
-    assert re.search(r"^CRASHED: the \d+ quantities that were compared agree; crashed: 2\.$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^CRASHED: the [\d,]+ quantities that were compared agree; crashed: 2\.$", done.stdout, re.MULTILINE
+    )
 
 
 def test_a_fault_is_one_line_and_the_worst_comes_first(tmp_path: Path) -> None:
