@@ -119,7 +119,8 @@ def plan_rounds(candidates: Sequence[Candidate], budget: float, comparisons: int
     that shall hold together.
     """
     readings = fewest_rounds(comparisons) + PREPARATION
-    reading = min(STEPS_SECONDS, max(MIN_SECONDS, budget / (MIN_ROUNDS * max(1, len(candidates)))))
+    # Longer readings in fewer rounds: a call has costs of its own, and a training has hundreds of steps in one.
+    reading = min(STEPS_SECONDS, max(MIN_SECONDS, 2 * budget / (MIN_ROUNDS * max(1, len(candidates)))))
     plans: dict[int, Planned] = {}
     left_out, spent = [], 0.0
     for n, at in enumerate(sorted(range(len(candidates)), key=lambda at: candidates[at].seconds)):

@@ -119,7 +119,7 @@ def step_clock(train: Train, step: float, seconds: float = STEPS_SECONDS) -> Clo
     steps = _number_of_steps(seconds, step)
     train(steps)  # compiles for this number
     step = read(lambda: train(steps), units=steps).seconds
-    if steps * step < seconds / 3 and steps < MAX_STEPS:
+    if steps * step < seconds / 2 and steps < MAX_STEPS:
         steps = _number_of_steps(seconds, step)
         train(steps)
     return lambda: read(lambda: train(steps), units=steps)
