@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject
-from comparison.timing.rounds import MIN_ROUNDS, MIN_SECONDS, Clock, Reading, calibrate, fewest_rounds, read
+from comparison.timing.rounds import MIN_SECONDS, Clock, Reading, calibrate, fewest_rounds, read
 from comparison.timing.starts import Start, time_run
 from comparison.timing.workloads import (
     STEP_SAMPLES,
@@ -118,9 +118,10 @@ def plan_rounds(candidates: Sequence[Candidate], budget: float, comparisons: int
     timed at a sample of parameters where that is possible, and left out otherwise. `comparisons` are the intervals
     that shall hold together.
     """
-    readings = fewest_rounds(comparisons) + PREPARATION
-    # Longer readings in fewer rounds: a call has costs of its own, and a training has hundreds of steps in one.
-    reading = min(STEPS_SECONDS, max(MIN_SECONDS, 2 * budget / (MIN_ROUNDS * max(1, len(candidates)))))
+    fewest = fewest_rounds(comparisons)
+    readings = fewest + PREPARATION
+    # So long that twice the fewest rounds fit: a call has costs of its own, and a training hundreds of steps in one.
+    reading = min(STEPS_SECONDS, max(MIN_SECONDS, budget / (2 * fewest * max(1, len(candidates)))))
     plans: dict[int, Planned] = {}
     left_out, spent = [], 0.0
     for n, at in enumerate(sorted(range(len(candidates)), key=lambda at: candidates[at].seconds)):

@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_left_out_with_the_reason() -> None:
 
 
 def test_readings_are_as_long_as_the_budget_allows() -> None:
-    for budget, seconds in ((0.01, MIN_SECONDS), (1.5, 0.05), (100.0, STEPS_SECONDS)):
+    for budget, seconds in ((0.01, MIN_SECONDS), (1.2, 0.05), (100.0, STEPS_SECONDS)):
         plan = plan_rounds([candidate(1e-5), candidate(1e-5)], budget, 1)
         assert [planned.reading for planned in plan.planned] == pytest.approx([seconds] * 2)
 

@@ -1,7 +1,7 @@
 import pytest
 from rich.console import Console
 
-from comparison.report.timing_tables import DROPPABLE, seconds, self_check_sentence, speed_table
+from comparison.report.timing_tables import DROPPABLE, estimate_notes, seconds, self_check_sentence, speed_table
 from comparison.timing.recommendation import Timing
 from comparison.timing.rounds import Interval
 from comparison.timing.self_check import SelfCheck
@@ -50,3 +50,12 @@ def test_the_self_check_has_its_share_with_an_interval() -> None:
         "Each contender against itself, 100 verdicts: 5 told apart, 5.0% (2.2% to 11.2%; nominal 5%); "
         "1 named as a winner, 1.0%."
     )
+
+
+def test_estimates_are_a_range_of_parameters() -> None:
+    small, large, all_else = "192 of 39,760 parameters", "1,390 of 39,760 parameters", "5 of 10 parameters"
+    notes = estimate_notes([("loop", large), ("loop", small), ("batched", None), ("batched", all_else)])
+    assert notes == [
+        "~ loop is estimated from 192 to 1,390 of 39,760 parameters.",
+        "~ batched is estimated from 5 of 10 parameters.",
+    ]
