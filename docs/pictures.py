@@ -80,7 +80,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row]) -> None:
         fontsize=FONT,
     )
     sizes = rows[0]["sizes"]
-    axes.set_xlabel(f"a step, NumPy, {sizes['inputs']}-{sizes['hidden']}-{sizes['outputs']}")
+    axes.set_xlabel(f"a step, numpy float64, {sizes['inputs']}-{sizes['hidden']}-{sizes['outputs']}")
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(LogLocator(numticks=4))
@@ -101,7 +101,7 @@ def _draw_worst_gaps(axes: Axes, rows: Sequence[Row]) -> None:
         axes.plot([0, min(worst, 2.0)], [n, n], color=colors[backend], lw=2)
         axes.plot(min(worst, 2.0), n, "o", ms=11, color=colors[backend])
     wrong = sum(not row["agrees"] for row in rows)
-    title = f"{wrong} of {len(rows)} DISAGREE" if wrong else f"All agree: {len(rows)} quantities"
+    title = f"{wrong} of {len(rows)} DISAGREE" if wrong else f"All agree: {len(rows):,} quantities"
     axes.set_title(f"{title},\nthe worst of each backend", fontsize=FONT)
     axes.axvline(1, color=INK, lw=2)
     axes.text(1, -0.75, "the bound ", ha="right", va="center")
@@ -124,7 +124,8 @@ def growth(sweeps: dict[str, Sequence[Row]], dtype: str = "float64") -> Figure:
                     own = [row for row in rows if (row["backend"], row["strategy"]) == (backend, strategy)]
                     at, times = [row["sizes"][over] for row in own], [row["median_s"] for row in own]
                     axes.plot(at, times, look, color=colors[backend], lw=2.2, ms=5, label=f"{backend} {strategy}")
-            axes.set(xscale="log", yscale="log", xlabel=f"{'classes' if over == 'outputs' else 'hidden units'}")
+            axes.set(xscale="log", yscale="log")
+            axes.set_xlabel("classes (digits)" if over == "outputs" else "hidden units (MNIST)")
             axes.xaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
