@@ -73,19 +73,20 @@ def speed_notes(timings: Sequence[Timing]) -> list[str]:
 
 
 def estimate_notes(estimates: Iterable[tuple[str, str | None]]) -> list[str]:
-    """Say of each strategy from how many parameters its times are estimated, such as "128 of 39,760 parameters"."""
-    counts: dict[str, dict[str, list[int]]] = {}
+    """Say of each strategy what its times are estimated from, such as "128 of 39,760 parameters"."""
+    samples: dict[str, dict[str, list[int]]] = {}
     for strategy, text in estimates:
         if text:
-            count, _, whole = text.partition(" of ")
-            counts.setdefault(strategy, {}).setdefault(whole, []).append(int(count.replace(",", "")))
+            count, of, whole = text.partition(" of ")
+            number_of = [int(count.replace(",", ""))] if of else []
+            samples.setdefault(strategy, {}).setdefault(whole if of else text, []).extend(number_of)
     notes = []
-    for strategy, wholes in counts.items():
-        ends = ((whole, f"{min(some):,}", f"{max(some):,}") for whole, some in wholes.items())
-        samples = (
-            f"{least} of {whole}" if least == most else f"{least} to {most} of {whole}" for whole, least, most in ends
-        )
-        notes.append(f"~ {strategy} is estimated from {' or '.join(samples)}.")
+    for strategy, wholes in samples.items():
+        texts = []
+        for whole, counts in wholes.items():
+            ends = dict.fromkeys(f"{count:,}" for count in (min(counts), max(counts))) if counts else {}
+            texts.append(f"{' to '.join(ends)} of {whole}" if ends else whole)
+        notes.append(f"~ {strategy} is estimated from {' or '.join(texts)}.")
     return notes
 
 
