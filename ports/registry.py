@@ -7,7 +7,7 @@ import random
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -78,19 +78,32 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise PortError(f"A port's file must exist, got {str(path)!r}.")
     path = path.resolve()
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # for what lies beside it; after all else, whose names it does not take
     name = f"fdnet_port_{path.stem}"  # a file jax.py is not to stand in for jax
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with _last_on_path(str(path.parent)):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+@contextmanager
+def _last_on_path(folder: str) -> Iterator[None]:
+    """Let modules of a folder be imported unless others of their names are installed."""
+    if folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the port may have removed it
+            sys.path.remove(folder)
 
 
 @contextmanager

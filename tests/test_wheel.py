@@ -90,6 +90,8 @@ def test_the_console_command_runs_beside_decoys(scripts: Path, decoys: Path, amb
         (decoys / "fdnet.py").unlink()  # whoever puts one on PYTHONPATH asks for it
     done = run(str(scripts / "fdnet"), "agree", *SMALL, "--port", "mine.py", folder=decoys, **ambient)
     assert (done.returncode, done.stderr) == (0, "")
+    done = run(str(scripts / "fdnet"), "agre", folder=decoys, **ambient)
+    assert (done.returncode, done.stderr[:26]) == (2, "fdnet: there is no command")
 
 
 @pytest.mark.parametrize("port", ["mine.py", "another"])

@@ -111,7 +111,7 @@ class Bounds:
 
     def __init__(self, problem: Problem, dtype: str) -> None:
         self._problem, self._dtype = problem, dtype
-        self._of_differences: dict[float, float] = {}
+        self._difference_bounds: dict[float, float] = {}
 
     @cached_property
     def _net(self) -> _Forward:
@@ -156,24 +156,25 @@ class Bounds:
         params, x, _ = self._problem
         spread = float(np.ptp(params.W2, axis=1).max())
         shift = h * max(1.0, float(np.abs(x).max()))
-        of_losses = self._of_losses(h, shift)
+        of_losses = self._difference_bound(h, shift)
         growth = shift + 2 * (math.tanh(shift / 4) * spread + h)
         if strategy in ("loop", "batched") or growth > 100:
             return Params(*(np.full(p.shape, of_losses) for p in params))
         tiny = float(np.finfo(self._dtype).tiny)
         underflow = tiny / DELTA * (1 + spread)  # of y_t, which y_t / (y_t + DELTA) magnifies
         underflow += tiny / h * (len(params.b2) + spread) if h else 0  # of what 2 h divides
-        terms = (math.exp(growth) * bound + underflow for bound in self._of_terms)
+        terms = (math.exp(growth) * bound + underflow for bound in self._term_bounds)
         return Params(*(np.minimum(bound, of_losses) for bound in terms))
 
-    def _of_losses(self, h: float, shift: float) -> float:
-        """Return the bound on a difference of two losses, divided by 2 h."""
-        if h not in self._of_differences:
-            self._of_differences[h] = self.loss(h, shift) / h if h else math.inf
-        return self._of_differences[h]
+    def _difference_bound(self, h: float, shift: float) -> float:
+        """Return the bound on the difference of two losses, divided by 2 h; computed once for each `h`."""
+        if h not in self._difference_bounds:
+            self._difference_bounds[h] = self.loss(h, shift) / h if h else math.inf
+        return self._difference_bounds[h]
 
     @cached_property
-    def _of_terms(self) -> Params:
+    def _term_bounds(self) -> Params:
+        """The bounds on the rounding of what `structured`, `collocated` and the closed form sum."""
         return Params(*(_bound(e, self._dtype) for e in _term_errors(self._problem, self._net, self._dtype)))
 
 

@@ -36,7 +36,7 @@ def draw(shape: Shape, seed: int, max_abs_x: float = 1.0) -> Problem:
     x = rng.uniform(-0.9, 0.9, (samples, inputs)) * (rng.random((samples, inputs)) < 0.7)
     x.flat[-1] = params.W2.flat[0] = -1.0
     x = x if max_abs_x == 1 else np.round(max_abs_x * np.abs(x))
-    labels = np.resize(rng.permutation(outputs), samples)  # as many classes as there is room for
+    labels = np.resize(rng.permutation(outputs), samples)  # as many classes as samples allow
     return Problem(params, x, rng.permutation(labels))
 
 
@@ -60,7 +60,7 @@ def _saturated(b1: np.ndarray) -> np.ndarray:
 def _apart(b2: np.ndarray) -> np.ndarray:
     """Add 1000 to all logits, which changes nothing unless something overflows; the first falls 300 behind.
 
-    The last is 40 ahead: 1 less its probability is all rounding.
+    The last is 40 ahead: 1 minus its probability would be nothing but rounding.
     """
     classes = np.arange(len(b2))
     return b2 + 1000 - 300 * (classes == 0) + 40 * (classes == classes[-1])

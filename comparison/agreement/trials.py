@@ -54,7 +54,7 @@ TRIALS = (
     ),
     Trial((4, 4, 3, 7), np.float32(0.0173), 4096, "one-hot floats", "reversed", compiled=(("float64", "collocated"),)),
     Trial((6, 2, 7, 2), np.float64(0.7), 1, "int32", "offset", FURTHER, compiled=(("float32", "structured"),)),
-    # Shifts of more than 1, which no interpolant and no series is for.
+    # Shifts of more than 1, where no interpolant and no series applies.
     Trial(
         (3, 2, 1, 2),
         0.15,

@@ -155,7 +155,7 @@ def make_environment(options: ConformOptions, folder: str) -> dict[str, str]:
 
 def judge(code: int, outcome: dict[str, Any]) -> tuple[int, str]:
     """Return the exit code, and the sentence with the counts and the worst gap / bound of each strategy."""
-    if code == 2 and not outcome.get("failures"):  # with failures it is xdist that stops: it has -x end as Ctrl-C does
+    if code == 2 and not outcome.get("failures"):  # xdist ends -x as an interruption
         return INTERRUPTED, "the tests were interrupted."
     if code == 4:
         return BAD_INPUT, "no test was run, for the reason above."

@@ -61,13 +61,13 @@ def step_by_step(
 
 def assert_within(got: list[np.ndarray], expected: list[np.ndarray], allowed: list[Any]) -> None:
     """Fail with a sentence unless each number of a trained net, and of the losses, lies within what is allowed."""
-    for name, g, e, a in zip((*Params._fields, "losses"), got, expected, allowed, strict=True):
+    names = (*(f"trained {name}" for name in Params._fields), "losses")
+    for name, g, e, a in zip(names, got, expected, allowed, strict=True):
         excess = np.abs(g - e) - a
         worst = np.unravel_index(np.argmax(np.where(np.isnan(excess), np.inf, excess)), g.shape)
         bound = float(np.broadcast_to(a, g.shape)[worst])
         assert excess[worst] <= 0, (
-            f"trained {name}{[int(i) for i in worst]} is {float(g[worst])!r}, expected {float(e[worst])!r}, "
-            f"within {bound:.2g}"
+            f"{name}{[int(i) for i in worst]} is {float(g[worst])!r}, expected {float(e[worst])!r}, within {bound:.2g}"
         )
 
 

@@ -126,7 +126,7 @@ def test_work_stays_within_memory(
     copies = peak(CLOSED_FORM) if training else 0  # training copies the net and the mini-batch
     if subject.name in BUILT_IN:  # otherwise the budget would not be what limits them; others may need little
         assert peak(strategy, h=h, memory=2**40) > 2 * room
-    # what the process's other threads allocate meanwhile is counted too: it only adds, so that one of three must hold
+    # What other threads of the process allocate is counted, too. That can only add, so one count of three must hold.
     peaks = []
     while len(peaks) < 3 and min(peaks, default=room + copies + 1) > room + copies:
         peaks.append(peak(strategy, h=h, memory=room))

@@ -64,6 +64,18 @@ def test_a_file_is_loaded_by_its_path(port_file: Path) -> None:
     assert port.GRADIENTS is ports.load("numpy").GRADIENTS
 
 
+def test_a_file_may_import_what_lies_beside_it_and_the_path_stays_as_it_was(port_file: Path) -> None:
+    (port_file.parent / "fdnet_test_sibling.py").write_text(PORT)
+    (port_file.parent / "numpy.py").write_text("raise RuntimeError('not NumPy')\n")
+    port_file.write_text("from fdnet_test_sibling import *\nimport numpy.linalg\n")
+    before = list(sys.path)
+    try:
+        assert ports.load(str(port_file)).GRADIENTS is ports.load("numpy").GRADIENTS
+    finally:
+        sys.modules.pop("fdnet_test_sibling", None)
+    assert sys.path == before
+
+
 def install(folder: Path, entries: str) -> None:
     """Write the metadata that pip installs for a distribution that offers ports, in a folder to be put on sys.path."""
     metadata = folder / "fdnet_other-1.0.dist-info"
