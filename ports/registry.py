@@ -68,15 +68,20 @@ def _importer(name: str) -> tuple[str, Callable[[], Any]]:
     for entry in entry_points(group="fdnet.ports", name=name):
         return entry.module, entry.load
     if name.endswith(".py"):
+        check_exists(name)
         return name, lambda: _import_file(Path(name))
     if all(part.isidentifier() for part in name.split(".")):
         return name, lambda: importlib.import_module(name)
     raise _no_such_port(name)
 
 
+def check_exists(name: str) -> None:
+    """Raise PortError, before anything is imported, for a port's file that does not exist."""
+    if name.endswith(".py") and not Path(name).is_file():
+        raise PortError(f"A port's file must exist, got {name!r}.")
+
+
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise PortError(f"A port's file must exist, got {str(path)!r}.")
     path = path.resolve()
     name = f"fdnet_port_{path.stem}"  # a file jax.py is not to stand in for jax
     spec = importlib.util.spec_from_file_location(name, path)

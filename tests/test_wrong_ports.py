@@ -136,7 +136,7 @@ def test_each_kind_has_faults() -> None:
     assert faults_by_kind.FAULTS.keys() >= UNSEEN_KINDS
 
 
-EDITED = ("agreement", "symmetries", "descent", "ports")
+EDITED = ("agreement", "symmetries", "descent", "ports", "sizes")
 OF_A_KIND = ("sizes", "values", "arguments", "state", "steps")
 
 

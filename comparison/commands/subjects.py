@@ -58,6 +58,7 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
     """
     import ports
     from comparison.agreement.comparison import Subject
+    from ports.registry import check_exists
     from reference.validation import DeviceError, check_device
 
     subjects, not_run, missing = [], [], []
@@ -66,6 +67,8 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
     chosen = ports.names(optional=True) if options.backend == ("all",) else options.backend or ports.names()
     sources = tuple(dict.fromkeys((*chosen, *options.port)))
     named = subject_names(sources)
+    for source in sources:
+        check_exists(source)
     with status("loading the ports", quiet=options.quiet) as say:
         for source in sources:
             say(f"loading {named[source]}")

@@ -12,13 +12,14 @@ from comparison.report.agreement_tables import markdown_cell
 
 
 class Section(NamedTuple):
-    """A figure or a table, with the sentence that says what to see."""
+    """A figure or a table, with the sentence that says what to see; the caption is of the figure alone."""
 
     title: str
     sentence: str
     figure: str | None  # SVG
     table: Table | None
     notes: Sequence[str] = ()
+    caption: str = ""
 
     def columns(self) -> list[tuple[str, str]]:
         """Return the table's headings, and the side that each is aligned to."""
@@ -52,8 +53,9 @@ def html(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """Render the same page in Markdown, without the figures."""
-    return _render("report.md.jinja", report, autoescape=False)
+    """Render the same page in Markdown, without the figures and without the sections that are figures alone."""
+    told = [section for section in report.sections if section.table or section.notes]
+    return _render("report.md.jinja", report._replace(sections=told), autoescape=False)
 
 
 def _render(name: str, report: Report, *, autoescape: bool) -> str:

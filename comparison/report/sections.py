@@ -53,7 +53,7 @@ def _svg(draw: Callable[..., None], *arguments: Any, height: float = 3.4) -> str
 def _ladder(speed: Row) -> Section:
     rows = speed["speed"]
     what = {"step": "training step", "gradient": "gradient", "run": "run"}[rows[0]["what"]] if rows else "step"
-    sentence = f"One {what} by strategy, on a logarithmic scale.{_price(rows)}"
+    sentence = f"One {what} by strategy.{_price(rows)}"
     notes = estimate_notes((row["strategy"], row["estimated"]) for row in rows)
     notes += [
         f"{row['backend']} {row['dtype']} {row['strategy']} was left out: {row['reason']}"
@@ -64,7 +64,7 @@ def _ladder(speed: Row) -> Section:
     ]
     notes += [f"{row['backend']} was not run: {row['reason']}" for row in speed["not_run"]]
     figure = _svg(timing_figures.draw_ladder, rows, height=3.6) if rows else None
-    return Section("The ladder", sentence, figure, _speed_table(rows), notes)
+    return Section("The ladder", sentence, figure, _speed_table(rows), notes, "The axis is logarithmic.")
 
 
 def _price(rows: Sequence[Row]) -> str:
@@ -116,10 +116,11 @@ def _agreement(agree: Row) -> Section:
     rows, outcome = agree["agreement"], _outcome(agree)
     sentence = (
         "Every quantity of every backend: its gap to the float64 reference as a share of its bound, which is what "
-        "rounding can explain. What lies left of the bound agrees."
+        "rounding can explain."
     )
     figure = _svg(agreement_figures.draw_agreement, rows, height=3.8) if rows else None
-    return Section("Agreement", sentence, figure, agreement_table(outcome), agreement_notes(outcome))
+    notes = agreement_notes(outcome)
+    return Section("Agreement", sentence, figure, agreement_table(outcome), notes, "What lies left of 1 agrees.")
 
 
 def _step_errors(rows: Sequence[Row]) -> Section:
@@ -141,13 +142,14 @@ def _step_errors(rows: Sequence[Row]) -> Section:
 def _pictures(pictures: Pictures) -> Iterator[Section]:
     if pictures.images:
         first, *others = pictures.images
-        sentence = "The gradient of the weights that lead to some hidden units, as the images they look at."
+        notes = []
         base = pictures.images[first]
         if others and (scale := np.abs(base).max()):
             worst = max(np.abs(pictures.images[name] - base).max() for name in others) / scale
-            sentence += f" The other backends differ from {first} by at most {worst:.0e} of its largest entry."
+            notes = [f"The other backends differ from {first} by at most {worst:.0e} of its largest entry."]
         figure = figures.svg(agreement_figures.gradient_pictures(pictures.units, pictures.images))
-        yield Section("The gradient itself", sentence, figure, None)
+        sentence, caption = "The gradient of W1.", "Weights that lead to some hidden units, as the images they look at."
+        yield Section("The gradient itself", sentence, figure, None, notes, caption)
 
 
 def _training(runs: Sequence[Row], epoch: int) -> Iterator[Section]:
@@ -161,10 +163,11 @@ def _training(runs: Sequence[Row], epoch: int) -> Iterator[Section]:
             ends.add_row(row["backend"], row["dtype"], *cells)
         tests = sorted(row["accuracies"][-1]["test"] for row in runs)
         sentence = (
-            "The chapter's two figures, 4.5.2 and 4.5.3. All runs begin with the same net and see the same "
-            f"mini-batches; at the end they are right on {_range([f'{share:.1%}' for share in tests])} of the test set."
+            "All runs begin with the same net and see the same mini-batches; at the end they are right on "
+            f"{_range([f'{share:.1%}' for share in tests])} of the test set."
         )
-        yield Section("Training", sentence, figures.svg(_training_figure(runs, epoch)), ends)
+        caption = "The figures of the chapter's sections 4.5.2 and 4.5.3."
+        yield Section("Training", sentence, figures.svg(_training_figure(runs, epoch)), ends, caption=caption)
 
 
 def _training_figure(runs: Sequence[Row], epoch: int) -> Figure:
@@ -182,10 +185,12 @@ def _training_figure(runs: Sequence[Row], epoch: int) -> Figure:
 def _sizes(sweep: Row, over: str) -> Section:
     rows, crossings = sweep["speed"], sweep["sweep"]["crossovers"]
     what = {"hidden": "the number of hidden units", "batch": "the size of the batch"}[over]
-    ends = "where one overtakes another is marked" if crossings else "nobody overtakes another beyond doubt"
-    sentence = f"How the time of one step grows with {what}, with its 95% interval as a band; {ends}."
+    sentence = f"How the time of one step grows with {what}."
+    notes = [crossover_sentence(row, over) for row in crossings] or ["Nobody overtakes another beyond doubt."]
+    lines = "; a dotted line is where one overtakes another" if crossings else ""
+    caption = f"A band is the 95% interval{lines}."
     figure = _svg(timing_figures.draw_sizes, rows, over, crossings) if rows else None
-    return Section(f"Time against {what}", sentence, figure, None, [crossover_sentence(row, over) for row in crossings])
+    return Section(f"Time against {what}", sentence, figure, None, notes, caption)
 
 
 def _break_even(speed: Row) -> Iterator[Section]:
@@ -193,7 +198,7 @@ def _break_even(speed: Row) -> Iterator[Section]:
     rows = [row for row in rows if row["strategy"] == "collocated"] or rows
     if rows:
         changes = timing_figures.lead_changes(rows)
-        ends = "the dots are where the lead changes" if any(changes.values()) else "the lead never changes"
-        sentence = f"The total time by the number of training steps, the first call included; {ends}."
+        caption = "A dot is where another takes the lead." if any(changes.values()) else "The lead never changes."
+        sentence = "The total time by the number of training steps, the first call included."
         table = break_even_table((speed["advice"], *speed["advice_for_other_dtypes"]))
-        yield Section("Break-even", sentence, _svg(timing_figures.draw_break_even, rows), table)
+        yield Section("Break-even", sentence, _svg(timing_figures.draw_break_even, rows), table, caption=caption)

@@ -1,7 +1,7 @@
 """The figures of timings: the ladder, time against size, and break-even."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -90,26 +90,30 @@ def total_times(row: Row) -> np.ndarray:
     return total
 
 
-def lead_changes(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
-    """Find by dtype after how many of STEPS another is first to finish, and its time then."""
+def lead_changes(rows: Sequence[Row]) -> dict[str, list[tuple[str, float, float]]]:
+    """Find by dtype which backend takes the lead, after how many of STEPS, and its time then."""
     changes = {}
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
-        totals = np.array([total_times(row) for row in rows if row["dtype"] == dtype])
+        own = [row for row in rows if row["dtype"] == dtype]
+        totals = np.array([total_times(row) for row in own])
         lead, least = totals.argmin(0), totals.min(0)
         at = [n + 1 for n, (a, b) in enumerate(pairwise(lead)) if a != b]
-        changes[dtype] = [(float(STEPS[n]), float(least[n])) for n in at]
+        changes[dtype] = [(own[lead[n]]["backend"], float(STEPS[n]), float(least[n])) for n in at]
     return changes
 
 
 def draw_break_even(axes: Axes, rows: Sequence[Row]) -> None:
-    """Draw the time by the number of steps, the first call included; a dot where the lead changes."""
+    """Draw the time by the number of steps, the first call included; a dot where another takes the lead."""
     rows = [row for row in rows if row["ranked"] and row["first_call_s"] is not None]
     colors = backend_colors(row["backend"] for row in rows)
     for row in rows:
         axes.plot(STEPS, total_times(row), LINE_STYLES[row["dtype"]], color=colors[row["backend"]], lw=1.6)
-    for steps, time in (point for points in lead_changes(rows).values() for point in points):
-        axes.plot(steps, time, "o", color=INK, ms=4, zorder=3)
-        axes.annotate(f"{steps:,.0f}", (steps, time), xytext=(4, -12), textcoords="offset points")
+    sides = (((4, -12), "left"), ((-4, 5), "right"))  # below its curve and above it: those of two dtypes may be near
+    for changes, (offset, side) in zip(lead_changes(rows).values(), cycle(sides), strict=False):
+        for backend, steps, time in changes:
+            axes.plot(steps, time, "o", color=INK, ms=4, zorder=3)
+            text = f"{backend} from {steps:,.0f}"
+            axes.annotate(text, (steps, time), xytext=offset, ha=side, textcoords="offset points")
     axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel="time, first call included")
     axes.set_xticks([1, 100, 10_000, 1_000_000], ["1", "100", "10,000", "1,000,000"])
     _format_log_durations(axes)

@@ -48,21 +48,22 @@ def training_figure(runs: Mapping[tuple[str, str], Curves], epoch: int, *, stack
         look["lw"] = 1.2 + min(2.0, 5 / len(runs)) * (len(runs) - 1 - n)
         _draw_losses(losses, curves, name, look, each_batch=n == 0)
         _draw_accuracies(accuracies, curves, epoch, look)
-    losses.set(xlabel="iteration", ylabel="loss", ylim=(0, None), title="Loss of the mini-batch before its step")
+    title = f"Loss of the mini-batch before its step, mean of {WINDOW}"
+    losses.set(xlabel="iteration", ylabel="loss", ylim=(0, None), title=title)
     accuracies.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="Accuracy in training and test")
     for axes in (losses, accuracies):
         axes.grid()
-    losses.legend(loc="upper right", frameon=False)
+    figure.legend(*losses.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     kinds = [Line2D([], [], color=color, marker=marker, label=label) for label, (color, marker) in KINDS.items()]
-    accuracies.legend(handles=kinds, loc="lower right", frameon=False)
+    accuracies.legend(handles=kinds, loc="best", frameon=False)
     return figure
 
 
 def _draw_losses(axes: Axes, curves: Curves, name: str, look: dict[str, Any], *, each_batch: bool) -> None:
     if each_batch:
         at = np.arange(1, len(curves.losses) + 1)
-        axes.plot(at, curves.losses, color="0.5", alpha=0.4, lw=0.6, label=f"{name}, each mini-batch", zorder=1)
-    axes.plot(*running_mean(curves.losses), label=f"{name}, mean of {WINDOW}", **look)
+        axes.plot(at, curves.losses, color="0.5", alpha=0.4, lw=0.6, label="each mini-batch", zorder=1)
+    axes.plot(*running_mean(curves.losses), label=name, **look)
 
 
 def _draw_accuracies(axes: Axes, curves: Curves, epoch: int, look: dict[str, Any]) -> None:

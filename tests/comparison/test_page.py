@@ -13,7 +13,8 @@ def report() -> Report:
     table.add_row(Text("agrees", "green"), "1 < 2")
     table.add_row()
     sections = [
-        Section("With a figure", "See <this>.", '<svg viewBox="0 0 1 1"></svg>', None, ["a note"]),
+        Section("With a figure", "See <this>.", '<svg viewBox="0 0 1 1"></svg>', None, ["a note"], "The caption."),
+        Section("A figure alone", "See this, too.", "<svg></svg>", None),
         Section("With a table", "Numbers.", None, table),
     ]
     return Report(
@@ -59,7 +60,7 @@ def test_what_is_shown_is_escaped_and_figures_are_not() -> None:
 def test_every_tag_is_closed() -> None:
     page = Page(html(report()))
     assert page.open == []
-    assert page.tags.count("section") == 2
+    assert page.tags.count("section") == 3
     assert page.tags.count("tr") == 2  # the heading and one row: lines that part groups are left out
 
 
@@ -68,8 +69,12 @@ def test_nothing_is_fetched() -> None:
     assert not re.search(r"https?://|url\(|@import|<script|src=", text)
 
 
-def test_markdown_has_the_same_as_a_table() -> None:
+def test_markdown_has_the_same_as_a_table_and_speaks_of_no_figure() -> None:
     text = markdown(report())
+    assert "a note" in text
+    assert "The caption." in html(report())
+    assert "The caption." not in text
+    assert "A figure alone" not in text
     assert "# fdnet on <digits>" in text
     assert "**Take numpy & be happy.**" in text
     assert "| name | value |\n| --- | ---: |\n| agrees | 1 \\< 2 |\n" in text

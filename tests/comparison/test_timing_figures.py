@@ -71,9 +71,10 @@ def test_the_lead_changes_where_the_totals_meet() -> None:
     """1 ms a step from the start, against 0.1 ms after a second: they meet after 1,111 steps; a third never leads."""
     rows = [timed(first_call_s=1e-3), timed(backend="jax", first_call_s=1.0, median_s=1e-4)]
     rows.append(timed(backend="torch", first_call_s=0.5, median_s=1e-2))
-    drawn_points = points(drawn(timing_figures.draw_break_even, rows), "o")
-    assert len(drawn_points) == 1
-    assert next(iter(drawn_points))[0] == pytest.approx(1111, rel=0.03)
+    axes = drawn(timing_figures.draw_break_even, rows)
+    assert len(points(axes, "o")) == 1
+    assert next(iter(points(axes, "o")))[0] == pytest.approx(1111, rel=0.03)
+    assert [text.get_text().partition(" from ")[0] for text in axes.texts] == ["jax"]
 
 
 @pytest.fixture
