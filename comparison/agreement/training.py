@@ -123,7 +123,7 @@ def draw_training(training: Training, seed: int) -> tuple[Problem, np.ndarray]:
 
 @cache
 def expected_of(training: Training, strategy: str | None, dtype: str, seed: int) -> Expected | None:
-    """Return what all ports are held to in a training; None where rounding outweighs the first differences."""
+    """Compute the result that every port must have, with its bounds; None where rounding outweighs differences."""
     problem, batches = draw_training(training, seed)
     first = Problem(problem.params, problem.x[batches[0]], problem.t[batches[0]])
     if strategy and not is_comparable(first, strategy, dtype, training.h):

@@ -153,7 +153,7 @@ def draw_problems(trial: Trial, seed: int) -> tuple[Problem, ...]:
 
 @cache
 def truths_of(trial: Trial, dtype: str, seed: int) -> tuple[Truth, ...]:
-    """Return what all ports are held to in a trial."""
+    """Compute the results that every port must have in a trial, with their bounds."""
     return tuple(Truth(problem, dtype, trial.h) for problem in draw_problems(trial, seed))
 
 
