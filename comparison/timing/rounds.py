@@ -16,6 +16,9 @@ import numpy as np
 
 MIN_SECONDS = 0.005
 """A reading takes at least this long: a call is repeated until it does."""
+PAUSE, MAX_PAUSES = 0.002, 25
+"""Seconds of a pause before a reading, in which the process shall be idle, and how many pauses wait for that at most:
+the threads of OpenBLAS and OpenMP spin for some 25 ms after their work, on cores that the next contender needs."""
 MIN_ROUNDS, MAX_ROUNDS = 30, 1000
 """The rounds that are aimed at, and their limit."""
 LIMIT = 1.3
@@ -70,6 +73,16 @@ def read(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> R
     return Reading((time.perf_counter() - start) * share, (time.process_time() - cpu) * share)
 
 
+def read_alone(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> Reading:
+    """Time `call` as `read` does, once no thread of what ran before is at work."""
+    for _ in range(MAX_PAUSES):
+        before = time.process_time()
+        time.sleep(PAUSE)
+        if time.process_time() - before < PAUSE / 4:
+            break
+    return read(call, repetitions, units)
+
+
 def calibrate(call: Callable[[], Any], seconds: float = 0.0) -> Clock:
     """Return a clock that repeats `call` often enough for a reading to take `seconds`, at least MIN_SECONDS."""
     seconds = max(seconds, MIN_SECONDS)
@@ -77,7 +90,7 @@ def calibrate(call: Callable[[], Any], seconds: float = 0.0) -> Clock:
     if fastest < seconds:
         fastest = min(fastest, *(read(call).seconds for _ in range(3)))
     repetitions = max(1, math.ceil(seconds / max(fastest, 1e-9)))
-    return lambda: read(call, repetitions)
+    return lambda: read_alone(call, repetitions)
 
 
 def take_rounds(

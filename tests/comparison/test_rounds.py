@@ -9,6 +9,8 @@ import pytest
 
 from comparison.timing import rounds as timing_rounds
 from comparison.timing.rounds import (
+    MAX_PAUSES,
+    PAUSE,
     Interval,
     Reading,
     Rounds,
@@ -17,6 +19,7 @@ from comparison.timing.rounds import (
     median,
     ratios,
     read,
+    read_alone,
     take_rounds,
 )
 
@@ -180,6 +183,22 @@ def test_a_reading_is_of_one_unit(watch: Watch) -> None:
     assert read(watch.taking(6.0)) == (6.0, 12.0)
     assert read(watch.taking(1.0, 2.0, 3.0, 2.0), repetitions=4) == (2.0, 4.0)
     assert read(watch.taking(1.0, 2.0, 3.0, 2.0), repetitions=4, units=8.0) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(("busy", "waited"), [(0, 1), (7, 8), (math.inf, MAX_PAUSES)])
+def test_a_reading_waits_until_the_threads_of_what_ran_before_are_idle(
+    busy: float, waited: int, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread takes a core for `busy` pauses."""
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        watch.cpu += seconds if len(pauses) <= busy else 1e-5
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert read_alone(watch.taking(3.0)) == (3.0, pytest.approx(6.0))
+    assert pauses == [PAUSE] * waited
 
 
 @pytest.mark.parametrize(
