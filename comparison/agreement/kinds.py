@@ -71,24 +71,30 @@ VALUES: dict[str, Callable[[Problem], Problem]] = {
     "inputs negative": _with(x=lambda x: -np.abs(x) - (x == 0) / 16),
     "again": lambda problem: problem,
     "W1 reversed": _with(W1=lambda W1: W1[::-1, ::-1]),
+    "W2 grown": _with(W2=lambda W2: 6 * W2),
     "W2 negative": _with(W2=lambda W2: -np.abs(W2)),
     "one class": _with(t=lambda t: np.full_like(t, t.max())),
     "units saturated": _with(b1=_saturated),
     "logits far apart": _with(b2=_apart),
     "inputs tiny": _with(x=lambda x: x * 1e-30),
 }
-"""Each but "again" changes one member of the problem that the one before has left; neither max|x| nor max|W2| grows."""
+"""Each but "again" changes one member of the problem that the one before has left.
 
+Neither max|x| nor max|W2| grows, so that the plan stays as it is, but in "W2 grown"."""
 
-def tie(problem: Problem) -> Problem:
-    """Make all logits 0: the first class is predicted."""
-    return problem._replace(params=problem.params._replace(W2=0 * problem.params.W2, b2=0 * problem.params.b2))
+FORWARD_VALUES: dict[str, Callable[[Problem], Problem]] = {
+    "tied": _with(W2=lambda W2: 0 * W2, b2=lambda b2: 0 * b2),  # the first class is predicted
+    "nearly tied": _with(W2=lambda W2: 1e-9 * W2, b2=lambda b2: 0 * b2 + 1),
+    "samples far apart": _with(W2=lambda W2: 2000 * W2),
+}
+"""What predictions, losses and accuracies are tried with, besides: logits alike, and unlike those of other samples."""
 
 
 LABELS: dict[str, Callable[[np.ndarray, int], Any]] = {
     "int64": lambda t, classes: t.copy(),
     "uint8": lambda t, classes: t.astype(np.uint8 if classes <= 256 else np.uint16),
     "int32": lambda t, classes: t.astype(np.int32),
+    "bools": lambda t, classes: t.astype(bool if classes == 2 else np.int16),
     "whole floats": lambda t, classes: t.astype(np.float32),
     "list": lambda t, classes: t.tolist(),
     "tuple": lambda t, classes: tuple(t.tolist()),
@@ -137,11 +143,14 @@ def has_views(array: Any) -> bool:
 
 
 def write(array: Any, values: Any) -> None:
-    """Overwrite an array that has views."""
+    """Overwrite an array that has views, as its owner may."""
     if isinstance(array, np.ndarray):
         array[...] = values
-    else:
+        return
+    try:
         array.copy_(values)
+    except RuntimeError as error:
+        raise RuntimeError(f"an array that the port has made or returned can't be written to: {error}") from error
 
 
 def place(subject: Subject, problem: Problem, layout: str, before: Arguments | None) -> Arguments:
@@ -189,4 +198,4 @@ def spoil(results: list[Any]) -> None:
             if array.flags.writeable:
                 array[...] = np.nan
         elif has_views(array):
-            array.fill_(float("nan"))
+            write(array, array.new_full((), float("nan")))

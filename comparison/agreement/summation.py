@@ -40,7 +40,7 @@ def roundings(terms: np.ndarray, u: float) -> np.ndarray:
     if count <= SAFETY:  # sqrt(count) / 2 >= count / SAFETY, the bound of all orders
         return np.full(total.shape, math.sqrt(count) / 2)
     nonzero = np.where(total > 0, total, 1)
-    halves = terms / (u * nonzero)  # in halves of an ulp of the sum
+    halves = terms / nonzero / u  # in halves of an ulp of the sum, which may be less than the smallest number
     lost = np.minimum(np.abs(halves), 1)
     equal = np.sqrt((lost**2 * count_equal(terms, u)).sum(axis=0)) / 2
     mean = _mean_partial_sum(np.abs(terms)) / nonzero
@@ -57,7 +57,7 @@ def _mean_partial_sum(magnitudes: np.ndarray) -> np.ndarray:
 def count_equal(terms: np.ndarray, u: float) -> np.ndarray:
     """Return m: for each term how many of its column are equal to it, itself among them."""
     largest = np.abs(terms).max(axis=0)
-    cells = np.rint(terms / np.where(largest > 0, max(u, RESOLUTION) * largest, 1))
+    cells = np.rint(terms / np.where(largest > 0, largest, 1) / max(u, RESOLUTION))
     order = cells.argsort(axis=0)
     ranked = np.take_along_axis(cells, order, axis=0).T
     group = np.cumsum(np.diff(ranked, prepend=np.nan) != 0) - 1  # numbered through all columns

@@ -11,14 +11,15 @@ import numpy as np
 from comparison.agreement.bounds import Bounds, Problem, curvature_bound
 from comparison.agreement.comparison import (
     Agreement,
+    Arguments,
     Subject,
     changed_argument,
     compare,
     h_option,
-    on_device,
+    new_arguments,
     refuse_change,
 )
-from comparison.agreement.kinds import LABELS, Shape, draw
+from comparison.agreement.kinds import LABELS, Shape, draw, place
 from comparison.agreement.trials import compiles_each_shape
 from comparison.agreement.truth import BOUNDED_ALIKE, is_comparable
 from reference.defaults import CLOSED_FORM, MEMORY, H
@@ -48,6 +49,7 @@ class Training(NamedTuple):
     max_abs_x: float = 1.0
     strategies: tuple[str, ...] = ()
     compiled: tuple[tuple[str, str], ...] = ()  # (dtype, strategy) where each is a program to be compiled
+    layout: str = "rows"  # of LAYOUTS
 
 
 TRAININGS = (
@@ -61,6 +63,7 @@ TRAININGS = (
         "int32",
         strategies=("loop", "structured"),
         compiled=(("float64", "loop"), ("float32", CLOSED_FORM)),
+        layout="every other",
     ),
     Training(
         (11, 4, 3, 7),
@@ -71,6 +74,7 @@ TRAININGS = (
         "one-hot bools",
         strategies=("batched", "collocated"),
         compiled=(("float32", "batched"), ("float64", CLOSED_FORM)),
+        layout="columns",
     ),
     Training(
         (9, 5, 5, 3),
@@ -81,6 +85,7 @@ TRAININGS = (
         max_abs_x=255.0,
         strategies=("structured", "collocated"),
         compiled=(("float64", "structured"), ("float32", "collocated")),
+        layout="columns",
     ),
     Training(
         (20, 4, 3, 7),
@@ -88,6 +93,7 @@ TRAININGS = (
         np.float64(0.0125),
         strategies=("collocated",),
         compiled=(("float64", "collocated"),),
+        layout="offset",
     ),
 )
 """Of the closed form, too."""
@@ -103,6 +109,7 @@ def check_trainings(subject: Subject, strategies: tuple[str, ...], seed: int) ->
             "learning_rate": training.learning_rate,
             "labels": training.labels,
             "memory": training.memory,
+            "arguments": place(subject, problem, training.layout, None),
         }
         for strategy in (None, *(s for s in strategies if s in training.strategies)):
             if compiles and (subject.dtype, strategy or CLOSED_FORM) not in training.compiled:
@@ -156,11 +163,15 @@ def check_training(
     learning_rate: Any = LEARNING_RATE,
     labels: str = "one-hot floats",
     memory: float = MEMORY,
+    arguments: Arguments | None = None,
     expected: Expected | None = None,
 ) -> Iterator[Agreement]:
-    """Compare steps of descent, by default two: the losses before each, and the net after all."""
+    """Compare steps of descent, by default two: the losses before each, and the net after all.
+
+    The net and the inputs of `arguments` are by default new arrays.
+    """
     batches = halves(len(problem.t)) if batches is None else batches
-    port, (params, x) = subject.port, on_device(subject, problem)
+    port, (params, x, _) = subject.port, arguments or new_arguments(subject, problem)
     t, rate = LABELS[labels](problem.t, problem.params.b2.size), float(learning_rate)
     named = strategy or CLOSED_FORM
     trained, losses = port.train_steps(

@@ -25,7 +25,7 @@ from comparison.agreement.comparison import (
     check_gradient,
     compare,
 )
-from comparison.agreement.kinds import LABELS, VALUES, Shape, draw, place, recording, spoil, tie
+from comparison.agreement.kinds import FORWARD_VALUES, LABELS, VALUES, Shape, draw, place, recording, spoil
 from comparison.agreement.truth import Truth
 from reference.defaults import DTYPES, MEMORY
 from reference.two_layer_net import Params
@@ -46,6 +46,8 @@ class Trial(NamedTuple):
 
 
 NEW_NET, FURTHER = ("drawn", "W1 reversed"), ("drawn", "inputs negative", "W2 negative", "units saturated")
+ANOTHER_H = 0.97
+"""Times a trial's h, after several values and with the first of them: JAX need not compile for it again."""
 
 TRIALS = (
     # Small: odd, 1, 2, and equal to each other; in several chunks, the last of them shorter.
@@ -53,7 +55,7 @@ TRIALS = (
         (7, 5, 5, 3), 3e-3, 2000, "uint8", "columns", compiled=(("float64", "structured"), ("float32", "collocated"))
     ),
     Trial((4, 4, 3, 7), np.float32(0.0173), 4096, "one-hot floats", "reversed", compiled=(("float64", "collocated"),)),
-    Trial((6, 2, 7, 2), np.float64(0.7), 1, "int32", "offset", FURTHER, compiled=(("float32", "structured"),)),
+    Trial((6, 2, 7, 2), np.float64(0.7), 1, "bools", "offset", FURTHER, compiled=(("float32", "structured"),)),
     # Shifts of more than 1, where no interpolant and no series applies.
     Trial(
         (3, 2, 1, 2),
@@ -72,7 +74,7 @@ TRIALS = (
     Trial(
         (8, 6, 2, 2),
         3e-4,
-        10_000,
+        2**33,
         "one-hot columns",
         "columns",
         ("drawn", "inputs negative"),
@@ -89,7 +91,11 @@ TRIALS = (
     Trial((3, 1031, 3, 300), 3e-3, 2**20, "whole floats", "columns", ("drawn",), sampled=True),
     Trial((1031, 2, 5, 3), 0.013, 2**16, "one-hot bools", "rows", ("drawn",), sampled=True),
     Trial((3, 5, 2, 1031), 2e-3, 2**20, "int64", "reversed", ("drawn",), sampled=True),
+    # More inputs of a batch, and more weights, than 16 bits count.
+    Trial((84, 784, 84, 2), 6e-3, 2**24, "bools", "columns", ("drawn",), 1.0, True, (("float32", "structured"),)),
 )
+MANY_SAMPLES = (70_001, 2, 1, 2)
+"""As many as a data set has; of predictions, loss and accuracy alone."""
 
 
 def compiles_each_shape(subject: Subject) -> bool:
@@ -112,6 +118,20 @@ def check_trials(subject: Subject, strategies: tuple[str, ...], seed: int) -> It
     for trial in TRIALS:
         if not compiles or subject.dtype in dict(trial.compiled):
             yield from check_trial(subject, trial, strategies, compiles, seed)
+    yield from check_many_samples(subject, seed)
+
+
+def check_many_samples(subject: Subject, seed: int) -> Iterator[Agreement]:
+    """Compare predictions, loss and accuracy of a whole data set."""
+    problem, truth = _many_samples(subject.dtype, seed)
+    shape = "x".join(map(str, MANY_SAMPLES))
+    yield from (replace(row, problem=f"{shape}, drawn") for row in check_forward(subject, problem, truth=truth))
+
+
+@cache
+def _many_samples(dtype: str, seed: int) -> tuple[Problem, Truth]:
+    problem = draw(MANY_SAMPLES, seed)
+    return problem, Truth(problem, dtype)
 
 
 def check_trial(
@@ -126,21 +146,23 @@ def check_trial(
     recorded = subject._replace(port=recording(subject.port, results))
     arguments, shape = None, "x".join(map(str, trial.shape))
     problems = draw_problems(trial, seed)
-    for n, (problem, truth) in enumerate(zip(problems, truths_of(trial, subject.dtype, seed), strict=True)):
+    for n, (problem, h, value, truth) in enumerate(truths_of(trial, subject.dtype, seed)):
         arguments = place(recorded, problem, trial.layout, arguments)
         labels = LABELS[trial.labels](problem.t, trial.shape[3])
         at = odd_entries(problem.params, seed + n) if n or trial.sampled else None
-        for row in _check_problem(recorded, problem, truth, arguments._replace(t=labels), trial, strategies, at):
+        given = arguments._replace(t=labels)
+        for row in _check_problem(recorded, problem, h, truth, given, trial.memory, strategies, at):
             key = row.strategy, row.quantity
             if key not in worst or (not row.agrees, row.ratio) > (not worst[key].agrees, worst[key].ratio):
-                worst[key] = replace(row, problem=f"{shape}, {trial.values[n]}")
+                worst[key] = replace(row, problem=f"{shape}, {value}")
         if n % 2:
             spoil(results)
         else:
             kept += [(array, subject.port.to_numpy(array)) for array in results]
         results.clear()
     yield from worst.values()
-    yield from (replace(row, problem=f"{shape}, tied") for row in check_forward(subject, tie(problems[-1])))
+    for value, change in FORWARD_VALUES.items():
+        yield from (replace(row, problem=f"{shape}, {value}") for row in check_forward(subject, change(problems[-1])))
     yield replace(_check_kept(subject, kept), problem=shape)
 
 
@@ -152,33 +174,39 @@ def draw_problems(trial: Trial, seed: int) -> tuple[Problem, ...]:
 
 
 @cache
-def truths_of(trial: Trial, dtype: str, seed: int) -> tuple[Truth, ...]:
-    """Compute the results that every port must have in a trial, with their bounds."""
-    return tuple(Truth(problem, dtype, trial.h) for problem in draw_problems(trial, seed))
+def truths_of(trial: Trial, dtype: str, seed: int) -> tuple[tuple[Problem, Any, str, Truth], ...]:
+    """Compute the results that every port must have in a trial: of each problem and its h, with the values' name."""
+    problems = draw_problems(trial, seed)
+    tried = [(problem, trial.h, value) for problem, value in zip(problems, trial.values, strict=True)]
+    if len(problems) > 1:
+        tried.append((problems[0], ANOTHER_H * trial.h, "another h"))
+    return tuple((*one, Truth(one[0], dtype, one[1])) for one in tried)
 
 
 def _check_problem(
     subject: Subject,
     problem: Problem,
+    h: Any,
     truth: Truth,
     arguments: Arguments,
-    trial: Trial,
+    memory: Any,
     strategies: tuple[str, ...],
     entries: Params | None,
 ) -> Iterator[Agreement]:
     yield from check_forward(subject, problem, arguments=arguments, truth=truth)
-    yield from check_gradient(subject, problem, None, trial.h, arguments=arguments, truth=truth)
+    yield from check_gradient(subject, problem, None, h, arguments=arguments, truth=truth)
     for strategy in strategies:
         if truth.is_comparable(strategy) and not (strategy == "collocated" and truth.is_handed_over):
             at = entries if strategy in ("loop", "batched") else None
-            options: dict[str, Any] = {"arguments": arguments, "truth": truth, "memory": trial.memory}
-            yield from check_gradient(subject, problem, strategy, trial.h, entries=at, **options)
+            options: dict[str, Any] = {"arguments": arguments, "truth": truth, "memory": memory}
+            yield from check_gradient(subject, problem, strategy, h, entries=at, **options)
 
 
 def odd_entries(params: Params, seed: int) -> Params:
     """Choose a few entries, in no order, some of them twice, in two axes; none of b1."""
     rng = np.random.default_rng(seed)
     W1, _, W2, b2 = (rng.integers(0, p.size, (2, 9)) for p in params)
+    W1[1, 0] = params.W1.size - 1
     return Params(W1, np.array([], np.int64), W2.astype(np.int32), b2[0, :3])
 
 

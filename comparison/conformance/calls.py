@@ -40,6 +40,14 @@ def on_backend(subject: Subject, call: Call) -> Call:
     return call._replace(params=Params(*params), x=x)
 
 
+def own_integers(subject: Subject, labels: np.ndarray) -> Any:
+    """Return labels as the backend's own array of integers, None where its arrays can't be cast."""
+    array: Any = subject.port.from_numpy(labels, dtype=subject.dtype, device=subject.device)
+    if hasattr(array, "long"):  # a tensor of PyTorch
+        return array.long()
+    return array.astype("int32") if hasattr(array, "astype") else None
+
+
 def prepare(subject: Subject, call: Call, function: str) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
     """Return the function of that name, its arguments and its options."""
     port, arguments = subject.port, [call.params, call.x] + ([] if function == "predict" else [call.t])

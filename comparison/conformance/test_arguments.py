@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comparison.agreement.comparison import Subject, check_forward, check_gradient, new_arguments
+from comparison.agreement.bounds import Problem
+from comparison.agreement.comparison import Arguments, Subject, check_forward, check_gradient, new_arguments
 from comparison.agreement.kinds import LABELS, LAYOUTS, draw, has_views, place
-from comparison.conformance.calls import BATCHES, UNUSUAL, everything, good_call, on_backend, with_option
+from comparison.agreement.training import check_training
+from comparison.conformance.calls import BATCHES, UNUSUAL, everything, good_call, on_backend, own_integers, with_option
 from comparison.conformance.gradients import assert_agrees, assert_same
 from comparison.conformance.problems import subjects
 from reference.defaults import CLOSED_FORM, STRATEGIES
@@ -29,6 +31,16 @@ def test_labels_may_be_the_backends_own(subject: Subject) -> None:
     assert_same(everything(subject, call._replace(t=own)), everything(subject, call))
 
 
+@subjects()
+def test_labels_may_be_the_backends_own_integers(subject: Subject) -> None:
+    call = on_backend(subject, good_call())
+    for labels in (call.t, np.eye(2)[call.t]):
+        own = own_integers(subject, labels)
+        if own is None:
+            pytest.skip("its arrays can't be cast")
+        assert_same(everything(subject, call._replace(t=own)), everything(subject, call))
+
+
 @pytest.mark.parametrize("kind", UNUSUAL)
 @subjects("float64")
 def test_labels_may_lie_in_memory_as_they_like(subject: Subject, kind: str) -> None:
@@ -47,6 +59,21 @@ def test_arrays_may_lie_in_memory_as_they_like(subject: Subject, layout: str) ->
     assert_agrees(check_forward(subject, problem, arguments=arguments))
     for strategy in (None, *STRATEGIES):
         assert_agrees(check_gradient(subject, problem, strategy, 7e-3, arguments=arguments))
+
+
+@subjects()
+def test_arrays_may_be_each_others(subject: Subject) -> None:
+    """One array is both biases, and where arrays have views W2 is W1 transposed: as if each had its own numbers."""
+    problem = draw((6, 4, 3, 3), 0)
+    bias, square = np.array([0.5, -1.0, 0.25]), np.linspace(-0.7, 1, 9).reshape(3, 3)
+    x = problem.x[:, :3]
+    tied = Problem(Params(square, bias, square.T, bias), x, problem.t)
+    (W1, b1, W2, _), own, t = new_arguments(subject, tied)
+    arguments = Arguments(Params(W1, b1, W1.T if has_views(W1) else W2, b1), own, t)
+    assert_agrees(check_forward(subject, tied, arguments=arguments))
+    for strategy in (None, *STRATEGIES):
+        assert_agrees(check_gradient(subject, tied, strategy, 7e-3, arguments=arguments))
+        assert_agrees(check_training(subject, tied, strategy, 7e-3, learning_rate=0.5, arguments=arguments))
 
 
 NUMBERS: dict[str, Callable[[float], Any]] = {"float32": np.float32, "float64": np.float64, "int64": np.int64}

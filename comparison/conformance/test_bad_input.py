@@ -17,6 +17,7 @@ from comparison.conformance.calls import (
     everything,
     good_call,
     on_backend,
+    own_integers,
     prepare,
     refused,
     with_array,
@@ -38,6 +39,9 @@ CASES: dict[str, Case] = {  # the functions that it concerns, and what makes the
     "a bias is infinite": (FUNCTIONS, with_entry("b2", np.inf)),
     "an input is NaN": (FUNCTIONS, with_entry("x", np.nan)),
     "b1 could be broadcast": (FUNCTIONS, with_array("b1", lambda a: a[:1])),
+    "b2 could be broadcast": (FUNCTIONS, with_array("b2", lambda a: a[:1])),
+    "W2 could be broadcast": (FUNCTIONS, with_array("W2", lambda a: a[:, :1])),
+    "b1 is a row": (FUNCTIONS, with_array("b1", lambda a: a[None])),
     "W2 has too few rows": (FUNCTIONS, with_array("W2", lambda a: a[:1])),
     "x has a column more": (FUNCTIONS, with_array("x", lambda a: np.zeros((7, 6)))),
     "x is one sample": (FUNCTIONS, with_array("x", lambda a: a[0])),
@@ -48,17 +52,21 @@ CASES: dict[str, Case] = {  # the functions that it concerns, and what makes the
     "a label is missing": (LABELLED, with_array("t", lambda t: t[:-1])),
     "labels are a column": (LABELLED, with_array("t", lambda t: t[:, None])),
     "rows of probabilities": (LABELLED, with_array("t", lambda t: np.full((7, 2), 0.5))),
+    "a one-hot row is all 0": (LABELLED, with_array("t", lambda t: np.eye(2)[t] * (np.arange(7) > 0)[:, None])),
+    "a one-hot row has two classes": (LABELLED, with_array("t", lambda t: np.ones((7, 2)))),
     "one-hot rows of too many classes": (LABELLED, with_array("t", lambda t: np.eye(3)[t])),
     "h is 0": (DIFFERENCES, with_option(h=0.0)),
     "h is negative": (DIFFERENCES, with_option(h=-1e-4)),
     "h is above 1": (DIFFERENCES, with_option(h=1.1)),
     "h is NaN": (DIFFERENCES, with_option(h=float("nan"))),
     "memory is 0": (DIFFERENCES, with_option(memory=0)),
+    "memory is NaN": (DIFFERENCES, with_option(memory=float("nan"))),
     "p + h is p": (("loop", "batched"), with_option(h=1e-17)),
     "an entry is too large": (("loop", "batched"), with_option(entries=NO_ENTRIES._replace(W1=np.array([0, 15])))),
     "an entry is negative": (("loop", "batched"), with_option(entries=NO_ENTRIES._replace(b2=np.array([-1])))),
     "a batch index is too large": (("train_steps",), with_option(batches=BATCHES + 4)),
     "a batch index is negative": (("train_steps",), with_option(batches=BATCHES - 1)),
+    "batches are one": (("train_steps",), with_option(batches=BATCHES[0])),
     "batches are floats": (("train_steps",), with_option(batches=BATCHES / 1)),
     "there are no batches": (("train_steps",), with_option(batches=BATCHES[:0])),
     "the learning rate is NaN": (("train_steps",), with_option(learning_rate=float("nan"))),
@@ -74,6 +82,16 @@ def test_a_bad_argument_is_a_value_error(subject: Subject, case: str) -> None:
     call = on_backend(subject, change(good_call()))
     for function in functions:
         refused(subject, call, function)
+
+
+@subjects("float64")
+def test_a_label_too_large_is_a_value_error_in_the_backends_own_integers_too(subject: Subject) -> None:
+    call = on_backend(subject, good_call())
+    own = own_integers(subject, call.t + 1)
+    if own is None:
+        pytest.skip("its arrays can't be cast")
+    for function in LABELLED:
+        refused(subject, call._replace(t=own), function)
 
 
 @subjects("float64")

@@ -22,6 +22,8 @@ ARRAYS = {
     "large": np.random.default_rng(0).standard_normal((300, 70)),  # a small array may be copied for other reasons
     "float32": np.arange(5, dtype=np.float32) / 3,
     "integers": np.arange(6).reshape(2, 3),
+    "bytes": np.array([0, 128, 255], np.uint8),
+    "bools": np.array([True, False]),
     "transposed": np.arange(12.0).reshape(3, 4).T,
     "every other": np.arange(12.0)[::2],
     "backwards": np.arange(12.0)[::-1],
@@ -51,7 +53,8 @@ def test_a_read_only_array_is_taken(subject: Subject) -> None:
 @pytest.mark.parametrize("size", [3, 4096])
 @subjects()
 def test_from_numpy_copies(subject: Subject, size: int) -> None:
-    source = np.zeros(size, subject.dtype)
+    buffer = np.zeros(size + 64, subject.dtype)
+    source = buffer[-buffer.ctypes.data % 64 // buffer.itemsize :][:size]  # aligned to 64 bytes: JAX could share it
     array = subject.port.from_numpy(source, dtype=subject.dtype, device=subject.device)
     source[:] = 1
     assert not subject.port.to_numpy(array).any()

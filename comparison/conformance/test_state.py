@@ -1,5 +1,6 @@
 """A call depends only on its arguments: not on earlier calls, on the identity of an array or on who owns a result."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,20 @@ def test_the_hundredth_call_is_as_the_first(subject: Subject) -> None:
     first = everything(subject, call)
     for _ in range(104):
         assert_same(everything(subject, call), first)
+
+
+@subjects()
+def test_threads_do_not_meet_in_what_a_port_keeps(subject: Subject) -> None:
+    """Each computes another net's results again and again."""
+    calls = [on_backend(subject, good_call()._replace(t=t)) for t in (np.arange(7) % 2, 1 - np.arange(7) % 2)]
+    alone = [everything(subject, call) for call in calls]
+
+    def repeat(n: int) -> None:
+        for _ in range(12):
+            assert_same(everything(subject, calls[n % 2]), alone[n % 2])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(repeat, range(4)))
 
 
 @subjects()

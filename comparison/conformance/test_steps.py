@@ -7,7 +7,7 @@ import pytest
 
 from comparison.agreement.bounds import Problem, curvature_bound
 from comparison.agreement.comparison import Subject
-from comparison.agreement.kinds import draw
+from comparison.agreement.kinds import draw, place
 from comparison.agreement.training import TRAININGS, Training, check_training, shuffled
 from comparison.conformance.gradients import HANDS_OVER, assert_agrees, bound_of, skip_by_turns
 from comparison.conformance.nets import NUMPY
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.filterwarnings(HANDS_OVER)
 FEW = Training((12, 4, 3, 3), (1, 5), 0.0125, 6e-3, 1000, "whole floats")
 FURTHER = (
     FEW,
-    FEW._replace(batches=(2, 1), learning_rate=-0.5, labels="one-hot integers"),
-    FEW._replace(batches=(3, 12), learning_rate=np.float32(1.7), labels="list"),
-    FEW._replace(batches=(4, 13), learning_rate=30.0, labels="one-hot columns"),
-    FEW._replace(batches=(9, 2), learning_rate=0.0, labels="big-endian"),
+    FEW._replace(batches=(2, 1), learning_rate=-0.5, labels="one-hot integers", layout="columns"),
+    FEW._replace(batches=(3, 12), learning_rate=np.float32(1.7), labels="list", layout="every other"),
+    FEW._replace(batches=(4, 13), learning_rate=30.0, labels="one-hot columns", layout="offset"),
+    FEW._replace(batches=(9, 2), learning_rate=0.0, labels="big-endian", layout="reversed"),
 )
 
 
@@ -46,6 +46,7 @@ def test_steps_are_the_references(subject: Subject, training: Training, strategy
             batches=shuffled(count, *training.batches, 1),
             learning_rate=training.learning_rate,
             labels=training.labels,
+            arguments=place(subject, problem, training.layout, None),
             memory=training.memory,
         )
     )

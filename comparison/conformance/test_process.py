@@ -1,0 +1,101 @@
+"""A port leaves the process as it has found it: its settings, its generators of random numbers, its environment."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ports
+from comparison.agreement.comparison import Subject
+from comparison.conformance.calls import everything
+from comparison.conformance.problems import subjects
+from reference.defaults import DTYPES
+
+ROOT = Path(ports.__file__).parents[1]
+
+
+def of_torch(torch: Any) -> dict[str, Any]:
+    """Read the settings of PyTorch that a call could leave changed."""
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "grad mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "threads": torch.get_num_threads(),
+        "float32 matmul precision": torch.get_float32_matmul_precision(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "generator": torch.random.get_rng_state().tolist(),
+        "subnormal numbers": float(torch.tensor(1e-40) / 2) > 0,
+    }
+
+
+def of_process() -> dict[str, str]:
+    """Read what a call could leave changed, by name."""
+    state: dict[str, Any] = {
+        "NumPy's error state": np.geterr(),
+        "NumPy's print options": np.get_printoptions(),
+        "NumPy's generator": [part if np.isscalar(part) else list(part) for part in np.random.get_state()],
+        "Python's generator": random.getstate(),
+        "filters of all warnings": [f for f in warnings.filters if is_general(*f)],
+        "environment": dict(os.environ),
+        "working directory": os.getcwd(),
+    }
+    if torch := sys.modules.get("torch"):
+        state |= {f"torch's {name}": value for name, value in of_torch(torch).items()}
+    if jax := sys.modules.get("jax"):
+        state |= {f"jax.config's {name}": value for name, value in jax.config.values.items()}
+    return {name: repr(value) for name, value in state.items()}
+
+
+def is_general(_: Any, message: Any, category: type[Warning], module: Any, line: Any) -> bool:
+    """Whether a filter is of more than a framework's own warnings, for which it may add some when it is used."""
+    return not message and not module and category.__module__ == "builtins"
+
+
+def set_otherwise() -> None:
+    """Change some settings from their defaults, as a user may have."""
+    np.seterr(under="warn", divide="ignore")
+    warnings.simplefilter("error", UserWarning)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(2)
+        torch.set_float32_matmul_precision("medium")
+        torch.set_default_dtype(torch.float64)
+
+
+def changes(subject: Subject) -> list[str]:
+    """Call every function in both dtypes, under default settings and others; name what has changed."""
+    changed = []
+    for prepare in (lambda: None, set_otherwise):
+        prepare()
+        before = of_process()
+        for dtype in DTYPES:
+            everything(subject._replace(dtype=dtype))
+        after = of_process()
+        changed += [name for name in before if before[name] != after[name]]
+    return changed
+
+
+PROCESS = """
+import json, sys, ports
+from comparison.conformance import test_process
+from comparison.agreement.comparison import Subject
+subject = Subject(sys.argv[1], ports.load(sys.argv[1]), "float64", sys.argv[2])
+print(json.dumps(test_process.changes(subject)))
+"""
+
+
+@subjects("float64")
+def test_the_process_is_as_before(subject: Subject) -> None:
+    """In one of its own: what the first call changes shows no longer where others were before."""
+    path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+    command = [sys.executable, "-P", "-c", PROCESS, subject.source, subject.device]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    changed = json.loads(done.stdout.splitlines()[-1])  # a port may print
+    assert not changed, f"a call has changed {', '.join(changed)}"
