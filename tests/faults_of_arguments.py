@@ -109,6 +109,11 @@ def transposed(name: str) -> Callable[[Call, Any], Any]:
     return change
 
 
+def entries_in_16_bits(c: Call) -> Call:
+    entries = Params(*(np.asarray(at).astype(np.uint16).astype(int) for at in c.options["entries"]))
+    return c._replace(options=c.options | {"entries": entries})
+
+
 SIZES: dict[str, Fault] = {
     "W1 transposed where I = H": wrong_if(
         lambda c: c.sizes[1] == c.sizes[2] and "entries" not in c.options, *GRADIENTS, change=transposed("W1")
@@ -133,6 +138,12 @@ SIZES: dict[str, Fault] = {
     "one unit": wrong_if(lambda c: c.sizes[2] == 1, "predict"),
     "one input": wrong_if(lambda c: c.sizes[1] == 1, "batched"),
     "a prime number of units": wrong_if(lambda c: is_prime(c.sizes[2]), "gradient"),
+    "predictions of a data set": wrong_if(lambda c: c.sizes[0] > 2**15, "predict"),
+    "the loss of a data set": wrong_if(lambda c: c.sizes[0] > 5000, "loss"),
+    "inputs beyond 16 bits": wrong_if(lambda c: c.sizes[0] * c.sizes[1] > 2**16, "structured"),
+    "entries beyond 16 bits": changed_if(
+        lambda c: c.options.get("entries") is not None, entries_in_16_bits, "loop", "batched"
+    ),
     "two equal sizes": wrong_if(lambda c: len(set(c.sizes)) < 4, "accuracy"),
 }
 
@@ -158,6 +169,12 @@ def last_of_ties(call: Call, result: Any) -> Any:
     return call.port.from_numpy(share, dtype=str(share.dtype), device=call.port.devices()[0])
 
 
+def of_float32_logits(call: Call, result: Any) -> Any:
+    predicted = logits(call).astype(np.float32).argmax(axis=1)
+    share = np.asarray((predicted == labels_of(call)).mean(), str(call.port.to_numpy(result).dtype))
+    return call.port.from_numpy(share, dtype=str(share.dtype), device=call.port.devices()[0])
+
+
 def clipped(name: str, low: float, high: float) -> Callable[[Call], Call]:
     def change(c: Call) -> Call:
         array = c.value(name).clip(low, high)
@@ -178,6 +195,10 @@ VALUES: dict[str, Fault] = {
     "a single class": wrong_if(lambda c: len(c.x) > 1 and len(set(labels_of(c))) == 1, "loss", "collocated"),
     "class 0 is missing": wrong_if(lambda c: 0 not in labels_of(c) and len(c.params.b2) > 1, "gradient"),
     "of ties the last class": wrong_if(lambda c: True, "accuracy", change=last_of_ties),
+    "logits that float32 does not tell apart": wrong_if(
+        lambda c: str(c.value("x").dtype) == "float64", "accuracy", change=of_float32_logits
+    ),
+    "samples of most unlike logits": wrong_if(lambda c: np.ptp(logits(c).max(axis=1)) > 700, "predict"),
     "logits 300 apart": wrong_if(lambda c: np.ptp(logits(c), axis=1).max() > 250, "predict", "batched"),
     "logits beyond 500": changed_if(lambda c: True, clipped("b2", -500, 500), "loss"),
     "units saturated": wrong_if(lambda c: np.abs(c.value("b1")).max() > 20, "structured"),
@@ -209,6 +230,17 @@ def in_memory_order(c: Call) -> Call:
     return c._replace(params=c.params._replace(W1=own))
 
 
+def entries_sorted_in_place(c: Call) -> Call:
+    for at in c.options["entries"]:
+        if isinstance(at, np.ndarray) and at.flags.writeable:
+            at.reshape(-1).sort()
+    return c
+
+
+def shared(c: Call) -> bool:
+    return c.params.b1 is c.params.b2
+
+
 def large_entries(c: Call) -> bool:
     return any(np.asarray(at).ndim > 1 for at in c.options.get("entries") or ())
 
@@ -226,6 +258,13 @@ ARGUMENTS: dict[str, Fault] = {
     "the rate as a NumPy scalar": wrong_if(lambda c: isinstance(c.options["learning_rate"], np.generic), "train_steps"),
     "entries in another order": changed_if(lambda c: c.options.get("entries") is not None, sorted_entries, "loop"),
     "entries in two axes": wrong_if(large_entries, "batched"),
+    "bool labels": wrong_if(lambda c: dtype_of(c.t) == "bool" and np.ndim(c.t) == 1, "loss", "structured"),
+    "entries sorted in place": changed_if(
+        lambda c: c.options.get("entries") is not None, entries_sorted_in_place, "loop", "batched"
+    ),
+    "training of W1 in columns": wrong_if(lambda c: not contiguous(c.params.W1), "train_steps"),
+    "training of biases that are one array": wrong_if(shared, "train_steps"),
+    "more than 2 GiB of memory": wrong_if(lambda c: c.options.get("memory", 1) >= 2**31, "collocated", "structured"),
     "W1 in the order of memory": changed_if(lambda c: not contiguous(c.params.W1), in_memory_order),
     "inputs that are not contiguous": wrong_if(lambda c: not contiguous(c.x), "predict", "collocated"),
     "b1 that is a view": wrong_if(lambda c: not contiguous(c.params.b1), "loop"),

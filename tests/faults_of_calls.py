@@ -1,5 +1,6 @@
 """Faults that show only in a kind of state, training, memory or step: wrappers of a right port."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -90,7 +91,37 @@ def constant_of_the_first_dtype(port: Any) -> Any:
 
 
 
+def first_h(port: Any) -> Any:
+    """Keep the h of the first call for nets of one size, as a program does that was traced with it."""
+    kept: dict[Any, Any] = {}
+
+    def make(name: str, right: Function) -> Function:
+        def run(call: Call) -> Any:
+            h = kept.setdefault((name, call.sizes, str(call.value("x").dtype), len(call.options)), call.h)
+            return right(call._replace(options=call.options | {"h": h}))
+
+        return run
+
+    return replaced(port, ("structured", "collocated"), make)
+
+
+def labels_of_another_thread(port: Any) -> Any:
+    """Keep the labels of a call where those of a call in another thread may take their place."""
+    kept: list[Any] = [None]
+
+    def make(_: str, right: Function) -> Function:
+        def run(call: Call) -> Any:
+            kept[0] = call.t
+            time.sleep(1e-3)
+            return right(call._replace(t=kept[0]))
+
+        return run
+
+    return replaced(port, ("loss",), make)
+
+
 STATE: dict[str, Fault] = {
+    "the first h of a size": first_h,
     "results by the shape and W1": cached(lambda c: of(c, "W1", "x"), "collocated"),
     "predictions by x": cached(lambda c: of(c, "x", "W1", "b1", "W2"), "predict"),
     "results by the weights": cached(lambda c: of(c, "W1", "b1", "W2", "b2"), "structured"),
@@ -100,6 +131,7 @@ STATE: dict[str, Fault] = {
     "the same result again": cached(lambda c: of(c, "W1", "b1", "W2", "b2", "x"), "gradient", "collocated"),
     "a shared buffer": shared_buffers,
     "a constant of the first dtype": constant_of_the_first_dtype,
+    "the labels of another thread": labels_of_another_thread,
     "the 100th call": counted(100, "structured"),
     "the 60th prediction": counted(60, "predict"),
 }

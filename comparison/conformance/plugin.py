@@ -128,6 +128,23 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
             sys.modules["jax"].clear_caches()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[Any]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the messages of several failures of one property to the report: hypothesis tells only their number."""
+    report = yield
+    if call.excinfo and isinstance(call.excinfo.value, BaseExceptionGroup):
+        report.user_properties.append(("failures", "; ".join(_first_lines(call.excinfo.value))))
+    return report
+
+
+def _first_lines(error: BaseException) -> list[str]:
+    """List the first line of each failure in a group, and first that they are of one call, where they are."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [str(error).partition("\n")[0]]
+    flaky = ["the same call gives different results"] * (type(error).__name__ == "FlakyFailure")
+    return flaky + [line for part in error.exceptions for line in _first_lines(part)]
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Count the result of a test."""
     if report.failed:
@@ -139,6 +156,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         results["passed"] += 1
     if report.when == "call":
         for name, ratio in report.user_properties:
+            if name == "failures":
+                continue
             strategy = name.rpartition(", ")[2]
             results["ratios"][strategy] = max(ratio, results["ratios"].get(strategy, 0.0))
 
@@ -146,7 +165,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def _failure(report: pytest.TestReport) -> dict[str, Any]:
     """Return the message of a failure, and the last line of a port's file on the way to it."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    message = (crash.message if crash else str(report.longrepr)).partition("\n")[0].removeprefix("AssertionError: ")
+    message = dict(report.user_properties).get("failures") or (crash.message if crash else str(report.longrepr))
+    message = str(message).partition("\n")[0].removeprefix("AssertionError: ")
     entries = getattr(getattr(report.longrepr, "reprtraceback", None), "reprentries", [])
     places = [entry.reprfileloc for entry in entries if getattr(entry, "reprfileloc", None)]
     lines = {str(Path(place.path).resolve()): place.lineno for place in places}

@@ -26,6 +26,27 @@ def collocated(params, x, t, *, h=1e-4, memory=1):
 
 GRADIENTS = {**right.GRADIENTS, "collocated": collocated}
 """
+TWO_FAULTS = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+def loss(params, x, t):
+    if len(x) == 1:
+        raise TypeError("no sample is alone")
+    return right.loss(params, x, t) + 1
+"""
+RUDE = """
+import warnings
+import numpy
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+def loss(params, x, t):
+    numpy.seterr(invalid="ignore")
+    numpy.random.seed(0)
+    warnings.simplefilter("ignore")
+    return right.loss(params, x, t)
+"""
 FAILURE = "test_agreement.py::test_gradient_where_no_term_is_to_spare[flawed-float64-collocated]"
 
 
@@ -96,6 +117,22 @@ def test_a_wrong_port_fails_with_a_sentence_for_each_failure_and_a_last_one(fold
     assert re.fullmatch(r"the worst gap / bound: closed form \S+, loop \S+, batched \S+, .*collocated \S+\.", worst)
     suite = ET.parse(folder / "results.xml").getroot()[0]
     assert int(suite.get("failures", 0)) == run.stdout.count("\nFAILED ")
+
+
+def test_several_failures_of_one_property_are_all_told(folder: Path) -> None:
+    (folder / "two.py").write_text(TWO_FAULTS)
+    run = conform(folder, "two.py", "test_agreement.py::test_forward", "-n", "0", "-k", "float64")
+    assert run.returncode == 1, run.stdout + run.stderr
+    failed = next(line for line in run.stdout.splitlines() if line.startswith("FAILED "))
+    assert "no sample is alone" in failed
+    assert "two float64 forward: loss is " in failed
+
+
+def test_a_port_that_leaves_the_process_changed_fails(folder: Path) -> None:
+    (folder / "rude.py").write_text(RUDE)
+    run = conform(folder, "rude.py", "test_process.py", "-n", "0")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "a call has changed NumPy's error state, NumPy's generator, filters of all warnings" in run.stdout
 
 
 def test_failures_are_annotations_of_the_ports_file(folder: Path) -> None:

@@ -245,6 +245,16 @@ def test_accuracy_is_in_doubt_sample_by_sample() -> None:
     assert Bounds(Problem(params, x, np.zeros(4, int)), "float64").accuracy == 0.5
 
 
+def test_a_class_so_far_ahead_that_the_differences_are_subnormal_numbers_has_a_bound() -> None:
+    """Seven samples of it: an ulp of their sum is less than the smallest number."""
+    net = problem()
+    ahead = net.params._replace(b2=net.params.b2 + 720 * (np.arange(len(net.params.b2)) == 0))
+    far = Problem(ahead, np.resize(net.x, (7, net.x.shape[1])), np.zeros(7, int))
+    bounds = Bounds(far, "float64")
+    for strategy, h in ((None, 0.0), ("structured", 1e-3), ("collocated", 1e-3)):
+        assert all((np.isfinite(b) & (b > 0)).all() for b in bounds.gradient(strategy, h))
+
+
 def test_curvature() -> None:
     net, found = problem(), []
     weight = np.linalg.svd(net.params.W2)[1][0]
