@@ -25,7 +25,7 @@ from comparison.agreement.comparison import (
     check_gradient,
     compare,
 )
-from comparison.agreement.kinds import FORWARD_VALUES, LABELS, VALUES, Shape, draw, place, recording, spoil
+from comparison.agreement.kinds import LABELS, VALUES, Shape, check_forward_values, draw, place, recording, spoil
 from comparison.agreement.truth import Truth
 from reference.defaults import DTYPES, MEMORY
 from reference.two_layer_net import Params
@@ -161,8 +161,8 @@ def check_trial(
             kept += [(array, subject.port.to_numpy(array)) for array in results]
         results.clear()
     yield from worst.values()
-    for value, change in FORWARD_VALUES.items():
-        yield from (replace(row, problem=f"{shape}, {value}") for row in check_forward(subject, change(problems[-1])))
+    for row in check_forward_values(subject, problems[-1]):
+        yield replace(row, problem=f"{shape}, {row.problem}")
     yield replace(_check_kept(subject, kept), problem=shape)
 
 
