@@ -19,6 +19,7 @@ from ports.protocol import NotRunError, Port, PortError, check_port
 from reference.defaults import BUILT_IN, OPTIONAL
 
 _OWN = (*BUILT_IN, *OPTIONAL)
+_HOME = Path(__file__).parents[1]
 
 
 def names(*, optional: bool = False) -> tuple[str, ...]:
@@ -46,8 +47,8 @@ def load(name: str) -> Port:
         If there is no such port, it can't be imported, or it lacks something that a port must have. PortError is a
         ValueError.
     """
-    module, import_port = _importer(name)
-    with _random_states_kept(), _import_errors(name, module):
+    _, import_port = _importer(name)
+    with _surroundings_kept(), loading_errors(name):
         return check_port(import_port())
 
 
@@ -112,21 +113,21 @@ def _last_on_path(folder: str) -> Iterator[None]:
 
 
 @contextmanager
-def _import_errors(port: str, module: str) -> Iterator[None]:
-    """Raise NotRunError for a missing framework, and PortError for any other error of the import."""
+def loading_errors(port: str) -> Iterator[None]:
+    """Raise NotRunError for a framework that is missing or does not work, and PortError for any other error."""
     try:
         yield
-    except (NotRunError, PortError):
+    except (NotRunError, PortError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
-        missing = _missing_module(error)
+    except BaseException as error:
+        missing, (module, _) = _missing_module(error), _importer(port)
         if missing and f"{module}.".startswith(f"{missing}."):
-            raise _no_such_port(port) from error
+            raise _no_such_module(port, module) from error
         if missing and importlib.util.find_spec(missing.partition(".")[0]) is None:
             raise NotRunError(f"{missing} is not installed.") from error
         if framework := _unusable_framework(port, error):
-            message = " ".join(str(error).split())
-            raise NotRunError(f"{framework} does not work here: {type(error).__name__}: {message}") from error
+            words = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+            raise NotRunError(f"{framework} does not work here: {words}") from error
         raise PortError(f"The port {port!r} must be importable, got {describe_error(error)}.") from error
 
 
@@ -145,6 +146,8 @@ def _unusable_framework(port: str, error: BaseException) -> str | None:
     frames = traceback.extract_tb(error.__traceback__)
     own = max((n for n, frame in enumerate(frames) if _is_own(port, frame.filename)), default=-1)
     beyond = frames[own + 1 :]
+    if not beyond and port in _OWN:
+        return port.partition("-")[0] if _blames_framework(error) else None
     if not beyond or (port not in _OWN and beyond[0].name != "<module>"):
         return None
     paths = [Path(frame.filename) for frame in beyond if not frame.filename.startswith("<")]
@@ -152,22 +155,47 @@ def _unusable_framework(port: str, error: BaseException) -> str | None:
     return parts[parts.index("site-packages") + 1] if parts else port if port in _OWN else None
 
 
+def _blames_framework(error: BaseException) -> bool:
+    """Whether an error raised by our own line says that a framework lacks something, is damaged, or has failed itself.
+
+    JAX removes its frames from the errors of its compiler: they are known by their class.
+    """
+    if isinstance(error, SyntaxError):
+        return not _is_own(_OWN[0], error.filename or __file__)
+    if isinstance(error, ImportError):
+        module = error.name
+    elif isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        module = error.obj.__name__
+    else:
+        module = type(error).__module__
+    return (module or "ports").partition(".")[0] not in ("builtins", "ports", "reference")
+
+
 def _is_own(port: str, file: str) -> bool:
-    """Whether a file is this package's, or the port's."""
-    folder = Path(__file__).parent if port in _OWN else Path(port).absolute().parent
+    """Whether a file is this project's, or the port's."""
+    folders = (_HOME / "ports", _HOME / "reference") if port in _OWN else (Path(port).absolute().parent,)
     path = Path(file)
-    return path == Path(__file__) or (folder in path.parents and "site-packages" not in path.relative_to(folder).parts)
+    return path == Path(__file__) or any(
+        folder in path.parents and "site-packages" not in path.relative_to(folder).parts for folder in folders
+    )
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Leave the global generators as they are: importing a framework may draw from them."""
+def _surroundings_kept() -> Iterator[None]:
+    """Leave the global generators, and what NumPy's errors do, as they are: an import may draw, or call np.seterr."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
-        yield
+        with np.errstate():
+            yield
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+def _no_such_module(port: str, module: str) -> PortError:
+    if port == module:
+        return _no_such_port(port)
+    return PortError(f"The module of the installed port {port!r} must exist, got {module!r}.")
 
 
 def _no_such_port(name: str) -> PortError:

@@ -102,10 +102,10 @@ def devices() -> tuple[str, ...]:
     NotRunError
         If XLA compiles wrongly here. `ports.load` asks for the devices, so that such a build is never loaded.
     """
-    compiler_options()
     names = {platform: name for name, platform in PLATFORMS.items()}
     platforms = dict.fromkeys((jax.default_backend(), "cpu"))
     kinds = [(names.get(platform, platform), n) for platform in platforms for n, _ in enumerate(jax.devices(platform))]
+    compiler_options()  # only now: where no platform works, a compilation would fail in other words
     return tuple(kind if n == 0 else f"{kind}:{n}" for kind, n in kinds)
 
 

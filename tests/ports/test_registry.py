@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import ports
+from reference.validation import check_device
 
 
 def write(path: Path, code: str) -> Path:
@@ -66,11 +67,40 @@ def test_a_broken_port_is_an_error(code: str, tmp_path: Path, monkeypatch: pytes
     sys.modules.pop("helper", None)
 
 
-def test_the_frameworks_of_built_in_ports_fail_as_a_reason_not_to_run(
-    site_packages: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(site_packages / "torch/__init__.py", "raise OSError('libcudart.so.12: cannot open shared object file')")
+OWN_FAILURES = {
+    "a library that is missing": (
+        "raise OSError('libcudart.so.12: cannot open shared object file')",
+        "OSError: libcud",
+    ),
+    "a module that is missing": ("", "ModuleNotFoundError: No module named 'torch._C"),
+    "a name that is missing": ("import sys\nsys.modules['torch._C'] = sys", "ImportError: cannot import name "),
+    "a file that is damaged": ("def f(:", "SyntaxError: invalid syntax"),
+    "an error without words": ("assert False", "AssertionError$"),
+}
+
+
+@pytest.fixture
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "torch" or name.startswith("ports.torch_port")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ports.NotRunError, match=r"^torch does not work here: OSError: libcudart"):
-        ports.load("torch")
+
+
+@pytest.mark.usefixtures("without_torch")
+@pytest.mark.parametrize("failure", OWN_FAILURES)
+def test_the_frameworks_of_built_in_ports_fail_as_a_reason_not_to_run(failure: str, site_packages: Path) -> None:
+    code, words = OWN_FAILURES[failure]
+    write(site_packages / "torch/__init__.py", f"Tensor = object\n{code}")
+    try:
+        with pytest.raises(ports.NotRunError, match=f"^torch does not work here: {words}"):
+            ports.load("torch")
+    finally:
+        sys.modules.pop("torch._C", None)
+
+
+def test_an_error_of_our_own_code_stays_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ports.numpy_port.devices", lambda: check_device("gpu", ("cpu",)))
+    with pytest.raises(ports.PortError, match=r"^The port 'numpy' must be importable, got DeviceError at validation"):
+        ports.load("numpy")
+    monkeypatch.delattr("ports.protocol.STRATEGIES")
+    with pytest.raises(ports.PortError, match=r"^The port 'numpy' must be importable, got NameError at protocol"):
+        ports.load("numpy")
