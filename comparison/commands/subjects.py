@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +59,7 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
     Raises
     ------
     ValueError
-        If none can be run, or one that is named can't be loaded and `allow_missing` is not set.
+        If none can be run, or one that is named is broken, or is missing and `allow_missing` is not set.
     """
     import ports
     from comparison.agreement.comparison import Subject
@@ -72,13 +77,15 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
     with status("loading the ports", quiet=options.quiet) as say:
         for source in sources:
             say(f"loading {named[source]}")
+            chosen_by_name = source in (*options.backend, *options.port)
             try:
-                loaded = ports.load(source)
-                devices = loaded.devices()
-            except ports.NotRunError as reason:
+                loaded, devices = _load(source)
+            except (ports.NotRunError, ports.PortError) as reason:
+                if chosen_by_name and isinstance(reason, ports.PortError):
+                    raise
                 row = {"backend": source, "reason": str(reason)}
                 not_run.append(row)
-                missing += [row] * (source in (*options.backend, *options.port))
+                missing += [row] * chosen_by_name
                 continue
             for device in options.device:
                 try:
@@ -94,6 +101,33 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
         reasons = " ".join(f"{row['backend']}: {row['reason']}" for row in missing)
         raise ValueError(f"{reasons} With --allow-missing the others are run without it.")
     return subjects, not_run
+
+
+def _load(source: str) -> tuple[Port, tuple[str, ...]]:
+    """Load a port, and ask for its devices."""
+    import ports
+    from ports.registry import loading_errors
+
+    if source == "jax" and "XLA_FLAGS" in os.environ:
+        _try_xla_flags()
+    port = ports.load(source)
+    with loading_errors(source):
+        return port, port.devices()
+
+
+def _try_xla_flags() -> None:
+    """Raise NotRunError for flags that XLA does not know: it ends the process, so a child process tries them."""
+    from ports import NotRunError
+
+    if importlib.util.find_spec("jax") is None:
+        return
+    settings = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}  # errors are printed, warnings are not
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
+    if done.returncode:
+        logged = re.search(r"^[EF]\d{4} .*?\] (.*)", done.stderr, re.MULTILINE)  # a list of all flags may follow
+        words = logged[1] if logged else done.stderr.strip().rpartition("\n")[2]
+        raise NotRunError(f"jax does not work here: {words}")
 
 
 def subject_names(sources: Iterable[str]) -> dict[str, str]:

@@ -4,11 +4,15 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
 
+import compare
 import ports
+from command_lines import SMALL
+from comparison import commands
 from comparison.conformance.problems import loaded
 from interpreters import python, shell
 from ports import NotRunError
@@ -112,8 +116,7 @@ def installed(port_file: Path) -> dict[str, str]:
 
 
 def test_compare_finds_an_installed_port(installed: dict[str, str], port_file: Path) -> None:
-    small = ("--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy,other", "--json")
-    run = shell("compare.py", "agree", *small, **installed)
+    run = shell("compare.py", *SMALL[:-1], "numpy,other", "--json", **installed)
     assert run.returncode == 0, run.stderr
     assert {row["backend"] for row in json.loads(run.stdout)["agreement"]} == {"numpy", "other"}
     assert port_file.with_name("used").exists()
@@ -229,3 +232,44 @@ def test_an_interrupt_is_passed_on(port_file: Path) -> None:
     port_file.write_text("raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
         ports.load(str(port_file))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("JAX_PLATFORMS", "nonsense", "nonsense"),
+        ("XLA_FLAGS", "--xla_nonsense=1", "jax does not work here: Unknown flag in XLA_FLAGS: --xla_nonsense=1"),
+    ],
+)
+def test_settings_that_jax_does_not_bear_are_a_reason_not_to_run(name: str, value: str, words: str) -> None:
+    pytest.importorskip("jax", reason="jax not run: it is not installed")
+    done = shell(
+        "compare.py", *SMALL, "--backend", "numpy,jax", "--strategy", "collocated", "--allow-missing", **{name: value}
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("jax: not run: "))
+    assert words in line
+    assert "quantities agree" in done.stdout
+
+
+def test_an_installed_port_that_is_broken_is_a_row_unless_it_was_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = EntryPoint("broken", "fdnet_nothing", "fdnet.ports")
+    monkeypatch.setattr("ports.registry.entry_points", lambda **_: EntryPoints([broken]))
+    monkeypatch.setattr("ports.registry.BUILT_IN", ("numpy",))
+    sentence = "The module of the installed port 'broken' must exist, got 'fdnet_nothing'."
+    assert compare.main([*SMALL[:-2], "--strategy", "collocated"]) == 0
+    assert f"broken: not run: {sentence}" in capsys.readouterr().out
+    assert compare.main([*SMALL[:-1], "numpy,broken"]) == commands.BAD_INPUT
+    assert capsys.readouterr().err == f"compare.py: {sentence}\n"
+
+
+def test_devices_that_fail_later_are_one_sentence(port_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port_file.write_text(PORT + "answers = [('cpu',)]\ndef devices():\n    return answers.pop()\n")
+    assert compare.main([*SMALL, "--port", str(port_file)]) == commands.BAD_INPUT
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("compare.py: The port ")
+    assert sentence.endswith(
+        "_port.py' must be importable, got IndexError at fdnet_test_port.py:5: pop from empty list.\n"
+    )
