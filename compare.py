@@ -95,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(BAD_INPUT, f"this needs more memory than there is: {error}.")
     except KeyboardInterrupt as interrupt:
         return _fail(INTERRUPTED, str(interrupt) or "interrupted.")
-    except Exception:  # a fault of the code: whoever fixes it must know where, and no disagreement ends like this
+    except BaseException as error:  # a fault of the code: whoever fixes it must know where; no disagreement ends so
+        if isinstance(error, SystemExit) and "run" not in arguments:  # the parser's own, as after --help
+            raise
         processes.ignore_stop_requests()
         traceback.print_exc()
         return processes.leave(CRASHED)

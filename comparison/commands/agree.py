@@ -136,18 +136,18 @@ def compare_subject(
 
 def _rows_or_error(
     check: Callable[..., Iterable[Row]], subject: Subject, problem: Problem, strategies: tuple[str, ...]
-) -> tuple[list[Row], Exception | None]:
+) -> tuple[list[Row], BaseException | None]:
     rows: list[Row] = []
     try:
         rows.extend(check(subject, problem, strategies))
-    except (ConnectionAbortedError, BrokenPipeError):  # the other ranks, or whoever reads, are gone
-        raise
-    except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
+    except BaseException as error:  # a port may fail in any way: it is reported, and the exit code says so
+        if processes.ends_all(error):
+            raise
         return rows, error
     return rows, None
 
 
-def _crash(subject: Subject, strategy: str | None, error: Exception) -> dict[str, Any]:
+def _crash(subject: Subject, strategy: str | None, error: BaseException) -> dict[str, Any]:
     from ports.registry import describe_error
 
     reason = describe_error(error, subject.source)

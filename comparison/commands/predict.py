@@ -96,9 +96,9 @@ def _predict_all(
     for subject in subjects:
         try:
             predictions.append(predict_classes(subject, params, x, t))
-        except (ConnectionAbortedError, BrokenPipeError):  # the other ranks, or whoever reads, are gone
-            raise
-        except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
+        except BaseException as error:  # a port may fail in any way: it is reported, and the exit code says so
+            if processes.ends_all(error):
+                raise
             reason = describe_error(error, subject.source)
             crashed.append({"backend": subject.name, "dtype": subject.dtype, "reason": reason})
     return predictions, crashed

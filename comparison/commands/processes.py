@@ -115,6 +115,21 @@ def check_same(what: str, arrays: Iterable[NDArray[Any]]) -> None:
         raise ValueError(f"All ranks must read the same {what}, but some have read others.")
 
 
+def ends_all(error: BaseException) -> bool:
+    """Whether an error ends the command, and not only one port: Ctrl-C, or the other ranks or a reader are gone."""
+    if isinstance(error, (BrokenPipeError, ConnectionAbortedError)):
+        return count() > 1 or _is_stdout_broken()
+    return isinstance(error, KeyboardInterrupt)
+
+
+def _is_stdout_broken() -> bool:
+    try:
+        sys.stdout.flush()  # what could not be written is still there
+    except BrokenPipeError:
+        return True
+    return False
+
+
 def leave(code: int) -> int:
     """Return an exit code, or exit with it at once: at a normal exit JAX would wait for processes that have ended."""
     if _by_jax():

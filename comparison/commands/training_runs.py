@@ -125,9 +125,9 @@ def train_all(options: TrainOptions, runs: list[Run]) -> tuple[list[Run], list[d
                 name = f"{run.name}: " if len(runs) > 1 else ""
                 diverged.append({"backend": run.subject.name, "dtype": run.subject.dtype, "reason": str(error)})
                 print(f"{PROGRAM}: {name}{error}", file=sys.stderr)
-            except OSError:
+            except (OSError, KeyboardInterrupt):
                 raise
-            except Exception as error:  # a port may fail in any way: it is reported, and the exit code says so
+            except BaseException as error:  # a port may fail in any way: it is reported, and the exit code says so
                 reason = describe_error(error, run.subject.source)
                 crashed.append({"backend": run.subject.name, "dtype": run.subject.dtype, "reason": reason})
                 print(f"{PROGRAM}: {run.name}: crashed: {reason}", file=sys.stderr)

@@ -84,7 +84,9 @@ def prepare(
             continue
         try:
             candidates.append(estimate(subject, strategy, task, budget, start))
-        except Exception as error:  # a port may fail in any way: it is excluded, and the exit code says so
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a port may fail in any way: it is excluded, and the exit code says so
             excluded.append(_excluded(key, f"crashed: {describe_error(error, subject.source)}"))
     comparisons = max(1, len(candidates) - 1) if comparisons is None else comparisons
     plan = plan_rounds(candidates, budget, comparisons)
@@ -95,7 +97,9 @@ def prepare(
         say(f"compiling {program} for {planned.candidate.name}", n, len(plan.planned))
         try:
             contenders.append(make_contender(planned, task, start))
-        except Exception as error:  # as above
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as above
             reason = f"crashed: {describe_error(error, planned.candidate.subject.source)}"
             excluded.append(_excluded(planned.candidate.key, reason))
     return Field(contenders, excluded, left_out, task, comparisons, plan.seconds, time.perf_counter() - began)

@@ -95,6 +95,9 @@ def test_a_fault_of_the_code_is_no_disagreement(
     monkeypatch.setattr("comparison.commands.agree.compare_all", lambda *_: 1 / 0)
     assert compare.main(list(SMALL)) == commands.CRASHED
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
+    monkeypatch.setattr("comparison.commands.agree.compare_all", lambda *_: sys.exit(0))
+    assert compare.main(list(SMALL)) == commands.CRASHED
+    assert capsys.readouterr().err.endswith("SystemExit: 0\n")
 
 
 @pytest.fixture

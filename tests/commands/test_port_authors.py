@@ -1,11 +1,19 @@
 """What the author of a port is told: where it crashed, what disagrees, and within which time."""
 
 import re
+import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-from command_lines import SMALL, run
+import pytest
+
+import compare
+from command_lines import ROOT, SMALL, run
 from comparison import commands
+from reference.params import save_params
+from reference.two_layer_net import init
 
 CRASHING = """
 import numpy as np
@@ -18,6 +26,17 @@ def helper(x):
 
 def loss(params, x, t):
     return helper(x)
+"""
+LEAVING = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+
+def leave(*args, **options):
+    raise {error}
+
+
+loss = predict = train_steps = leave
 """
 WRONG = """
 from ports.numpy_port import *
@@ -55,6 +74,41 @@ def test_a_crash_names_the_ports_own_line(tmp_path: Path) -> None:
     assert re.search(
         r"^CRASHED: the [\d,]+ quantities that were compared agree; crashed: 2\.$", done.stdout, re.MULTILINE
     )
+
+
+@pytest.mark.parametrize("command", ["agree", "speed", "predict"])
+@pytest.mark.parametrize(
+    "error", ["SystemExit(0)", "GeneratorExit", "BaseException('x')", "BrokenPipeError", "ConnectionAbortedError('x')"]
+)
+def test_whatever_a_port_raises_is_its_crash(
+    error: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, net = tmp_path / "leaving.py", tmp_path / "net.npz"
+    port.write_text(LEAVING.format(error=error))
+    save_params(net, init(64, 3, 10, seed=0))
+    options = ["--data", "random", "--backend", "numpy", "--dtype", "float64", "--port", str(port)]
+    options += ["--params", str(net)] if command == "predict" else [*SMALL[3:7], "--strategy", "collocated"]
+    options += ["--budget", "0.1"] if command == "speed" else []
+    assert compare.main([command, *options]) == commands.CRASHED
+    lines = capsys.readouterr().out.splitlines()
+    name = error.partition("(")[0]
+    assert any("leaving" in line and f"crashed: {name} at leaving.py:7" in line for line in lines)
+    assert any("numpy" in line for line in lines)
+
+
+def test_an_interruption_is_no_crash_of_a_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port = tmp_path / "leaving.py"
+    port.write_text(LEAVING.format(error="KeyboardInterrupt"))
+    assert compare.main([*SMALL, "--port", str(port)]) == commands.INTERRUPTED
+    assert capsys.readouterr().err == "compare.py: interrupted.\n"
+
+
+def test_a_port_that_prints_for_nobody_is_no_crash(tmp_path: Path) -> None:
+    port = tmp_path / "printing.py"
+    port.write_text(LEAVING.format(error="print('x' * 100_000)").replace("raise", "return"))
+    command = shlex.join([sys.executable, str(ROOT / "compare.py"), *SMALL, "--port", str(port)])
+    done = subprocess.run(["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (commands.PIPE_CLOSED, b"")
 
 
 def test_a_fault_is_one_line_and_the_worst_comes_first(tmp_path: Path) -> None:
