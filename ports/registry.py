@@ -20,6 +20,8 @@ from reference.defaults import BUILT_IN, OPTIONAL
 
 _OWN = (*BUILT_IN, *OPTIONAL)
 _HOME = Path(__file__).parents[1]
+_OF_A_FILE = "fdnet_port_"
+"""The names of modules that are loaded from files begin with it."""
 
 
 def names(*, optional: bool = False) -> tuple[str, ...]:
@@ -61,6 +63,15 @@ def resolve(backend: str | Port) -> Port:
     return check_port(backend)
 
 
+def reloadable(backend: str | Port, port: Port) -> str | Port:
+    """Return what `resolve` finds a port by again: the absolute path of its file, its name, or what is no module."""
+    if not isinstance(port, ModuleType):
+        return backend
+    if port.__name__.startswith(_OF_A_FILE):
+        return str(port.__file__)
+    return backend if isinstance(backend, str) else port.__name__
+
+
 def _importer(name: str) -> tuple[str, Callable[[], Any]]:
     """Return the name of the module that holds a port, and the function that imports it."""
     if name in _OWN:
@@ -84,7 +95,7 @@ def check_exists(name: str) -> None:
 
 def _import_file(path: Path) -> ModuleType:
     path = path.resolve()
-    name = f"fdnet_port_{path.stem}"  # a file jax.py is not to stand in for jax
+    name = f"{_OF_A_FILE}{path.stem}"  # a file jax.py is not to stand in for jax
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,13 +1,13 @@
 """The chapter's class `TwoLayerNet` on any backend."""
 
+import copy
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ports.protocol import Port
-from ports.registry import resolve
+from ports.registry import reloadable, resolve
 from reference import chapter
 from reference.chapter import batch_labels, checked_arrays
 from reference.defaults import H
@@ -26,8 +26,8 @@ class TwoLayerNet(chapter.TwoLayerNet):
 
     Notes
     -----
-    `params` holds NumPy arrays on every backend, so that they can be updated in place. A net that is copied or pickled
-    loads its backend again, by its name.
+    `params` holds NumPy arrays on every backend, so that they can be updated in place. A copy of a net has the same
+    backend. One that is unpickled loads it again, by its name or from the absolute path of its file.
     """
 
     def __init__(
@@ -42,16 +42,27 @@ class TwoLayerNet(chapter.TwoLayerNet):
         strategy: str = "collocated",
         h: float = H,
     ) -> None:
-        self._backend, self._port = backend, resolve(backend)
+        self._port = resolve(backend)
+        self._backend = reloadable(backend, self._port)
         super().__init__(input_size, hidden_size, output_size, weight_init_std, seed=seed, strategy=strategy, h=h)
 
     @property
     def _gradients(self) -> dict[str, Callable[..., Params]]:
         return self._port.GRADIENTS
 
+    def __copy__(self) -> Self:
+        net = object.__new__(type(self))
+        net.__dict__.update(self.__dict__)
+        return net
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo |= {id(port): port for port in (self._port, self._backend)}  # a module can't be copied
+        net = memo[id(self)] = copy.copy(self)
+        net.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return net
+
     def __getstate__(self) -> dict[str, Any]:
-        backend = self._backend.__name__ if isinstance(self._backend, ModuleType) else self._backend
-        return {name: value for name, value in self.__dict__.items() if name != "_port"} | {"_backend": backend}
+        return {name: value for name, value in self.__dict__.items() if name != "_port"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

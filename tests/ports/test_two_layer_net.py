@@ -3,6 +3,10 @@
 import copy
 import pickle
 import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,6 +69,46 @@ def test_a_net_is_copied_and_pickled(backend: str) -> None:
 def test_a_net_on_a_module_is_pickled_by_its_name() -> None:
     some = net(numpy_port)
     assert pickle.loads(pickle.dumps(some)).loss(X, T) == some.loss(X, T)
+
+
+DOUBLED = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+
+def loss(params, x, t):
+    return {factor} * right.loss(params, x, t)
+"""
+
+
+@pytest.fixture
+def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Write two ports of one name, in the current folder and in another, and give the latter."""
+    (tmp_path / "other").mkdir()
+    for factor, folder in enumerate((tmp_path, tmp_path / "other"), 1):
+        (folder / "fdnet_test_net.py").write_text(DOUBLED.format(factor=factor))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path / "other/fdnet_test_net.py"
+    sys.modules.pop("fdnet_port_fdnet_test_net", None)
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_a_net_on_a_file_keeps_its_port(by_path: bool, two_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = net("fdnet_test_net.py" if by_path else ports.load("fdnet_test_net.py"))
+    expected, pickled = net().loss(X, T), pickle.dumps(some)
+    ports.load(str(two_files))
+    monkeypatch.chdir(two_files.parent)
+    assert pickle.loads(pickled).loss(X, T) == pickle.loads(pickle.dumps(some)).loss(X, T) == expected
+    (two_files.parents[1] / "fdnet_test_net.py").unlink()
+    for again in (some, copy.copy(some), copy.deepcopy(some), copy.deepcopy([some])[0]):
+        assert again.loss(X, T) == expected
+
+
+def test_a_net_on_an_object_is_copied() -> None:
+    some = net(SimpleNamespace(**vars(numpy_port)))
+    for again in (copy.copy(some), copy.deepcopy(some)):
+        assert again.loss(X, T) == some.loss(X, T)
+    assert copy.deepcopy(some).params["W1"] is not some.params["W1"]
 
 
 @pytest.mark.parametrize("backend", [None, 3, object(), np])
