@@ -12,7 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import NoReturn
 
 from comparison import PROGRAM
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = processes.join(arguments.command, arguments.make_options(arguments))
         json = getattr(options, "json", None)
         output.check_json(json, closed=closed)
-        with output.stdout_for_json(json):
+        with output.stdout_for_json(json), _numpy_errors():
             code = int(arguments.run(options))
         sys.stdout.flush()
         return code
@@ -101,6 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes.ignore_stop_requests()
         traceback.print_exc()
         return processes.leave(CRASHED)
+
+
+def _numpy_errors() -> AbstractContextManager[None]:
+    """Keep NumPy from raising what the caller may want to have raised: the reference underflows, rightly."""
+    from reference.surroundings import numpy_errors  # only now: --help answers without NumPy
+
+    return numpy_errors()
 
 
 def _restart(environment: dict[str, str], argv: list[str], *, as_library: bool) -> int:

@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import compare
@@ -59,6 +60,21 @@ def test_train_outside_the_main_thread(capsys: pytest.CaptureFixture[str]) -> No
     thread.join()
     assert codes == [commands.AGREES]
     assert "3 iterations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [["agree", *ADVISE[1:9], *ADVISE[11:]], ADVISE], ids=["agree", "advise"])
+def test_errors_of_numpy_that_are_raised_for_the_caller_or_a_port(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = tmp_path / "raising.py"
+    port.write_text("from ports.numpy_port import *\nimport numpy\nnumpy.seterr(all='raise')\n")
+    with np.errstate(all="raise"):
+        assert compare.main(argv) == commands.AGREES
+        assert set(np.geterr().values()) == {"raise"}
+    before = np.geterr()
+    assert compare.main([*argv, "--port", str(port)]) == commands.AGREES
+    assert np.geterr() == before
+    assert "crashed" not in capsys.readouterr().out
 
 
 def test_an_inherited_ignored_signal_stays_ignored(tmp_path: Path) -> None:
