@@ -52,6 +52,7 @@ class _TrueFloat32:
 
 
 _true_float32 = _TrueFloat32()
+_PLAIN = frozenset({Tensor, torch.nn.Parameter})
 _AUTOCAST = ("cpu", "cuda", "mps")
 
 
@@ -85,6 +86,8 @@ def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
 
 
 def _check_plain(name: str, tensor: Tensor) -> None:
+    if type(tensor) not in _PLAIN:  # a subclass may have a mask, or operations that mean something else
+        raise ValueError(f"`{name}` must be a plain torch.Tensor, got a {type(tensor).__name__}.")
     if tensor.is_nested or tensor.layout != torch.strided:
         kind = "nested" if tensor.is_nested else str(tensor.layout).rpartition(".")[2]
         raise ValueError(f"`{name}` must be a dense tensor, got a {kind} one.")
@@ -92,6 +95,8 @@ def _check_plain(name: str, tensor: Tensor) -> None:
         raise ValueError(f"`{name}` must hold numbers, got a tensor of a transform of torch.func: call it outside.")
     if torch._VF._unpack_dual(tensor, level=0)[1] is not None:
         raise ValueError(f"`{name}` must carry no tangent, got a dual tensor of forward-mode AD.")
+    if tensor.data_ptr() == 0 and tensor.numel():
+        raise ValueError(f"`{name}` must hold numbers, got a tensor on {tensor.device} whose storage holds none.")
 
 
 @isolated
@@ -107,7 +112,12 @@ def from_numpy(array: np.ndarray, *, dtype: str, device: str) -> Tensor:
 @isolated
 def to_numpy(array: Tensor) -> np.ndarray:
     """Copy `array` to a NumPy array."""
-    return array.cpu().resolve_conj().resolve_neg().numpy().copy()
+    if not isinstance(array, Tensor):
+        raise ValueError(f"`array` must be a torch.Tensor, got {validation.shown(array)}.")
+    try:
+        return array.cpu().resolve_conj().resolve_neg().numpy().copy()
+    except TypeError as error:
+        raise ValueError(f"`array` must have a dtype that NumPy has, got {validation.dtype_name(array)}.") from error
 
 
 def devices() -> tuple[str, ...]:

@@ -37,7 +37,7 @@ TORCHS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bfloat16": (lambda a: a.bfloat16(), "must be float32 or float64, got bfloat16."),
     "whole numbers": (lambda a: a.long(), "must be float32 or float64, got int64."),
     "complex": (lambda a: a + 0j, "must be float32 or float64, got complex128."),
-    "of another device": (lambda a: a.to("meta"), "must be on the device of W1 (cpu), got meta."),
+    "of another device": (lambda a: a.to("meta"), "must hold numbers, got a tensor on meta whose storage holds none."),
 }
 JAXS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "half": (lambda a: a.astype("float16"), "must be float32 or float64, got float16."),

@@ -31,6 +31,24 @@ def dual(a: Any) -> Any:
     return torch.autograd.forward_ad.make_dual(a, torch.ones_like(a))
 
 
+def masked(a: Any) -> Any:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.masked.masked_tensor(a, a > 0)
+
+
+def freed(a: Any) -> Any:
+    copy = a.clone()
+    copy.untyped_storage().resize_(0)
+    return copy
+
+
+PLAIN_NO_MORE = ["sparse COO", "sparse CSR", "sparse BSR", "sparse CSC", "nested", "jagged", "dual"]
+PLAIN_NO_MORE += ["masked", "uninitialized", "freed", "meta"]
+
+
 def torch_arrays() -> dict[str, tuple[Callable[[Any], Any], str]]:
     import torch
 
@@ -40,13 +58,20 @@ def torch_arrays() -> dict[str, tuple[Callable[[Any], Any], str]]:
         "sparse BSR": (lambda a: a.to_sparse_bsr((1, 1)), "must be a dense tensor, got a sparse_bsr one."),
         "sparse CSC": (lambda a: a.to_sparse_csc(), "must be a dense tensor, got a sparse_csc one."),
         "nested": (lambda a: nested(a, torch.strided), "must be a dense tensor, got a nested one."),
-        "jagged": (lambda a: nested(a, torch.jagged), "must be a dense tensor, got a nested one."),
+        "jagged": (lambda a: nested(a, torch.jagged), "must be a plain torch.Tensor, got a NestedTensor."),
+        "masked": (masked, "must be a plain torch.Tensor, got a MaskedTensor."),
+        "uninitialized": (
+            lambda a: torch.nn.UninitializedParameter(),
+            "must be a plain torch.Tensor, got a UninitializedParameter.",
+        ),
+        "freed": (freed, "must hold numbers, got a tensor on cpu whose storage holds none."),
+        "meta": (lambda a: a.to("meta"), "must hold numbers, got a tensor on meta whose storage holds none."),
         "dual": (dual, "must carry no tangent, got a dual tensor of forward-mode AD."),
     }
 
 
 @pytest.mark.filterwarnings("ignore:Sparse (CSR|BSR|CSC) tensor support is in beta:UserWarning")
-@pytest.mark.parametrize("kind", ["sparse COO", "sparse CSR", "sparse BSR", "sparse CSC", "nested", "jagged", "dual"])
+@pytest.mark.parametrize("kind", PLAIN_NO_MORE)
 @pytest.mark.parametrize("name", ["x", "W1"])
 def test_a_tensor_that_is_not_plain_is_refused(kind: str, name: str) -> None:
     subject = Subject("torch", loaded("torch"), "float64", "cpu")
@@ -66,6 +91,14 @@ def test_a_tensor_that_is_not_plain_is_refused(kind: str, name: str) -> None:
             assert str(caught.value) == f"`{name}` {sentence}"
         with pytest.raises(ValueError, match=r"^`array` must "):
             subject.port.to_numpy(change(call.x))
+
+
+def test_what_numpy_cannot_hold_is_refused() -> None:
+    port = loaded("torch")
+    with pytest.raises(ValueError, match=r"^`array` must be a torch.Tensor, got None\.$"):
+        port.to_numpy(None)
+    with pytest.raises(ValueError, match=r"^`array` must have a dtype that NumPy has, got bfloat16\.$"):
+        port.to_numpy(port.from_numpy(np.ones(2), dtype="float32", device="cpu").bfloat16())
 
 
 def bits(result: Any) -> list[bytes]:
@@ -171,6 +204,7 @@ LABELS: dict[str, Callable[[Any, Any], Any]] = {
     "nested": lambda torch, t: nested(torch.eye(2)[t], torch.strided),
     "bfloat16": lambda torch, t: t.to(torch.bfloat16),
     "neg-bit view": lambda torch, t: torch._neg_view(-t.double()),
+    "meta": lambda torch, t: t.to("meta"),
 }
 
 
