@@ -36,7 +36,7 @@ from comparison.commands import (
 
 COMMANDS = (advise, agree, speed, train, predict, report, conform)
 NAMES = tuple(command.__name__.rpartition(".")[2] for command in COMMANDS)
-RULES = {"source": "data", "samples": "batch", "outputs": "classes"}
+RULES = {"source": "data", "samples": "batch", "outputs": "classes", "hidden_size": "hidden"}
 """Names of arguments in errors, and of the options that they come from."""
 FORMER = {"h": ("--step",), "memory": ("--chunk-memory",)}
 """Other names of options."""

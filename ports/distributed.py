@@ -37,6 +37,14 @@ def timeout_seconds() -> int:
     return int(text)
 
 
+def whole_number(name: str, default: int) -> int:
+    """Read a number that torchrun gives each rank; DeviceError if the variable is malformed."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise DeviceError(f"{name} must be a whole number, got {text!r}.")
+    return int(text)
+
+
 def jax_processes(environment: Mapping[str, str]) -> tuple[str, int, int]:
     """Read the variables by which processes of JAX find each other.
 

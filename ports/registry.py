@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import os
 import random
 import sys
 import traceback
@@ -17,6 +18,7 @@ import numpy as np
 
 from ports.protocol import NotRunError, Port, PortError, check_port
 from reference.defaults import BUILT_IN, OPTIONAL
+from reference.validation import shown
 
 _OWN = (*BUILT_IN, *OPTIONAL)
 _HOME = Path(__file__).parents[1]
@@ -33,12 +35,12 @@ def names(*, optional: bool = False) -> tuple[str, ...]:
     return (*(_OWN if optional else BUILT_IN), *sorted(installed - set(_OWN)))
 
 
-def load(name: str) -> Port:
+def load(name: str | os.PathLike[str]) -> Port:
     """Load the port of that name.
 
     Parameters
     ----------
-    name : str
+    name : str or path
         One of `names(optional=True)`, the path of a Python file (`path/to/file.py`), or the dotted name of a module.
 
     Raises
@@ -49,21 +51,24 @@ def load(name: str) -> Port:
         If there is no such port, it can't be imported, or it lacks something that a port must have. PortError is a
         ValueError.
     """
+    name = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(name, str):
+        raise _no_such_port(name)
     _, import_port = _importer(name)
     with _surroundings_kept(), loading_errors(name):
         return check_port(import_port())
 
 
-def resolve(backend: str | Port) -> Port:
+def resolve(backend: str | os.PathLike[str] | Port) -> Port:
     """Return the port of that name, or the port itself; PortError if it is neither."""
-    if isinstance(backend, str):
+    if isinstance(backend, (str, os.PathLike)):
         return load(backend)
     if not any(callable(getattr(backend, name, None)) for name, _ in inspect.getmembers(Port, inspect.isfunction)):
         raise PortError(f"`backend` must be the name of a backend or a port itself, got {backend!r}.")
     return check_port(backend)
 
 
-def reloadable(backend: str | Port, port: Port) -> str | Port:
+def reloadable(backend: str | os.PathLike[str] | Port, port: Port) -> str | os.PathLike[str] | Port:
     """Return what `resolve` finds a port by again: the absolute path of its file, its name, or what is no module."""
     if not isinstance(port, ModuleType):
         return backend
@@ -89,7 +94,7 @@ def _importer(name: str) -> tuple[str, Callable[[], Any]]:
 
 def check_exists(name: str) -> None:
     """Raise PortError, before anything is imported, for a port's file that does not exist."""
-    if name.endswith(".py") and not Path(name).is_file():
+    if name.endswith(".py") and not os.path.isfile(name):
         raise PortError(f"A port's file must exist, got {name!r}.")
 
 
@@ -209,9 +214,9 @@ def _no_such_module(port: str, module: str) -> PortError:
     return PortError(f"The module of the installed port {port!r} must exist, got {module!r}.")
 
 
-def _no_such_port(name: str) -> PortError:
+def _no_such_port(name: Any) -> PortError:
     return PortError(
-        f"A backend must be one of {', '.join(names(optional=True))}, a module or a .py file, got {name!r}."
+        f"A backend must be one of {', '.join(names(optional=True))}, a module or a .py file, got {shown(name)}."
     )
 
 

@@ -1,6 +1,7 @@
 """The chapter's class `TwoLayerNet` on any backend."""
 
 import copy
+import os
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -21,8 +22,8 @@ class TwoLayerNet(chapter.TwoLayerNet):
 
     Parameters
     ----------
-    backend : str or module
-        A name of `ports.names()`, such as "jax", or any module that is a port (ports/protocol.py).
+    backend : str, path or module
+        A name of `ports.names()`, such as "jax", the path of a file, or any module that is a port (ports/protocol.py).
 
     Notes
     -----
@@ -38,7 +39,7 @@ class TwoLayerNet(chapter.TwoLayerNet):
         weight_init_std: float = 0.01,
         *,
         seed: int | None = None,
-        backend: str | Port = "numpy",
+        backend: str | os.PathLike[str] | Port = "numpy",
         strategy: str = "collocated",
         h: float = H,
     ) -> None:
@@ -83,7 +84,7 @@ class TwoLayerNet(chapter.TwoLayerNet):
 
     def numerical_gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the central differences of the loss, as a dict like `params`."""
-        return self._as_dict(self._port.GRADIENTS[self.strategy](*self._on_backend(x), batch_labels(x, t), h=self.h))
+        return self._as_dict(self._differences()(*self._on_backend(x), batch_labels(x, t), h=self.h))
 
     def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the closed-form derivative of the loss, as a dict like `params`."""

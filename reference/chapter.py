@@ -1,6 +1,6 @@
 """The chapter's class `TwoLayerNet` in NumPy: its constructor, its members, its methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from reference.defaults import H
 from reference.numerical_gradient import GRADIENTS
 from reference.surroundings import isolated
 from reference.two_layer_net import Params, init
-from reference.validation import as_array, check_numbers
+from reference.validation import as_array, check_numbers, shown
 
 
 class TwoLayerNet:
@@ -53,13 +53,19 @@ class TwoLayerNet:
     ) -> None:
         initial = init(input_size, hidden_size, output_size, weight_init_std, seed=seed)
         self.params: dict[str, np.ndarray] = initial._asdict()
-        if strategy not in self._gradients:
-            raise ValueError(f"`strategy` must be one of {', '.join(self._gradients)}, got {strategy!r}.")
         self.strategy, self.h = strategy, h
+        self._differences()
 
     @property
     def _gradients(self) -> dict[str, Callable[..., Params]]:
         return GRADIENTS
+
+    def _differences(self) -> Callable[..., Params]:
+        """Return the function of the strategy, which is an attribute that may have been assigned."""
+        if not isinstance(self.strategy, str) or self.strategy not in self._gradients:
+            known = ", ".join(self._gradients)
+            raise ValueError(f"`strategy` must be one of {known}, got {shown(self.strategy)}.")
+        return self._gradients[self.strategy]
 
     @isolated
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -80,7 +86,7 @@ class TwoLayerNet:
     @isolated
     def numerical_gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the central differences of the loss, as a dict like `params`."""
-        return GRADIENTS[self.strategy](*self._net(x), batch_labels(x, t), h=self.h)._asdict()
+        return self._differences()(*self._net(x), batch_labels(x, t), h=self.h)._asdict()
 
     @isolated
     def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
@@ -95,6 +101,9 @@ class TwoLayerNet:
 
 def checked_arrays(params: dict[str, np.ndarray], x: Any) -> list[np.ndarray]:
     """Check that parameters and inputs are numbers; a single sample (I,) becomes a batch of one."""
+    if not isinstance(params, Mapping) or not set(Params._fields) <= params.keys():
+        got = shown(list(params)) if isinstance(params, Mapping) else f"a {type(params).__name__}"
+        raise ValueError(f"`params` must be a dict of {', '.join(Params._fields)}, got {got}.")
     named = {name: params[name] for name in Params._fields} | {"x": x}
     *members, x = (check_numbers(array, name) for name, array in named.items())
     return [*members, x[None] if x.ndim == 1 else x]

@@ -125,7 +125,7 @@ def batched_member(
 ) -> np.ndarray:
     """Compute the differences of one member, by its index, at the flat indices `at`."""
     p, flat = params[member], at.ravel()
-    size = max(1, min(len(flat), NETS, int(memory // perturbed_bytes(params, member, len(x)))))
+    size = max(1, min(len(flat), NETS, int(memory) // perturbed_bytes(params, member, len(x))))
     copies = np.repeat(p[None], size, axis=0)  # (P, ...): the member P times over; an entry of each is moved
     differences = np.empty(flat.shape, p.dtype)
     for part in slices(len(flat), size):
@@ -178,11 +178,11 @@ def structured_gradient(
 ) -> tuple[np.floating, Params]:
     """Compute the loss and the gradient of `structured`, unchecked."""
     total, loss, one = Params(*map(np.zeros_like, params)), x.dtype.type(0), np.ones((1, 1), x.dtype)
-    pairs = max(1, min(PAIRS, int(memory // (unit_bytes(params, plan) * len(params.b1)))))
+    pairs = max(1, min(PAIRS, int(memory) // (unit_bytes(params, plan) * len(params.b1))))
     scale = shift_scale(h, max_abs_x)
     bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
     output_bias_shift = make_shift(one, h, plan.output_shift_terms)
-    for rows in slices(len(x), int(memory // structured_row_bytes(params, plan))):
+    for rows in slices(len(x), int(memory) // structured_row_bytes(params, plan)):
         base = unperturbed_pass(params, x[rows], labels[rows], scale, plan.terms, sum_powers)
         add_input_differences(total.W1, base, x[rows], h / scale, scale, plan, pairs)
         total.b1[:] += hidden_difference(base, bias_shift, scale, plan).sum(axis=0)
@@ -248,7 +248,7 @@ def collocated_gradient(
     if not plan.collocates:
         return structured_gradient(params, x, labels, h, memory, plan, max_abs_x)
     total, loss, nodes = None, x.dtype.type(0), make_nodes(h, max_abs_x, plan, x.dtype)
-    for rows in slices(len(x), int(memory // collocated_row_bytes(params, plan))):
+    for rows in slices(len(x), int(memory) // collocated_row_bytes(params, plan)):
         base = unperturbed_pass(params, x[rows], labels[rows], nodes.scale, plan.terms, multiply_powers)
         part = collocated_sums(base, x[rows], h, nodes, len(x), plan)
         total = part if total is None else Params(*map(np.add, total, part))

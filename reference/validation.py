@@ -5,6 +5,7 @@ rule serves all of them and a large array stays on its device.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,6 +17,10 @@ Magnitudes = dict[str, float]
 """max|array| of W1, b1, W2, b2 and x, by name."""
 Entries = tuple[np.ndarray, ...]
 """Flat indices of entries of W1, b1, W2 and b2."""
+
+
+MAX_SIZE = 2**29
+"""The most inputs, units and the like: NumPy can count the bytes of an array of two such axes in float64."""
 
 
 class DeviceError(ValueError):
@@ -77,8 +82,11 @@ def as_array(name: str, values: Any) -> np.ndarray:
 
 
 def shown(value: Any) -> str:
-    """Show a value in a sentence: one line, cut off where it is long."""
-    text = " ".join(repr(value).split())
+    """Show a value in a sentence: one line, cut off where it is long; by its type where it can't be shown."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an int of more digits than Python prints, or a foreign array
+        return f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -196,6 +204,8 @@ def check_size(name: str, size: int) -> int:
     """Check a number of inputs, units or the like, and return it as an int."""
     if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
         raise ValueError(f"`{name}` must be a whole number, at least 1, got {shown(size)}.")
+    if size > MAX_SIZE:
+        raise ValueError(f"`{name}` must be at most {MAX_SIZE:,}, got {shown(size)}.")
     return int(size)
 
 
@@ -233,7 +243,10 @@ def check_learning_rate(learning_rate: float, dtype: str = "float64") -> float:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    """Whether a value is a number that a float can hold."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, (float, np.integer, np.floating))
 
 
 def check_h_moves(h: float, magnitudes: Magnitudes, dtype: str) -> None:

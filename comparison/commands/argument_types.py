@@ -43,7 +43,7 @@ def byte_size(text: str) -> int:
     """Parse a number of bytes such as 64MiB."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB)?", text)
     size = float(match[1]) * 1024 ** ("B", "KiB", "MiB", "GiB").index(match[2] or "B") if match else 0
-    if size < 1:
+    if not 1 <= size < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a size such as 64MiB, got {text!r}")
     return int(size)
 

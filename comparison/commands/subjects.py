@@ -35,7 +35,9 @@ def load_data(options: DataOptions, dtype: str = "float64", *, quiet: bool) -> D
 def data_loader(options: DataOptions) -> partial[Dataset]:
     """Return the function that loads the data set of the options; it takes a dtype, and can be pickled."""
     from reference.datasets import load
+    from reference.validation import check_seed
 
+    check_seed(options.seed)
     return partial(load, options.data, seed=options.seed, inputs=options.inputs, classes=options.classes)
 
 
@@ -43,9 +45,10 @@ def make_problem(options: ProblemOptions, data: Dataset, strategies: Iterable[st
     """Draw the net and the mini-batch, and check every rule on them before a backend is loaded."""
     from comparison.agreement.comparison import random_problem
     from reference.two_layer_net import max_abs
-    from reference.validation import check_h, check_h_moves, check_net
+    from reference.validation import check_h, check_h_moves, check_net, check_size
 
     check_h(options.h)
+    check_size("hidden", options.hidden)
     sizes = {"hidden": options.hidden, "outputs": data.classes, "samples": options.batch}
     problem = random_problem(data.x_train, data.t_train, **sizes, seed=options.seed)
     if {"loop", "batched"} & set(strategies):

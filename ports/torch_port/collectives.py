@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from ports.distributed import Sent, timeout_seconds, total_sent
+from ports.distributed import Sent, timeout_seconds, total_sent, whole_number
 from ports.torch_port.runtime import isolated
 from reference.validation import DeviceError
 
@@ -136,9 +136,9 @@ def _group_of_first(ranks: int) -> Any:
 
 def connect(ranks: int) -> tuple[Any, int]:
     """Wait until all ranks have found each other; return their store, and the index of this rank."""
-    timeout, rank = timedelta(seconds=timeout_seconds()), int(os.environ.get("RANK", "0"))
+    timeout, rank = timedelta(seconds=timeout_seconds()), whole_number("RANK", 0)
     if each_rank_has_gpu():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
+        torch.cuda.set_device(whole_number("LOCAL_RANK", rank))
     backend = "cpu:gloo,cuda:nccl" if each_rank_has_gpu() else "gloo"
     try:
         store = next(rendezvous("env://", timeout=timeout))[0] if ranks > 1 else dist.HashStore()  # type: ignore[attr-defined]
@@ -154,5 +154,5 @@ def connect(ranks: int) -> tuple[Any, int]:
 
 def each_rank_has_gpu() -> bool:
     """Return whether this host has a GPU for each of its ranks."""
-    on_host = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    on_host = whole_number("LOCAL_WORLD_SIZE", whole_number("WORLD_SIZE", 1))
     return torch.cuda.is_available() and torch.cuda.device_count() >= on_host

@@ -104,7 +104,7 @@ def batched_member(
 ) -> Tensor:
     """Compute the differences of one member, by its index, at the flat indices `at`."""
     p, name = params[member], Params._fields[member]
-    size = max(1, min(at.numel(), NETS, int(memory // perturbed_bytes(params, member, len(x)))))
+    size = max(1, min(at.numel(), NETS, int(memory) // perturbed_bytes(params, member, len(x))))
     copies = p.movedim(-1, 0).repeat(size, *[1] * p.ndim).movedim(1, -1)  # (P, I, H), in memory (P, H, I)
     losses = torch.func.vmap(lambda copy: loss_of_labels(params._replace(**{name: copy}), x, labels))
     differences = p.new_empty(at.numel())
@@ -157,11 +157,11 @@ def structured_gradient(
 ) -> tuple[Tensor, Params]:
     """Compute y_t (B, 1), and the share of these samples in the gradient for a batch of `samples`, unchecked."""
     total, y_t, one = Params(*map(torch.zeros_like, params)), [], x.new_ones(1, 1)
-    pairs = max(1, min(PAIRS, int(memory // (unit_bytes(params, plan) * len(params.b1)))))
+    pairs = max(1, min(PAIRS, int(memory) // (unit_bytes(params, plan) * len(params.b1))))
     scale = shift_scale(h, max_abs_x)
     bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
     output_bias_shift = make_output_shift(one, h, plan.output_shift_terms)
-    for rows in slices(len(x), int(memory // structured_row_bytes(params, plan))):
+    for rows in slices(len(x), int(memory) // structured_row_bytes(params, plan)):
         base = unperturbed_pass(params, x[rows], labels[rows], scale, plan.terms, sum_powers)
         add_input_differences(total.W1, base, x[rows], h / scale, scale, plan, pairs)
         total.b1.add_(hidden_difference(base, bias_shift, scale, plan).sum(0))
@@ -224,7 +224,7 @@ def collocated_gradient(
     """
     if nodes is None:
         return structured_gradient(params, x, labels, h, memory, plan, max_abs_x, samples)
-    y_t, total, size = [], None, int(memory // collocated_row_bytes(params, plan))
+    y_t, total, size = [], None, int(memory) // collocated_row_bytes(params, plan)
     chunks = [(x, labels)] if size >= len(x) else [(x[rows], labels[rows]) for rows in slices(len(x), size)]
     for inputs, targets in chunks:
         base = unperturbed_pass(params, inputs, targets, nodes.scale, plan.terms, multiply_powers)

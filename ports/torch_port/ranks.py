@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ports.distributed import whole_number
 from ports.torch_port import runtime
 from ports.torch_port.collectives import RankGroup, collective, connect, each_rank_has_gpu
 from ports.torch_port.descent import PLANNED, LossAndGradient, check_training, descend, differentiate_by
@@ -43,7 +44,7 @@ def distribute(devices: int | str) -> "RanksPort":
     DeviceError
         If torchrun has started another number, or if the ranks don't find each other in time.
     """
-    ranks = int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ else 1
+    ranks = whole_number("WORLD_SIZE", 1) if "RANK" in os.environ else 1
     if devices not in ("all", ranks):
         raise DeviceError(f"`devices` must be {ranks}, the number of ranks that torchrun has started, got {devices}.")
     return _join(ranks)

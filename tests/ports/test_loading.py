@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,8 @@ def test_a_file_is_loaded_by_its_path(port_file: Path) -> None:
     port = ports.load(str(port_file))
     assert port.__file__ == str(port_file)  # type: ignore[attr-defined]
     assert port.GRADIENTS is ports.load("numpy").GRADIENTS
+    assert ports.load(port_file).__file__ == str(port_file)  # type: ignore[attr-defined]
+    assert ports.TwoLayerNet(2, 3, 2, backend=port_file).params["W1"].shape == (2, 3)
 
 
 def test_a_file_may_import_what_lies_beside_it_and_the_path_stays_as_it_was(port_file: Path) -> None:
@@ -123,6 +126,10 @@ def test_compare_finds_an_installed_port(installed: dict[str, str], port_file: P
 
 
 NO_PORTS = [
+    None,
+    3,
+    b"x",
+    "\0.py",
     "nonsense",
     "NUMPY",
     "missing.py",
@@ -137,7 +144,7 @@ NO_PORTS = [
 ]
 
 
-def refusal(name: str) -> str:
+def refusal(name: Any) -> str:
     with pytest.raises(PortError) as caught:
         ports.load(name)
     message = str(caught.value)
@@ -147,8 +154,12 @@ def refusal(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NO_PORTS)
-def test_a_name_of_no_port_is_one_sentence(name: str) -> None:
+def test_a_name_of_no_port_is_one_sentence(name: Any) -> None:
     assert f"got {name!r}." in refusal(name)
+
+
+def test_a_name_longer_than_a_files_may_be_is_one_sentence() -> None:
+    assert refusal("x" * 300 + ".py").startswith("A port's file must exist, got ")
 
 
 @pytest.mark.parametrize("name", ["json", "os.path", "reference"])

@@ -243,10 +243,17 @@ def test_more_devices_than_ranks_are_one_sentence(capsys: pytest.CaptureFixture[
     )
 
 
-def test_a_timeout_that_is_no_number_is_one_sentence() -> None:
-    [(code, [sentence])] = started_by_hand((), WORLD_SIZE="2", FDNET_PATIENCE="soon")
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("FDNET_PATIENCE", "soon", "must be a whole number of seconds, from 1 to 999999, got 'soon'."),
+        ("RANK", "x", "RANK must be a whole number, got 'x'."),
+    ],
+)
+def test_a_variable_that_is_no_number_is_one_sentence(name: str, value: str, rule: str) -> None:
+    [(code, [sentence])] = started_by_hand((), **{"WORLD_SIZE": "2", name: value})
     assert code == 2
-    assert sentence.endswith("must be a whole number of seconds, from 1 to 999999, got 'soon'.")
+    assert sentence.endswith(rule)
 
 
 def test_ranks_that_read_other_data_are_one_sentence(tmp_path: Path) -> None:

@@ -137,6 +137,23 @@ def test_an_unknown_strategy_is_refused(network_class):
         net_of(network_class, strategy="backprop")
 
 
+@pytest.mark.parametrize("strategy", ["x", ["loop"], None])
+def test_a_strategy_that_is_assigned_is_checked(network_class, strategy):
+    net = net_of(network_class)
+    net.strategy = strategy
+    with pytest.raises(ValueError, match=r"^`strategy` must be one of loop, .*, got .*\.$"):
+        net.numerical_gradient(X, T)
+
+
+@pytest.mark.parametrize("change", [lambda p: {"W1": p["W1"]}, lambda p: Params(**p), lambda p: None])
+def test_params_that_are_assigned_are_checked(network_class, change):
+    net = net_of(network_class)
+    net.params = change(net.params)
+    for method in (net.loss, net.gradient, net.numerical_gradient):
+        with pytest.raises(ValueError, match=r"^`params` must be a dict of W1, b1, W2, b2, got .*\.$"):
+            method(X, T)
+
+
 def test_a_step_that_is_no_step_is_refused(network_class):
     with pytest.raises(ValueError, match=r"^`h` must be from 1e-20 to 1, got 0\.$"):
         net_of(network_class, h=0).numerical_gradient(X, T)

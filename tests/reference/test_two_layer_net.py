@@ -90,6 +90,12 @@ def test_a_size_that_is_no_number_of_units_is_refused(name, size):
         init(**(SIZES | {name: size}))
 
 
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_that_no_array_has_is_refused(name):
+    with pytest.raises(ValueError, match=rf"^`{name}` must be at most 536,870,912, got 4611686018427387904\.$"):
+        init(**(SIZES | {name: 2**62}))
+
+
 @pytest.mark.parametrize("std", [-0.01, float("nan"), float("inf"), "0.01", None, True])
 def test_a_standard_deviation_that_is_no_number_is_refused(std):
     with pytest.raises(ValueError, match=rf"^`weight_init_std` must be a finite number, at least 0, got {std!r}\.$"):

@@ -293,6 +293,19 @@ def test_the_ends_of_a_range_belong_to_it_or_do_not():
     check_h_moves(2.0**-53 * 1.01, magnitudes, "float64")
 
 
+@pytest.mark.parametrize("check", [check_h, check_learning_rate, check_memory, check_weight_init_std])
+@pytest.mark.parametrize("number", [10**400, -(10**400), 10**5000], ids=["10^400", "-10^400", "10^5000"])
+def test_a_number_that_no_float_holds_is_refused(check, number):
+    with pytest.raises(ValueError, match=r"^`\w+` must be .*, got (-?1000.*|a value of type int)\.$"):
+        check(number)
+
+
+@EACH_STRATEGY
+def test_memory_may_be_a_small_int_of_numpys(strategy):
+    for got, expected in zip(strategy(NET, X, T, memory=np.int8(100)), strategy(NET, X, T, memory=100), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
 @pytest.mark.parametrize("rate", [math.nan, math.inf, "0.1", None, True])
 def test_the_learning_rate_is_finite(rate):
     with refuses(f"`learning_rate` must be a finite number, got {rate!r}."):
@@ -403,6 +416,7 @@ def test_what_is_shown_is_one_line_of_60_characters_at_most():
     assert shown("a" * 58) == repr("a" * 58)
     assert shown("a" * 59) == "'" + "a" * 56 + "..."
     assert shown(np.eye(2)) == "array([[1., 0.], [0., 1.]])"
+    assert shown(10**5000) == "a value of type int"  # of more digits than Python prints
 
 
 # --- names
