@@ -21,10 +21,10 @@ def use_compilation_cache() -> None:
     """Let JAX, which must not have been imported yet, keep what it compiles, where the folder can be written."""
     if any(name in os.environ for name in OWN):
         return
-    folder = cache_folder()
     try:
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return
     if not os.access(folder, os.W_OK | os.X_OK):
         return

@@ -53,6 +53,14 @@ def test_a_folder_that_cannot_be_made_costs_nothing_else(tmp_path: Path) -> None
     assert compile_canary(FDNET_CACHE=str(tmp_path / "file")).stderr == ""
 
 
+def test_without_a_home_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in compilation_cache.OWN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FDNET_CACHE", "~a-user-that-nobody-has/cache")
+    compilation_cache.use_compilation_cache()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
 @pytest.mark.parametrize("name", ["JAX_ENABLE_COMPILATION_CACHE", "JAX_COMPILATION_CACHE_DIR"])
 def test_the_variables_of_jax_decide(name: str, tmp_path: Path) -> None:
     value = "false" if "ENABLE" in name else str(tmp_path / "elsewhere")
