@@ -6,6 +6,7 @@ done nothing else.
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -18,20 +19,31 @@ from reference.defaults import BUILT_IN
 
 Result = TypeVar("Result")
 
-METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+SOCKET = "/pymp-12345678/listener-12345678"
+"""What Python adds to the folder of temporary files: the name of the socket by which it reaches the forkserver."""
+LONGEST_SOCKET = 103
+"""The bytes that the name of a socket may have on every system."""
 NO_CACHES = {"JAX_ENABLE_COMPILATION_CACHE": "false", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
 """The variables by which frameworks leave out what earlier processes have compiled."""
 
 
+def start_method() -> str:
+    """Return "forkserver" where the system has it, and the name of its socket is short enough; else "spawn"."""
+    fits = len(os.fsencode(tempfile.gettempdir() + SOCKET)) <= LONGEST_SOCKET
+    return "forkserver" if fits and "forkserver" in get_all_start_methods() else "spawn"
+
+
 def preload(backends: Iterable[str]) -> None:
     """Let processes that start later be copies of one that has imported these ports, where the system can fork."""
-    if METHOD == "forkserver":
-        get_context(METHOD).set_forkserver_preload([f"ports.{name}_port" for name in BUILT_IN if name in set(backends)])
+    if start_method() == "forkserver":
+        get_context("forkserver").set_forkserver_preload(
+            [f"ports.{name}_port" for name in BUILT_IN if name in set(backends)]
+        )
 
 
 def call_in_fresh_process(function: Callable[..., Result], *args: object) -> Result:
     """Call a function of a module in a process that ends after it, and return its result; its arguments are pickled."""
-    with _only_our_modules(), ProcessPoolExecutor(1, mp_context=get_context(METHOD)) as process:
+    with _only_our_modules(), ProcessPoolExecutor(1, mp_context=get_context(start_method())) as process:
         return process.submit(_call_without_caches, function, *args).result()
 
 

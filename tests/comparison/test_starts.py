@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from functools import partial
+from multiprocessing import current_process
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -177,6 +180,17 @@ def test_nothing_compiled_is_reused() -> None:
     assert len({one, other, here}) == 3
     assert variables == fresh_process.NO_CACHES
     assert before == dict.fromkeys(fresh_process.NO_CACHES)
+
+
+def test_a_temporary_folder_of_a_long_name_has_room_for_no_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert fresh_process.start_method() == "spawn"
+    monkeypatch.setitem(current_process()._config, "tempdir", None)  # type: ignore[attr-defined]
+    assert fresh_process.call_in_fresh_process(_state)[1] == fresh_process.NO_CACHES
 
 
 def _jax_cache() -> bool:
