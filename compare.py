@@ -11,8 +11,9 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NoReturn
 
 from comparison import PROGRAM
@@ -36,6 +37,7 @@ from comparison.commands import (
 
 COMMANDS = (advise, agree, speed, train, predict, report, conform)
 NAMES = tuple(command.__name__.rpartition(".")[2] for command in COMMANDS)
+DESCRIPTION = "Compare every backend with the NumPy reference, and advise which of them to take."
 RULES = {"source": "data", "samples": "batch", "outputs": "classes", "hidden_size": "hidden"}
 """Names of arguments in errors, and of the options that they come from."""
 FORMER = {"h": ("--step",), "memory": ("--chunk-memory",)}
@@ -60,7 +62,24 @@ def _no_such_command(name: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code; the environment and Python's warnings are left as they are."""
+    with _environment_kept(), warnings.catch_warnings():
+        return _main(argv)
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Undo what a command sets for the frameworks that it imports and the processes that it starts."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     closed, as_library = sys.stdout is None, argv is not None
     output.open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -167,7 +186,7 @@ def _fail(code: int, sentence: str) -> int:
 
 
 def _make_parser() -> Parser:
-    parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0], epilog=EXIT_CODES)
+    parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"fdnet {output.version()}")
     title = "commands (advise is the default)"
     commands = parser.add_subparsers(title=title, dest="command", required=True, metavar="COMMAND")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,15 @@ def test_train_outside_the_main_thread(capsys: pytest.CaptureFixture[str]) -> No
     thread.join()
     assert codes == [commands.AGREES]
     assert "3 iterations" in capsys.readouterr().out
+
+
+def test_main_leaves_the_environment_and_the_filters_of_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("JAX_", "XLA_", "TF_"))]:
+        monkeypatch.delenv(name)
+    environment, filters = dict(os.environ), list(warnings.filters)
+    assert compare.main([*ADVISE, "--quiet"]) == commands.AGREES
+    assert dict(os.environ) == environment
+    assert warnings.filters == filters
 
 
 @pytest.mark.parametrize("argv", [["agree", *ADVISE[1:9], *ADVISE[11:]], ADVISE], ids=["agree", "advise"])

@@ -9,7 +9,7 @@ import pytest
 
 import compare
 import ports
-from command_lines import CRASHING, SMALL, WRONG, run
+from command_lines import CRASHING, SMALL, WRONG, run, run_python
 from comparison import commands
 
 ROOT = Path(compare.__file__).parent
@@ -244,6 +244,12 @@ def test_help_imports_no_package() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = done.stdout.splitlines()[-1]
     assert not any(f"'{name}'" in loaded for name in ("numpy", "jax", "torch", "rich", "matplotlib"))
+
+
+def test_python_may_leave_out_docstrings() -> None:
+    done = run_python("-OO", str(ROOT / "compare.py"), "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Compare every backend" in done.stdout
 
 
 def test_a_pipe_cuts_nothing_and_has_no_color() -> None:
