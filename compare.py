@@ -94,7 +94,7 @@ def _main(argv: Sequence[str] | None) -> int:
         options = processes.join(arguments.command, arguments.make_options(arguments))
         json = getattr(options, "json", None)
         output.check_json(json, closed=closed)
-        with output.stdout_for_json(json), _numpy_errors():
+        with output.stdout_for_json(json), _default_arithmetic():
             code = int(arguments.run(options))
         sys.stdout.flush()
         return code
@@ -122,11 +122,11 @@ def _main(argv: Sequence[str] | None) -> int:
         return processes.leave(CRASHED)
 
 
-def _numpy_errors() -> AbstractContextManager[None]:
-    """Keep NumPy from raising what the caller may want to have raised: the reference underflows, rightly."""
-    from reference.surroundings import numpy_errors  # only now: --help answers without NumPy
+def _default_arithmetic() -> AbstractContextManager[object]:
+    """Keep the caller's settings of NumPy and of the processor from a command: the reference underflows, rightly."""
+    from reference.surroundings import default_arithmetic  # only now: --help answers without NumPy
 
-    return numpy_errors()
+    return default_arithmetic()
 
 
 def _restart(environment: dict[str, str], argv: list[str], *, as_library: bool) -> int:

@@ -18,7 +18,7 @@ from jax.extend.core import get_opaque_trace_state
 
 from ports.protocol import NotRunError
 from reference import validation
-from reference.surroundings import numpy_errors
+from reference.surroundings import default_arithmetic
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -67,7 +67,7 @@ def with_x64(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
                 stack.enter_context(jax.core.eval_context())
             if not jax.sharding.get_abstract_mesh().empty:
                 stack.enter_context(jax.set_mesh(None))  # or arrays off that mesh are refused
-            with numpy_errors():
+            with default_arithmetic():
                 return function(*args, **kwargs)
 
     return run

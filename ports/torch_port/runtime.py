@@ -14,7 +14,7 @@ from torch._C import _functorch as functorch  # there is no public way to ask fo
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from reference import validation
-from reference.surroundings import numpy_errors
+from reference.surroundings import default_arithmetic
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -60,7 +60,8 @@ def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
     """Run `function` on plain tensors, without autograd's records and with true float32, whatever the caller has set.
 
     Switched off are autocast, gradients, inference mode (whose tensors could not be changed later), the levels of
-    torch.func that the call stands in, and what NumPy's errors do. A tensor that is not plain is a ValueError.
+    torch.func that the call stands in, what NumPy's errors do, and that subnormal numbers are flushed to 0. A tensor
+    that is not plain is a ValueError.
     """
     names = tuple(inspect.signature(function).parameters)
 
@@ -79,7 +80,7 @@ def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
                 stack.enter_context(temporarily_clear_interpreter_stack())
             if torch.is_inference_mode_enabled():
                 stack.enter_context(torch.inference_mode(False))
-            with torch.no_grad(), _true_float32, numpy_errors():
+            with torch.no_grad(), _true_float32, default_arithmetic():
                 return function(*args, **kwargs)
 
     return run

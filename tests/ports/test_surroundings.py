@@ -298,6 +298,28 @@ def test_the_precision_of_torch_is_restored_by_the_last_call_that_ends() -> None
         assert matmul.fp32_precision == "bf16"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_subnormals_are_kept_where_the_caller_has_them_flushed(backend: str, dtype: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch not run: it is not installed")
+    subject, good = Subject(backend, loaded(backend), dtype, "cpu"), good_call()
+    scale = np.where(np.arange(good.x.shape[1]) == 0, float(np.finfo(dtype).smallest_normal) / 100, 1)
+    small = good._replace(x=good.x * scale)
+
+    def small_bits() -> list[bytes]:
+        call = on_backend(subject, small)
+        gradients = (subject.port.gradient, *(subject.port.GRADIENTS[name] for name in ("structured", "collocated")))
+        small_parts = [call.x[:, 0], *(gradient(*call[:3]).W1[0] for gradient in gradients)]
+        return [subject.port.to_numpy(array).tobytes() for array in small_parts]
+
+    expected = small_bits()
+    assert any(expected[0])
+    assert any(expected[1])
+    with called(torch.set_flush_denormal, True, False):
+        assert small_bits() == expected
+        assert sys.float_info.min / 2 == 0
+
+
 def test_what_a_call_returns_in_inference_mode_can_be_changed_later() -> None:
     port: Any = loaded("torch")
     import torch
