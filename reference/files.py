@@ -2,7 +2,8 @@
 
 A regular file is written beside its place, under a temporary name, and then put in its place. Its writer holds a lock
 on the temporary for as long as it lives, by which `remove_stale` tells what a killed writer left behind. Anything else
-that exists (a device, a FIFO, /dev/stdout) is opened and written. Where the system has no `fcntl`, nothing is locked.
+that exists (a device, a FIFO, /dev/stdout) is opened and written, and so is a file that may be written but not replaced
+(a mount point, one of another user's). Where the system has no `fcntl`, nothing is locked.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ class BusyFileError(ValueError):
 def write_atomically(path: StrPath, pieces: Iterable[bytes]) -> None:
     """Write a file; whatever happens on the way, a file that was there before stays until it is replaced.
 
-    A file that is replaced keeps its mode and, where permitted, its owner.
+    A file that is replaced keeps its mode and, where permitted, its owner. One that can't be replaced is overwritten.
 
     Raises
     ------
@@ -43,13 +44,15 @@ def write_atomically(path: StrPath, pieces: Iterable[bytes]) -> None:
         If it can't be written; the error names `path`.
     """
     with _naming(path):
-        if _is_special(path):
-            _write_through(path, pieces)
-            return
         target = Path(os.path.realpath(path))
-        with _written_beside(target, pieces) as (temporary, _):
-            os.replace(temporary, target)
-        _sync_folder(target.parent)
+        if is_special(path):
+            _write_through(path, pieces)
+        elif _is_in_closed_folder(target):
+            _overwrite(target, pieces)
+        else:
+            with _written_beside(target, pieces) as (temporary, _):
+                _put_in_place(temporary, target)
+            _sync_folder(target.parent)
 
 
 def check_writable(path: StrPath) -> None:
@@ -59,8 +62,8 @@ def check_writable(path: StrPath) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if os.path.exists(path) and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if not _is_special(path):
-            target = Path(os.path.realpath(path))
+        target = Path(os.path.realpath(path))
+        if not is_special(path) and not _is_in_closed_folder(target):
             with contextlib.suppress(FileNotFoundError):
                 os.lstat(target)  # raises for a name that is too long
             with _written_beside(target, []):
@@ -85,7 +88,12 @@ class ExclusiveFile:
         self._handle: int | None = None
 
     def __enter__(self) -> Self:
-        """Lock the file if it is there; BusyFileError if another process has locked it."""
+        """Lock the file if it is there; BusyFileError if another process has locked it.
+
+        ValueError if it is no regular file: a FIFO would be waited for, and a device replaced.
+        """
+        if is_special(self.path):
+            raise ValueError(f"{self.path} must be a regular file, got something else.")
         with _naming(self.path), contextlib.suppress(FileNotFoundError):
             self._handle = os.open(self._target, os.O_RDONLY | _BINARY)
             if _lock(self._handle) is False or not self._is_in_place():  # or replaced since it was opened
@@ -208,25 +216,51 @@ def _lock(handle: int) -> bool | None:
     return True
 
 
-def _is_special(path: StrPath) -> bool:
+def is_special(path: StrPath) -> bool:
     """Whether something is there that must not be replaced by a file; /dev/stdout may lead to one."""
     if os.path.abspath(path).startswith(("/dev/", "/proc/")):
         return os.path.exists(path) and not os.path.isdir(path)
     return os.path.exists(path) and not os.path.isfile(path)
 
 
+def _is_in_closed_folder(target: Path) -> bool:
+    """Whether the file is there, and nothing can be written beside it."""
+    return target.is_file() and not os.access(target.parent, os.W_OK)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Replace the target or, where the system refuses that, overwrite it: EBUSY of a mount point, EPERM of /tmp."""
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        if not target.is_file():
+            raise
+        _overwrite(target, [temporary.read_bytes()])
+
+
+def _overwrite(target: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file that is there, without O_CREAT: in /tmp that is refused for another user's."""
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_TRUNC | _BINARY), "wb") as file:
+        file.writelines(pieces)
+
+
 def _write_through(path: StrPath, pieces: Iterable[bytes]) -> None:
     """Write to a device, a FIFO or a descriptor, after what this process has printed there."""
     sys.stdout.flush()
     sys.stderr.flush()
-    match = re.fullmatch(r"/dev/(?:(stdout)|(stderr)|fd/(\d+))", os.path.abspath(path))
-    if match:  # opened anew, a file would be written from its beginning
-        stdout, _, number = match.groups()
-        handle = os.dup(int(number) if number else 1 if stdout else 2)
-    else:
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | _BINARY)
+    number = _descriptor_of(path)  # opened anew, a file would be written from its beginning
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | _BINARY) if number is None else os.dup(number)
     with os.fdopen(handle, "wb") as file:
         file.writelines(pieces)
+
+
+def _descriptor_of(path: StrPath) -> int | None:
+    """Return this process's descriptor that a path in /dev or /proc stands for; None if it stands for another file."""
+    absolute = os.path.abspath(path)
+    match = re.fullmatch(r"/(?:dev|proc/([\w-]+))/fd/(\d+)", absolute)
+    if match and match[1] in (None, "self", "thread-self", str(os.getpid())):
+        return int(match[2])
+    return {"/dev/stdout": 1, "/dev/stderr": 2}.get(absolute)
 
 
 @contextmanager

@@ -8,6 +8,13 @@ import re
 from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES
 
 
+def name(text: str) -> str:
+    """Take the name of a file, a folder or a module, which an unset variable of a shell leaves empty."""
+    if not text:
+        raise argparse.ArgumentTypeError(f"must not be empty, got {text!r}")
+    return text
+
+
 def names(text: str) -> tuple[str, ...]:
     """Parse names separated by commas."""
     parsed = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

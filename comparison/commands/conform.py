@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import comparison
-from comparison.commands import AGREES, BAD_INPUT, CRASHED, DISAGREES, INTERRUPTED
+from comparison.commands import AGREES, BAD_INPUT, CRASHED, DISAGREES, INTERRUPTED, argument_types
 from comparison.commands.compilation_cache import use_compilation_cache
 from comparison.commands.options import PortOptions, new_command
 
@@ -66,9 +66,11 @@ def add(commands: Any) -> None:
     parser.allow_abbrev = False
     parser.set_defaults(pytest=[])
     add = parser.add_argument
-    add("port", metavar="PORT", nargs=1, help="a .py file, a module or the name of an installed port")
+    port = "a .py file, a module or the name of an installed port"
+    add("port", metavar="PORT", type=argument_types.name, nargs=1, help=port)
     add("--examples", metavar="N", type=int, default=EXAMPLES, help="nets that a property is tried on")
-    add("--xfails", metavar="FILE", help="tests that must fail: a test id and the reason a line")
+    xfails = "tests that must fail: a test id and the reason a line"
+    add("--xfails", metavar="FILE", type=argument_types.name, help=xfails)
     add("--allow-missing", action="store_true", help="pass if the port's framework is not installed")
     for flags, metavar, help in (
         (("-k",), "EXPRESSION", "pytest: run the tests whose names match"),

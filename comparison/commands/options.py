@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from comparison import PROGRAM
 from comparison.commands import EXIT_CODES, argument_types
+from comparison.commands.file_options import check_files_differ
 from reference.defaults import DTYPES, MEMORY, STRATEGIES, H
 
 # --- the groups
@@ -182,7 +183,9 @@ def _make_options(
 ) -> Any:
     values = vars(arguments) | (derive(arguments) if derive else {})
     values["port"] = tuple(values["port"])
-    return kind(**{field.name: values[field.name] for field in fields(kind)})
+    options = kind(**{field.name: values[field.name] for field in fields(kind)})
+    check_files_differ(options)
+    return options
 
 
 def settings(options: Selection) -> dict[str, object]:
@@ -234,7 +237,8 @@ def add_selection(
     missing = "go on without a named backend or port that can't be loaded"
     add("--allow-missing", action="store_true", help=missing)
     add("--no-cache", action="store_true", help="compile anew what JAX has compiled before")
-    add("--port", metavar="FILE|MODULE", action="append", default=[], help="a port from outside, besides the backends")
+    help = "a port from outside, besides the backends"
+    add("--port", metavar="FILE|MODULE", type=argument_types.name, action="append", default=[], help=help)
 
 
 def add_problem(parser: argparse.ArgumentParser) -> None:
@@ -259,7 +263,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the choice of the data set."""
     known = "digits, mnist, fashion-mnist, random, or the path of a folder or of an npz, CSV or IDX file"
     add = parser.add_argument
-    add("--data", metavar="NAME|PATH", default="digits", help=known)
+    add("--data", metavar="NAME|PATH", type=argument_types.name, default="digits", help=known)
     add("--inputs", metavar="N", type=int, help="inputs of --data random (64 by default)")
     add("--classes", metavar="N", type=int, help="classes of --data random (10 by default)")
 
@@ -267,5 +271,6 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add the options of the output."""
     add = parser.add_argument
-    add("--json", metavar="PATH", nargs="?", const="-", help="write JSON to PATH, or to stdout instead of the table")
+    help = "write JSON to PATH, or to stdout instead of the table"
+    add("--json", metavar="PATH", type=argument_types.name, nargs="?", const="-", help=help)
     add("--quiet", action="store_true", help="print only errors")

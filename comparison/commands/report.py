@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison import PROGRAM
-from comparison.commands import AGREES, report_parts
+from comparison.commands import AGREES, argument_types, report_parts
 from comparison.commands.benchmark import add_budget, check_budget
 from comparison.commands.options import add_problem, add_selection, new_command
 from comparison.commands.output import status, version, write, write_json
@@ -35,7 +35,8 @@ def add(commands: Any) -> None:
     add_selection(parser)
     add_problem(parser)
     add = parser.add_argument
-    add("--out", metavar="DIR", required=True, help="folder of the report; created if it does not exist")
+    out = "folder of the report; created if it does not exist"
+    add("--out", metavar="DIR", type=argument_types.name, required=True, help=out)
     add("--resume", action="store_true", help="keep the parts that an interrupted report has left in the folder")
     add_budget(parser, 30.0, "time of each timing, without first calls")
     add("--iterations", metavar="K", type=int, help="steps of the training (default: those of train)")
@@ -43,7 +44,7 @@ def add(commands: Any) -> None:
     for part in PARTS:
         written = "history" if part == "train" else "json"
         help = f"take what {command_of(part)} wrote with --{written}, and don't run it"
-        add(f"--{part}-file", metavar="FILE", help=help)
+        add(f"--{part}-file", metavar="FILE", type=argument_types.name, help=help)
 
 
 def run(options: ReportOptions) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,13 @@ from comparison.commands.options import (
     new_command,
 )
 from comparison.commands.output import status, write_json
-from comparison.commands.speed_baseline import compare_with, print_changes, read_baseline
+from comparison.commands.speed_baseline import (
+    NOTHING_IN_COMMON,
+    check_baseline,
+    compare_with,
+    print_changes,
+    read_baseline,
+)
 from comparison.commands.speed_scaling import time_scaling
 from comparison.commands.speed_self_check import self_check_once
 from comparison.commands.speed_sweep import SIZES, sweep
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
 
 SINGLE_COUNT = ("sweep", "self_check", "peer", "baseline", "fail_if_slower")
 """Options that can't be combined with several numbers of devices."""
+SINGLE_TIMING = ("baseline", "fail_if_slower", "peer")
+"""Options that can't be combined with --sweep or --self-check."""
 
 
 def add(commands: Any) -> None:
@@ -69,7 +78,7 @@ def add(commands: Any) -> None:
     add("--sizes", metavar="N,N,...", type=argument_types.increasing, help=sizes)
     add("--self-check", action="store_true", help="time each contender against itself: how often is it told apart?")
     baseline = "compare with what speed --json wrote on this machine with these settings"
-    add("--baseline", metavar="FILE.json", help=baseline)
+    add("--baseline", metavar="FILE.json", type=argument_types.name, help=baseline)
     slower = "exit 1 if one takes RATIO times the best, with --baseline RATIO times what it took there, for sure"
     add("--fail-if-slower", metavar="RATIO", type=float, help=slower)
 
@@ -91,6 +100,8 @@ def run(options: SpeedOptions) -> int:
     if isinstance(options.devices, tuple):
         return time_scaling(options, options.devices, data, problem)
     subjects, not_run = load_subjects(options)
+    if baseline is not None:
+        check_baseline(baseline, options, subjects)
     if options.sweep:
         return sweep(options, options.sweep, data, subjects, not_run)
     task = benchmark.make_task(options, problem, data)
@@ -101,14 +112,14 @@ def run(options: SpeedOptions) -> int:
     if options.peer:
         field = _with_libraries(options, field, task)
     ranking = benchmark.time_and_rank(options, field, not_run)
-    changes = compare_with(baseline, options, ranking) if baseline else None
+    changes = None if baseline is None else compare_with(baseline, ranking)
     if options.json:
         more = {"baseline": [change.as_json() for change in changes]} if changes is not None else {}
         ratios = {"ratios_to_reference": ratios_to_reference(ranking)}
         write_json(options.json, "speed", options, ranking.as_json() | ratios | more)
     if options.prints:
         benchmark.print_ranking(options, ranking)
-        if changes is not None:
+        if changes:
             print_changes(changes)
     return exit_code(outcome) or benchmark.crash_code(field) or _check_slower(ranking, changes, options.fail_if_slower)
 
@@ -128,11 +139,14 @@ def _with_libraries(options: SpeedOptions, field: Field, task: Task) -> Field:
 def _check(options: SpeedOptions) -> None:
     """Raise ValueError for options that break a rule, or can't be combined."""
     benchmark.check_timing(options)
-    if options.fail_if_slower is not None and not options.fail_if_slower > 1:
-        raise ValueError(f"`fail-if-slower` must be above 1, got {options.fail_if_slower}.")
-    if options.baseline and (options.sweep or options.self_check):
-        other = "sweep" if options.sweep else "self-check"
-        raise ValueError(f"`baseline` must be left out with --{other}, got {options.baseline}.")
+    if options.fail_if_slower is not None and not 1 < options.fail_if_slower < math.inf:
+        raise ValueError(f"`fail-if-slower` must be above 1 and finite, got {options.fail_if_slower}.")
+    if options.sizes and not options.sweep:
+        raise ValueError(f"`sizes` must come with --sweep, got {','.join(map(str, options.sizes))}.")
+    for name in SINGLE_TIMING if options.sweep or options.self_check else ():
+        if value := getattr(options, name):
+            other = "sweep" if options.sweep else "self-check"
+            raise ValueError(f"`{name}` must be left out with --{other}, got {value}.")
     if options.peer and options.what != "gradient":
         raise ValueError(f"`what` must be gradient with --peer, got {options.what}.")
     if not isinstance(options.devices, tuple):
@@ -151,6 +165,9 @@ def _check_slower(ranking: Ranking, changes: Sequence[Change] | None, limit: flo
     With a baseline that is slower than there, and otherwise than the best. Where no winner may be named, nothing is
     judged, and neither where a contender was left out: it may be what has become slow.
     """
+    if changes is not None and not changes:
+        processes.print_error(f"{PROGRAM}: `--baseline` {NOTHING_IN_COMMON}.")
+        return BAD_INPUT
     if limit is None:
         return AGREES
     unjudged = [f"left out: {row['backend']}: {row['reason']}" for row in ranking.left_out if row["strategy"] != "peer"]

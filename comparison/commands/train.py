@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import AGREES, CRASHED, DISAGREES, processes
+from comparison.commands import AGREES, CRASHED, DISAGREES, argument_types, processes
 from comparison.commands.options import TrainOptions, add_output, add_problem, add_selection, new_command
 from comparison.commands.output import make_console, write_json
 from comparison.commands.progress import track_iterations
@@ -69,9 +69,10 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group(
         "files", "Of several runs, each has a checkpoint and parameters of its own:\nNAME-backend-dtype.ENDING."
     )
-    add = files.add_argument
+    add = partial(files.add_argument, type=argument_types.name)
     add("--checkpoint", metavar="FILE", help="write the run here, to resume it if it is interrupted")
-    add("--every", metavar="N", type=int, default=1000, help="iterations between two checkpoints, or a few more")
+    every = "iterations between two checkpoints, or a few more"
+    files.add_argument("--every", metavar="N", type=int, default=1000, help=every)
     existing = files.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="resume from the checkpoint, if it is there")
     existing.add_argument("--overwrite", action="store_true", help="begin anew, even if the checkpoint is there")

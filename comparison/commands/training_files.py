@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import processes
+from comparison.commands.file_options import check_files_differ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,18 +43,21 @@ def check_files_of_runs(options: TrainOptions, subjects: Sequence[Subject]) -> N
         devices = [subject.device for subject in subjects if (subject.name, subject.dtype) == (name, dtype)]
         if len(devices) > 1:  # their files and their rows would have the same name
             raise ValueError(f"`--device` must be one of each backend's, got {', '.join(devices)} of {name}.")
-    several = len(subjects) > 1
-    for option, path in {"save": options.save, "checkpoint": options.checkpoint}.items():
-        if path and processes.is_first():
-            for subject in subjects:
-                _check_writable(option, Path(file_of_run(path, subject, several=several)))
+    if len(subjects) > 1 and processes.is_first():
+        given = {"save": options.save, "checkpoint": options.checkpoint}
+        files = [(name, file_of_run(path, s, several=True)) for name, path in given.items() if path for s in subjects]
+        check_files_differ(options, files)
+        for option, path in files:
+            _check_writable(option, Path(path))
 
 
 def _check_writable(option: str, path: Path) -> None:
-    from reference.files import check_writable
+    from reference.files import check_writable, is_special
 
     if path.is_dir():
         raise ValueError(f"`--{option}` must be a file, got the folder {str(path)!r}.")
+    if option == "checkpoint" and is_special(path):
+        raise ValueError(f"`--{option}` must be a regular file, got {str(path)!r}, which is something else.")
     check_writable(path)
 
 

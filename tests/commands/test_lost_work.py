@@ -1,11 +1,14 @@
 """What one of several runs or sizes produced is kept when another fails, and no two of them share a name."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import compare
 from command_lines import SMALL, run
 from comparison import commands
 from comparison.commands.subjects import subject_names
@@ -99,6 +102,103 @@ def test_two_ports_of_one_name_have_files_and_rows_of_their_own(tmp_path: Path) 
     table = run(*SMALL, "--strategy", "collocated", *named)
     assert "a/port float64" in table.stdout
     assert "b/port float64" in table.stdout
+
+
+# --- files
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Return the sentence that a command line is refused with."""
+    try:
+        code: Any = compare.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    assert (code, output.out, output.err.count("\n")) == (commands.BAD_INPUT, "", 1), output
+    return output.err.removeprefix("compare.py: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("train --history F.json --json F.json", "`--history` must name a file of its own, got 'F.json', which is"),
+        ("train --checkpoint F.npz --save ./F.npz", "`--save` must name a file of its own, got './F.npz', which is"),
+        (
+            "train --checkpoint F --json F",
+            "`--checkpoint` must name a file of its own, got 'F', which is --json's too.",
+        ),
+        ("train --data in.npz --save in.npz", "`--save` must name a file of its own, got 'in.npz', which is --data's"),
+        ("agree --port in.py --json link.py", "`--json` must name a file of its own, got 'link.py', which is --port's"),
+        ("agree --backend in.py --json in.py", "`--json` must name a file of its own, got 'in.py', which is --backend"),
+        ("predict --params in.npz --json in.npz", "`--json` must name a file of its own, got 'in.npz', which is --par"),
+        ("speed --baseline in.npz --json in.npz", "`--json` must name a file of its own, got 'in.npz', which is --bas"),
+        (
+            "train --backend numpy,torch --save a.npz --json a-torch-float64.npz",
+            "`--save` must name a file of its own, got 'a-torch-float64.npz', which is --json's too.",
+        ),
+        (
+            "train --port a/b.py --port a-b.py --save n.npz",
+            "`--save` must name a file of its own, got 'n-a-b-float64.npz', which is --save's too.",
+        ),
+    ],
+)
+def test_no_file_has_two_uses(
+    arguments: str,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.npz").write_bytes(b"kept")
+    Path("link.py").symlink_to("in.py")
+    for port in ("in.py", "a-b.py", "a/b.py", "c/b.py"):
+        Path(port).parent.mkdir(exist_ok=True)
+        Path(port).write_text("from ports.numpy_port import *\n")
+    more = ("--port", "c/b.py") if "a/b.py" in arguments else ()  # so that it is known as a/b
+    assert refused(capsys, *arguments.split(), *more).startswith(sentence)
+    assert Path("in.npz").read_bytes() == b"kept"
+
+
+def test_a_name_that_is_no_file_and_a_device_may_be_named_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # the second time random is a file, too
+        assert compare.main([*TRAIN, "--json", "random", "--quiet"]) == 0
+    device = ("--checkpoint", "run.ckpt", "--json", os.devnull, "--quiet")
+    assert compare.main([*TRAIN, *device]) == 0
+
+
+@pytest.mark.parametrize("existing", ["--resume", "--overwrite"])
+def test_a_checkpoint_is_a_regular_file(existing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.ckpt"
+    os.mkfifo(path)
+    opened = os.open(path, os.O_RDWR)  # otherwise opening it would wait
+    sentence = f"`--checkpoint` must be a regular file, got {str(path)!r}, which is something else."
+    assert refused(capsys, *TRAIN, "--checkpoint", path, existing) == sentence
+    os.close(opened)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(f"train {option}=" for option in ("--json", "--checkpoint", "--save", "--plot", "--history", "--data")),
+        *("agree --port=", "agree --json=", "speed --baseline=", "report --out=", "report --out x --train-file="),
+        "conform numpy --xfails=",
+    ],
+)
+def test_an_empty_name_is_refused(
+    arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command, *_, option = arguments.split()
+    sentence = refused(capsys, *arguments.split())
+    assert sentence == f"compare.py {command}: argument {option.rstrip('=')}: must not be empty, got ''."
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- options beyond all measure
 
 
 @pytest.mark.parametrize("command", ["train", "speed", "advise"])

@@ -106,6 +106,48 @@ def test_a_baseline_of_something_else_is_refused(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("ratios", [5, [5], [{}], [[]], None, "rows", [{"ratio": [1, 2, 3]}]])
+def test_a_baseline_without_its_ratios_is_refused_before_the_timing(
+    ratios: object, baseline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("comparison.commands.benchmark.prepare", None)
+    baseline.write_text(json.dumps(json.loads(baseline.read_text()) | {"ratios_to_reference": ratios}))
+    assert compare.main([*LADDER, "--baseline", str(baseline)]) == commands.BAD_INPUT
+    expected = f"compare.py: `--baseline` must be what speed --json wrote, got {str(baseline)!r}.\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("ratio", [[0.0, 1.0, 2.0], [1.0, 2.0], [1.0, 2.0, "3"], {}])
+def test_a_ratio_that_is_none_is_refused(ratio: object, baseline: Path) -> None:
+    earlier = json.loads(baseline.read_text())
+    earlier["ratios_to_reference"][0]["ratio"] = ratio
+    baseline.write_text(json.dumps(earlier))
+    assert compare.main([*LADDER, "--baseline", str(baseline)]) == commands.BAD_INPUT
+
+
+def test_a_baseline_of_other_contenders_is_refused_before_the_timing(
+    baseline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("comparison.commands.benchmark.prepare", None)
+    arguments = [*LADDER, "--strategy", "collocated", "--baseline", str(baseline)]
+    assert compare.main(arguments) == commands.BAD_INPUT
+    sentence = "must have two of the contenders, one of them the same reference, got none in "
+    assert capsys.readouterr().err == f"compare.py: `--baseline` {sentence}{str(baseline)!r}.\n"
+
+
+def test_a_timing_that_has_lost_the_contenders_of_the_baseline_is_kept(
+    baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("comparison.timing.baseline.changes_since", lambda *_: [])
+    path = tmp_path / "now.json"
+    arguments = [*LADDER, "--baseline", str(baseline), "--json", str(path)]
+    assert compare.main(arguments) == commands.BAD_INPUT
+    assert len(json.loads(path.read_text())["speed"]) == 2
+    output = capsys.readouterr()
+    assert "numpy float64" in output.out
+    assert output.err.startswith("compare.py: `--baseline` must have two of the contenders, ")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"speed": []}'])
 def test_a_baseline_that_is_none_is_refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "other.json"

@@ -59,6 +59,16 @@ def test_closed_streams() -> None:
     assert shell('"$@" <&-', *AGREE).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_name_of_stdout_is_written_after_the_table(name: str, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as out:
+        done = subprocess.run([*COMPARE, *AGREE, "--json", name], stdout=out, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = (tmp_path / "out").read_text()
+    assert json.loads(text[text.index("{\n") : text.rindex("}") + 1])["command"] == "agree"
+    assert "quantities agree" in text
+
+
 @pytest.mark.parametrize(
     "arguments", [AGREE, (*AGREE, "--json"), TRAIN, (*TRAIN, "--json"), (*AGREE, "--json", "/dev/stdout")]
 )

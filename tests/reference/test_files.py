@@ -1,5 +1,6 @@
 """A file is there as a whole or not at all; what a user has is kept; two writers don't share a file."""
 
+import errno
 import os
 import signal
 import stat
@@ -128,6 +129,42 @@ def test_a_name_of_any_length_that_can_be_is_written(tmp_path: Path, length: int
     assert path.read_bytes() == b"x"
 
 
+@pytest.mark.parametrize("reason", [errno.EBUSY, errno.EPERM])
+def test_a_file_that_cannot_be_replaced_is_overwritten(
+    tmp_path: Path, reason: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mount point, and another user's file in /tmp."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"longer than after")
+    before = path.stat()
+    monkeypatch.setattr("reference.files.os.replace", refuse)
+    write_atomically(path, [b"af", b"ter"])
+    assert path.read_bytes() == b"after"
+    assert os.path.samestat(path.stat(), before)
+    assert os.listdir(tmp_path) == ["a.bin"]
+    with pytest.raises(OSError, match="new"):
+        write_atomically(tmp_path / "new", [b"x"])
+
+
+@posix
+def test_a_file_in_a_folder_that_cannot_be_written_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"longer than after")
+    access = os.access
+    monkeypatch.setattr("os.access", lambda name, mode: name != tmp_path and access(name, mode))
+    monkeypatch.setattr("reference.files._create_temporary", None)
+    check_writable(path)
+    assert path.read_bytes() == b"longer than after"
+    write_atomically(path, [b"after"])
+    assert path.read_bytes() == b"after"
+
+
 def test_a_check_leaves_a_file_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"before")
@@ -165,6 +202,16 @@ def test_a_file_in_use_is_refused_until_its_writer_ends(tmp_path: Path) -> None:
         file.write([b"again"])
     assert path.read_bytes() == b"again"
     assert os.listdir(tmp_path) == ["run.ckpt"]
+
+
+@posix
+def test_only_a_regular_file_is_locked_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    opened = os.open(path, os.O_RDWR)  # otherwise opening it would wait
+    with pytest.raises(ValueError, match=r"fifo must be a regular file, got something else\.$"):
+        ExclusiveFile(path).__enter__()
+    os.close(opened)
 
 
 def test_two_that_begin_at_once_do_not_overwrite_each_other(tmp_path: Path) -> None:
