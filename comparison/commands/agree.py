@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from comparison import PROGRAM
 from comparison.commands import AGREES, CRASHED, DISAGREES, benchmark, processes
 from comparison.commands.options import ComparisonOptions, add_comparison, add_threads, new_command
-from comparison.commands.output import make_console, print_sentences, status, write_json
+from comparison.commands.output import append_to_step_summary, make_console, print_sentences, status, write_json
 from comparison.commands.subjects import load_data, load_subjects, make_problem
 from reference.defaults import CLOSED_FORM
 
@@ -194,12 +193,7 @@ def report_to_github(outcome: Outcome, subjects: Iterable[Subject]) -> None:
     from comparison.agreement.comparison import disagreement_sentence
     from comparison.report.agreement_tables import agreement_markdown, crash_sentence
 
-    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        try:
-            with open(path, "a", encoding="utf-8") as summary:
-                summary.write(agreement_markdown(outcome))
-        except OSError as error:  # the verdict does not depend on it
-            print(f"{PROGRAM}: GITHUB_STEP_SUMMARY can't be written: {error.strerror}: {path!r}.", file=sys.stderr)
+    append_to_step_summary(agreement_markdown(outcome))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         files = {subject.name: _file_of(subject) for subject in subjects}
         for crash in outcome.crashed:

@@ -128,6 +128,7 @@ class CheckpointWriter:
         try:
             checkpoints.save(self._file, checkpoints.Checkpoint(self._last, self.settings, self._environment))
         except OSError as error:
-            kept = f"; the checkpoint of iteration {self._written} is kept" if self._written >= 0 else ""
+            is_kept = self._written >= 0 and os.path.exists(self._file.path)
+            kept = f"; the checkpoint of iteration {self._written} is kept" if is_kept else ""
             raise OSError(error.errno, f"{error.strerror}{kept}", self.path) from error
         self._written = self._last.iteration

@@ -18,6 +18,7 @@ import comparison
 from comparison.commands import AGREES, BAD_INPUT, CRASHED, DISAGREES, INTERRUPTED, argument_types
 from comparison.commands.compilation_cache import use_compilation_cache
 from comparison.commands.options import PortOptions, new_command
+from comparison.commands.output import append_to_step_summary
 
 HOME = Path(comparison.__file__).parents[1]
 TESTS = HOME / "comparison/conformance"
@@ -175,9 +176,7 @@ def judge(code: int, outcome: dict[str, Any]) -> tuple[int, str]:
 
 def report_to_github(options: ConformOptions, outcome: dict[str, Any], sentence: str) -> None:
     """In GitHub Actions append the sentence to the step summary, and annotate the port's file with each failure."""
-    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with open(path, "a", encoding="utf-8") as summary:
-            summary.write(f"\n{options.port[0]}: {sentence}\n")
+    append_to_step_summary(f"\n{options.port[0]}: {sentence}\n")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for failure in outcome.get("failures", []):
             place = f"file={outcome['file']},line={failure['line']}," if outcome["file"] else ""

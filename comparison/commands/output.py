@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from comparison import PROGRAM
 from comparison.commands import processes
 from comparison.commands.options import settings
 
@@ -24,12 +25,15 @@ _reserved: list[tuple[int, int]] = []
 
 
 def open_standard_streams() -> None:
-    """Open closed standard streams as the null device: otherwise the next file opened takes the descriptor."""
+    """Open closed standard streams as the null device: otherwise the next file opened takes the descriptor.
+
+    Child processes inherit them, as they do open ones.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
@@ -79,14 +83,59 @@ def check_json(path: str | None, *, closed: bool) -> None:
         check_writable(path)
 
 
+def check_figures(format: str) -> None:
+    """Raise ValueError, before any work, where no figure could be drawn after it, as with a bad MPLBACKEND."""
+    try:
+        from comparison.report.figures import check_drawing
+
+        check_drawing(format)
+    except Exception as error:  # whatever matplotlib raises as it is imported and draws
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"matplotlib must be able to draw {format}, got {reason.rstrip('.')}.") from error
+
+
 def write(path: str, text: str) -> None:
-    """Write to stdout for "-", else to a file, which is either whole or absent."""
+    """Write to stdout for "-", else to a file, which is either whole or absent.
+
+    Bytes of file names that are not UTF-8 are escaped, as on stdout.
+    """
     if path == "-":
         _texts[-1].append(text)
         return
     from reference.files import write_atomically
 
-    write_atomically(path, [text.encode("utf-8")])
+    write_atomically(path, [text.encode("utf-8", "backslashreplace")])
+
+
+def try_each(writers: Iterable[Callable[[], object]]) -> list[Exception]:
+    """Call each of them, and return what they raise: a file that can't be written does not keep others from it."""
+    errors = []
+    for writer in writers:
+        try:
+            writer()
+        except Exception as error:  # the caller raises it, once all has been tried
+            errors.append(error)
+    return errors
+
+
+def raise_first(errors: Sequence[BaseException]) -> None:
+    """Raise the first of the errors, if there are any, and print the others."""
+    for error in errors[1:]:
+        file = f": {error.filename!r}" if isinstance(error, OSError) and error.filename is not None else ""
+        text = (isinstance(error, OSError) and error.strerror) or str(error)
+        processes.print_error(f"{PROGRAM}: {text.rstrip('.')}{file}.")
+    if errors:
+        raise errors[0]
+
+
+def append_to_step_summary(text: str) -> None:
+    """In GitHub Actions append Markdown to the step summary; the verdict does not depend on whether that works."""
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as summary:
+                summary.write(text)
+        except OSError as error:
+            print(f"{PROGRAM}: GITHUB_STEP_SUMMARY can't be written: {error.strerror}: {path!r}.", file=sys.stderr)
 
 
 def write_json(path: str, command: str, options: Selection, results: dict[str, Any]) -> None:

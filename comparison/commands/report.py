@@ -12,7 +12,7 @@ from comparison import PROGRAM
 from comparison.commands import AGREES, argument_types, report_parts
 from comparison.commands.benchmark import add_budget, check_budget
 from comparison.commands.options import add_problem, add_selection, new_command
-from comparison.commands.output import status, version, write, write_json
+from comparison.commands.output import check_figures, status, version, write, write_json
 from comparison.commands.report_parts import PARTS, ReportOptions, command_of, file_of, parts_to_run, read_given
 from comparison.commands.subjects import load_data, load_subjects, make_problem
 
@@ -54,6 +54,7 @@ def run(options: ReportOptions) -> int:
     check_budget(options.budget)
     if options.iterations is not None and options.iterations < 1:
         raise ValueError(f"`iterations` must be at least 1, got {options.iterations}.")
+    check_figures("svg")
     data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data)
     to_run = parts_to_run(options)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, CRASHED, DISAGREES, argument_types, processes
 from comparison.commands.options import TrainOptions, add_output, add_problem, add_selection, new_command
-from comparison.commands.output import make_console, write_json
+from comparison.commands.output import make_console, raise_first, try_each, write_json
 from comparison.commands.progress import track_iterations
 from comparison.commands.subjects import load_data, load_subjects
-from comparison.commands.training_files import accuracies_as_json, check_files, check_files_of_runs, write_files
-from comparison.commands.training_runs import Run, prepare_run, train_all, training_options
+from comparison.commands.training_files import accuracies_as_json, check_files, check_files_of_runs, file_writers
+from comparison.commands.training_runs import Run, Trained, prepare_run, train_all, training_options
 from reference.defaults import STRATEGIES
 
 if TYPE_CHECKING:
@@ -97,17 +97,32 @@ def run(options: TrainOptions) -> int:
             prepared.checkpoint.write_first(prepared.progress, options.iterations)
         for row in not_run if options.prints else ():
             print(f"{row['backend']}: not run: {row['reason']}")
-        ended, diverged, crashed = train_all(options, runs)
+        trained = train_all(options, runs)
+    ended, diverged, crashed, errors = trained
     ends = {end.subject: end.progress for end in ended}
-    write_files(options, ends, epoch_length(runs[0].data, options.batch), several=several)
-    drifts, not_compared = _compare(options, ended) if len(ended) > 1 and processes.is_first() else ([], [])
-    if options.prints:
-        _print_drifts(drifts, not_compared)
+    errors += try_each(file_writers(options, ends, epoch_length(runs[0].data, options.batch), several=several))
+    drifts, not_compared = _compare_unless_stopped(options, trained)
     if options.json:
         results = {"runs": [_run_as_json(end) for end in ended], "drifts": [_drift_as_json(row) for row in drifts]}
         missing = {"not_compared": not_compared, "not_run": not_run, "diverged": diverged, "crashed": crashed}
-        write_json(options.json, "train", options, results | missing)
+        errors += try_each([partial(write_json, options.json, "train", options, results | missing)])
+    if options.prints:
+        _print_drifts(drifts, not_compared)
+    raise_first(errors)
     return CRASHED if crashed else AGREES if all(row.agrees for row in drifts) and not diverged else DISAGREES
+
+
+def _compare_unless_stopped(options: TrainOptions, trained: Trained) -> tuple[list[Drift], list[str]]:
+    """Compare the runs, if there are several; who has stopped the training does not wait for that."""
+    if len(trained.ended) < 2 or not processes.is_first():
+        return [], []
+    if trained.stopped:
+        return [], ["not compared: the training was stopped."]
+    try:
+        return _compare(options, trained.ended)
+    except KeyboardInterrupt as interrupt:  # the runs have ended, and are written
+        trained.errors.append(interrupt)
+        return [], ["not compared: interrupted."]
 
 
 def _compare(options: TrainOptions, runs: list[Run]) -> tuple[list[Drift], list[str]]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import processes
 from comparison.commands.file_options import check_files_differ
+from comparison.commands.output import check_figures, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from comparison.agreement.comparison import Subject
     from comparison.commands.options import TrainOptions
@@ -31,6 +33,8 @@ def check_files(options: TrainOptions) -> None:
     for option, path in {"checkpoint": options.checkpoint, **paths}.items():
         if path and processes.is_first():
             _check_writable(option, Path(path))
+    if options.plot and processes.is_first():
+        check_figures(_format(options.plot))
     if options.resume and options.checkpoint is None:
         raise ValueError("`--resume` must come with --checkpoint, got none.")
     if options.every < 1:
@@ -69,29 +73,43 @@ def file_of_run(path: str, subject: Subject, *, several: bool) -> str:
     return str(whole.with_name(f"{whole.stem}-{subject.name.replace('/', '-')}-{subject.dtype}{whole.suffix}"))
 
 
-def write_files(options: TrainOptions, ends: Mapping[Subject, Progress], epoch: int, *, several: bool) -> None:
-    """Write the files that the options name, from the ends of runs with `epoch` iterations an epoch.
+def file_writers(
+    options: TrainOptions, ends: Mapping[Subject, Progress], epoch: int, *, several: bool
+) -> Iterator[Callable[[], None]]:
+    """Yield a function for each file that the options name, which writes it.
 
-    `several` tells whether several runs began.
+    `ends` are those of the runs, with `epoch` iterations an epoch; `several` tells whether several began.
     """
-    from reference.files import write_atomically
     from reference.params import save_params
 
+    by_name = {(subject.name, subject.dtype): end for subject, end in ends.items()}
     if options.save:
         for subject, end in ends.items():
-            save_params(file_of_run(options.save, subject, several=several), end.params)
-    by_name = {(subject.name, subject.dtype): end for subject, end in ends.items()}
+            yield partial(save_params, file_of_run(options.save, subject, several=several), end.params)
     if options.history and ends:
-        write_atomically(options.history, [history_text(by_name, Path(options.history).suffix.lower()).encode()])
+        yield partial(_write_history, options.history, by_name)
     if options.plot and ends:
-        from comparison.report.figures import plain_style
-        from comparison.report.training_figure import Curves, training_figure
+        yield partial(_write_figure, options.plot, by_name, epoch)
 
-        image = io.BytesIO()
-        curves = {name: Curves(end.losses, end.accuracies) for name, end in by_name.items()}
-        with plain_style():
-            training_figure(curves, epoch).savefig(image, format=Path(options.plot).suffix[1:].lower(), dpi=150)
-        write_atomically(options.plot, [image.getvalue()])
+
+def _write_history(path: str, runs: Mapping[tuple[str, str], Progress]) -> None:
+    write(path, history_text(runs, Path(path).suffix.lower()))
+
+
+def _write_figure(path: str, runs: Mapping[tuple[str, str], Progress], epoch: int) -> None:
+    from comparison.report.figures import plain_style
+    from comparison.report.training_figure import Curves, training_figure
+    from reference.files import write_atomically
+
+    image = io.BytesIO()
+    curves = {name: Curves(end.losses, end.accuracies) for name, end in runs.items()}
+    with plain_style():
+        training_figure(curves, epoch).savefig(image, format=_format(path), dpi=150)
+    write_atomically(path, [image.getvalue()])
+
+
+def _format(path: str) -> str:
+    return Path(path).suffix[1:].lower()
 
 
 def history_text(runs: Mapping[tuple[str, str], Progress], ending: str) -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comparison import PROGRAM
@@ -109,29 +110,65 @@ def _interrupt_requests_stop() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, previous)
 
 
-def train_all(options: TrainOptions, runs: list[Run]) -> tuple[list[Run], list[dict[str, str]], list[dict[str, str]]]:
-    """Train each run to its end; return the runs there, and a row for each that diverged and for each that crashed."""
+class _CrashError(Exception):
+    """An error of a port, its cause; what is raised here, such as a checkpoint that can't be written, is no crash."""
+
+
+class Trained(NamedTuple):
+    """The runs at their ends, a row for each that diverged or crashed, and what ended others or kept them from it."""
+
+    ended: list[Run]
+    diverged: list[dict[str, str]]
+    crashed: list[dict[str, str]]
+    errors: list[BaseException]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody waits any longer: Ctrl-C, another rank that has ended, or a closed pipe."""
+        return any(isinstance(error, KeyboardInterrupt | ConnectionError) for error in self.errors)
+
+
+def train_all(options: TrainOptions, runs: list[Run]) -> Trained:
+    """Train each run to its end; what the others produce is kept, however one of them ends."""
     from ports.registry import describe_error
     from reference.training import DivergedError
 
-    ended: list[Run] = []
-    diverged: list[dict[str, str]] = []
-    crashed: list[dict[str, str]] = []
+    trained = Trained([], [], [], [])
     with _interrupt_requests_stop() as stop:
         for run in runs:
             try:
-                ended.append(_train(options, run, stop))
-            except DivergedError as error:  # what the other runs produce is kept
+                trained.ended.append(_train(options, run, stop))
+            except DivergedError as error:
                 name = f"{run.name}: " if len(runs) > 1 else ""
-                diverged.append({"backend": run.subject.name, "dtype": run.subject.dtype, "reason": str(error)})
+                trained.diverged.append(_row(run, str(error)))
                 print(f"{PROGRAM}: {name}{error}", file=sys.stderr)
-            except (OSError, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # a port may fail in any way: it is reported, and the exit code says so
-                reason = describe_error(error, run.subject.source)
-                crashed.append({"backend": run.subject.name, "dtype": run.subject.dtype, "reason": reason})
+            except _CrashError as error:  # it is reported, and the exit code says so
+                reason = describe_error(error.__cause__ or error, run.subject.source)
+                trained.crashed.append(_row(run, reason))
                 print(f"{PROGRAM}: {run.name}: crashed: {reason}", file=sys.stderr)
-    return ended, diverged, crashed
+            except (KeyboardInterrupt, OSError) as error:
+                trained.errors.append(error)
+                if trained.stopped or processes.count() > 1:
+                    break
+    return trained
+
+
+def _row(run: Run, reason: str) -> dict[str, str]:
+    return {"backend": run.subject.name, "dtype": run.subject.dtype, "reason": reason}
+
+
+def _advance(segments: Iterator[Progress]) -> Progress | None:
+    """Train one more segment; None at the end of the run. A port may fail in any way, even by sys.exit."""
+    from reference.training import DivergedError
+
+    try:
+        return next(segments, None)
+    except (DivergedError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if isinstance(error, ConnectionAbortedError) and processes.count() > 1:  # another rank has ended
+            raise
+        raise _CrashError from error
 
 
 def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:
@@ -144,7 +181,7 @@ def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:
     try:
         epoch, shown = epoch_length(run.data, options.batch), {"lines": options.prints, "quiet": options.quiet}
         with ProgressDisplay(run.name, options.iterations, epoch, **shown) as display:
-            for now in segments:
+            for now in iter(partial(_advance, segments), None):
                 run.checkpoint.update(now)
                 display.update(now)
                 if any(processes.gather(stop.is_set())) and now.iteration < options.iterations:

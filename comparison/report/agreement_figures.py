@@ -18,6 +18,7 @@ from comparison.report.figures import (
     Row,
     add_legend,
     backend_colors,
+    label,
     strip_offset,
     style,
 )
@@ -123,7 +124,7 @@ def _draw_pictures(figure: Figure, row: Sequence[Axes], name: str, pictures: np.
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
-    row[0].set_ylabel(name.replace(" - ", "\n- "), rotation=0, ha="right", va="center")
+    row[0].set_ylabel(label(name).replace(" - ", "\n- "), rotation=0, ha="right", va="center")
     bar = figure.colorbar(drawn, ax=list(row), shrink=0.9, ticks=[-limit, 0, limit])
     bar.ax.set_yticklabels([f"{-limit:.0e}", "0", f"{limit:.0e}"])
     bar.outline.set_visible(False)

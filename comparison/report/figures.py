@@ -76,6 +76,18 @@ def svg(figure: Figure, ink: str = "currentColor", font: float = FONT) -> str:
     return " ".join(kept) + ">" + rest
 
 
+def check_drawing(format: str) -> None:
+    """Draw and save an empty figure: an environment or an installation where that fails can draw none."""
+    with style():
+        Figure().savefig(io.BytesIO(), format=format)
+
+
+def label(name: str) -> str:
+    """Return a backend's name as matplotlib draws it: a $ begins no formula, an underscore hides no line."""
+    shown = name.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def single_figure(draw: Callable[..., None], *arguments: Any, height: float = 3.4) -> Figure:
     """Draw a figure of one pair of axes, drawn by a function that takes them first."""
     with style():
@@ -89,7 +101,7 @@ def add_legend(
 ) -> None:
     """Put a legend of colors and dtypes above the axes."""
     look: Row = {"marker": "o", "ls": "none"} if marker else {"lw": 2}
-    handles = [Line2D([], [], color=colors[name], label=name, **look) for name in dict.fromkeys(backends)]
+    handles = [Line2D([], [], color=colors[name], label=label(name), **look) for name in dict.fromkeys(backends)]
     for dtype in dict.fromkeys(dtypes):
         if marker:
             look = {"mfc": INK if dtype == "float64" else "none", "marker": "o", "ls": "none"}

@@ -14,6 +14,7 @@ from comparison.report.figures import (
     Row,
     add_legend,
     backend_colors,
+    label,
     strip_offset,
 )
 
@@ -112,7 +113,7 @@ def draw_break_even(axes: Axes, rows: Sequence[Row]) -> None:
     for changes, (offset, side) in zip(lead_changes(rows).values(), cycle(sides), strict=False):
         for backend, steps, time in changes:
             axes.plot(steps, time, "o", color=INK, ms=4, zorder=3)
-            text = f"{backend} from {steps:,.0f}"
+            text = f"{label(backend)} from {steps:,.0f}"
             axes.annotate(text, (steps, time), xytext=offset, ha=side, textcoords="offset points")
     axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel="time, first call included")
     axes.set_xticks([1, 100, 10_000, 1_000_000], ["1", "100", "10,000", "1,000,000"])

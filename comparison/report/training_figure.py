@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from comparison.report.figures import LINE_STYLES, WIDTH, backend_colors
+from comparison.report.figures import LINE_STYLES, WIDTH, backend_colors, label
 
 WINDOW = 100
 """Iterations of the running mean."""
@@ -42,7 +42,7 @@ def training_figure(runs: Mapping[tuple[str, str], Curves], epoch: int, *, stack
     colors = backend_colors(backend for backend, _ in runs)
     several = len({dtype for _, dtype in runs}) > 1
     for n, ((backend, dtype), curves) in enumerate(runs.items()):
-        name = f"{backend} {dtype}" if several else backend
+        name = f"{label(backend)} {dtype}" if several else label(backend)
         look: dict[str, Any] = {"color": colors[backend], "ls": LINE_STYLES[dtype] if several else "-"}
         # Runs that agree lie on each other: the later the thinner, so that all are seen.
         look["lw"] = 1.2 + min(2.0, 5 / len(runs)) * (len(runs) - 1 - n)

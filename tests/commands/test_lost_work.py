@@ -48,7 +48,20 @@ def test_a_run_that_diverges_does_not_take_the_others_results(tmp_path: Path) ->
     assert "numpy,float64,30," in (tmp_path / "h.csv").read_text()
 
 
-@pytest.mark.parametrize("error", ["RuntimeError('no')", "MemoryError('too much')", "SystemExit(0)"])
+ERRORS = [
+    "RuntimeError('no')",
+    "MemoryError('too much')",
+    "TimeoutError('x')",
+    "FileNotFoundError(2, 'no', 'kernel.cu')",
+    "BrokenPipeError(32, 'no')",
+    "ConnectionAbortedError('no')",
+    "SystemExit(0)",
+    "GeneratorExit",
+    "StopIteration",
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_a_run_that_fails_does_not_take_the_others_results(error: str, tmp_path: Path) -> None:
     port = tmp_path / "failing.py"
     port.write_text(FAILING.format(error=error))
@@ -62,6 +75,108 @@ def test_a_run_that_fails_does_not_take_the_others_results(error: str, tmp_path:
     assert load_params(tmp_path / "n-numpy-float64.npz").W1.shape == (64, 3)
     assert "numpy,float64,30," in history.read_text()
     assert plot.read_text().startswith("<?xml")
+
+
+KEPT = ("--save", "n.npz", "--history", "h.csv", "--json", "j.json", "--quiet")
+
+
+def kept(folder: Path) -> tuple[list[str], str]:
+    """Return whose parameters were written, and the backends in the JSON; all files of `KEPT` must have the same."""
+    runs = [row["backend"] for row in json.loads((folder / "j.json").read_text())["runs"]]
+    rows = (folder / "h.csv").read_text().splitlines()[1:]
+    assert list(dict.fromkeys(row.split(",")[0] for row in rows)) == runs
+    return sorted(path.name for path in folder.glob("*.npz")), " ".join(runs)
+
+
+@pytest.mark.parametrize(
+    "interrupt", ["raise KeyboardInterrupt", "import os, signal; os.kill(os.getpid(), signal.SIGINT)"]
+)
+def test_an_interrupt_keeps_the_runs_that_have_ended(
+    interrupt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("slow.py").write_text(INTERRUPTED.format(interrupt=interrupt))
+    arguments = (*TRAIN[:-1], "60", "--port", "slow.py", "--backend", "numpy,torch")
+    assert compare.main([*arguments, *KEPT]) == commands.INTERRUPTED
+    assert kept(tmp_path) == (["n-numpy-float64.npz", "n-torch-float64.npz"], "numpy torch")
+    assert json.loads(Path("j.json").read_text())["not_compared"] == ["not compared: the training was stopped."]
+    assert "interrupted" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+
+def train_steps(*args, **options):
+    {interrupt}
+    return right.train_steps(*args, **options)
+"""
+
+
+def test_an_interrupt_of_the_comparison_keeps_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("comparison.agreement.drift.run_reference", interrupted)
+    assert compare.main([*TRAIN, "--backend", "numpy,torch", *KEPT]) == commands.INTERRUPTED
+    assert kept(tmp_path)[1] == "numpy torch"
+
+
+def test_a_checkpoint_that_fails_midway_does_not_take_the_others_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    Path("removing.py").write_text(INTERRUPTED.format(interrupt="import shutil; shutil.rmtree('there')"))
+    arguments = ("--backend", "numpy,removing.py,torch", "--checkpoint", "there/c", "--every", "1")
+    assert compare.main([*TRAIN, *arguments, *KEPT]) == commands.BAD_INPUT
+    assert kept(tmp_path) == (["n-numpy-float64.npz"], "numpy")
+    first, second = ("there/c-torch-float64", "there/c-removing-float64")
+    sentence = "compare.py: No such file or directory: '{}'.\n".format
+    assert capsys.readouterr().err == sentence(first) + sentence(second)
+
+
+def test_one_file_that_cannot_be_written_does_not_take_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("removing.py").write_text(INTERRUPTED.format(interrupt="import shutil; shutil.rmtree('there', 1)"))
+    Path("there").mkdir()
+    arguments = ("--backend", "removing.py", "--save", "there/n.npz", "--plot", "there/p.svg", "--history", "h.csv")
+    assert compare.main([*TRAIN, *arguments, "--json", "j.json", "--quiet"]) == commands.BAD_INPUT
+    assert kept(tmp_path) == ([], "removing")
+    sentence = "compare.py: No such file or directory: '{}'.\n".format
+    assert capsys.readouterr().err == sentence("there/p.svg") + sentence("there/n.npz")
+
+
+@pytest.mark.parametrize("command", [("train", "--plot", "a.png"), ("report", "--out", "out")])
+@pytest.mark.parametrize("wrong", ["MPLBACKEND", "matplotlibrc"])
+def test_what_matplotlib_cannot_draw_with_is_found_before_the_work(
+    command: tuple[str, ...], wrong: str, tmp_path: Path
+) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(b"font.family: \xff\n")
+    environment = {"MPLBACKEND": "nonsense"} if wrong == "MPLBACKEND" else {"MATPLOTLIBRC": str(tmp_path)}
+    done = run(*command[:2], str(tmp_path / command[2]), *TRAIN[1:], **environment)
+    assert (done.returncode, done.stdout) == (commands.BAD_INPUT, "")
+    last = done.stderr.splitlines()[-1]  # matplotlib may have warned before
+    assert last.startswith(f"compare.py: matplotlib must be able to draw {command[2][-3:].replace('out', 'svg')}, got ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["a$^$", "_a", "\udcff"])
+def test_a_ports_name_is_drawn_and_written_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(f"{name}.py").write_text("from ports.numpy_port import *\n")
+    arguments = ("--port", f"{name}.py", "--plot", "p.svg", "--save", "n.npz", "--history", "h.csv", "--quiet")
+    assert compare.main([*TRAIN, "--dtype", "float32,float64", *arguments, "--json", "j.json"]) == 0
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    assert f"\n{shown},float64,30," in Path("h.csv").read_text()
+    assert f" {shown} float64 -->" in Path("p.svg").read_text()
+    assert [row["backend"] for row in json.loads(Path("j.json").read_text())["runs"]][-1] == name
+    assert compare.main([*TRAIN, "--backend", f"{name}.py", *arguments[2:]]) == 0
 
 
 def test_a_sweep_over_batches_leaves_out_what_the_data_are_not_enough_for(tmp_path: Path) -> None:
