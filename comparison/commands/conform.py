@@ -112,6 +112,8 @@ def check(options: ConformOptions) -> None:
         raise ValueError(f"`conform` needs {' and '.join(missing)}: pip install 'fdnet[conform]'.")
     if "-n" in options.pytest and importlib.util.find_spec("xdist") is None:
         raise ValueError("`-n` needs pytest-xdist: pip install pytest-xdist.")
+    if "-n" in options.pytest and not _is_utf8(os.fsencode(options.port[0])):
+        raise ValueError(f"`-n` must be left out with a port whose name is not UTF-8, got {options.port[0]!r}.")
     for word in options.pytest:
         file = re.match(r"[^:]+\.py(?=$|::)", word)
         if file and not (TESTS / file[0]).is_file():
@@ -121,6 +123,22 @@ def check(options: ConformOptions) -> None:
         raise ValueError(f"`--examples` must be at least 1, got {options.examples}.")
     if options.xfails is not None and not os.path.isfile(options.xfails):
         raise ValueError(f"`--xfails` must be a file, got {options.xfails!r}.")
+    if options.xfails is not None and not _is_utf8(Path(options.xfails).read_bytes()):
+        raise ValueError(f"`--xfails` must be text in UTF-8, got {options.xfails!r}.")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _uses_workers(options: ConformOptions) -> bool:
+    """Whether pytest-xdist is used: its workers know no `--xfails`, and take only names in UTF-8."""
+    possible = not options.xfails and _is_utf8(os.fsencode(options.port[0]))
+    return importlib.util.find_spec("xdist") is not None and ("-n" in options.pytest or possible)
 
 
 def make_command(options: ConformOptions, results: Path) -> list[str]:
@@ -138,7 +156,7 @@ def make_command(options: ConformOptions, results: Path) -> list[str]:
         "-p",
         "_hypothesis_pytestplugin",
     ]
-    if importlib.util.find_spec("xdist") and ("-n" in options.pytest or not options.xfails):  # known by one process
+    if _uses_workers(options):
         command += ["-p", "xdist", "--dist", "worksteal", *([] if "-n" in options.pytest else ["-n", "auto"])]
     command += [f"--port={options.port[0]}", f"--results={results}"]
     command += [f"--xfails={options.xfails}"] if options.xfails else []
@@ -162,6 +180,8 @@ def judge(code: int, outcome: dict[str, Any]) -> tuple[int, str]:
         return INTERRUPTED, "the tests were interrupted."
     if code == 4:
         return BAD_INPUT, "no test was run, for the reason above."
+    if code == 0 and not outcome:  # pytest's own --version and the like
+        return BAD_INPUT, "no test was run."
     if code not in (0, 1, 2, 5) or not outcome:
         return CRASHED, f"pytest crashed, with exit code {code}."
     if dead := [failure["test"] for failure in outcome["failures"] if WORKER_DIED.search(failure["message"])]:

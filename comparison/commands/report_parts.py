@@ -131,7 +131,7 @@ def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]
     """Run a command in a process of its own, where nothing has been compiled yet; keep its result and exit code."""
     path = file_of(out, part)
     command = [sys.executable, str(COMPARE), *_arguments(part, options, str(path))]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="backslashreplace", check=False)
     if done.returncode in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     if not path.exists() or done.returncode == BAD_INPUT:

@@ -252,6 +252,43 @@ def test_skipped_tests_are_no_success(folder: Path) -> None:
     assert run.stdout.splitlines()[-1] == "right.py: no test was run (1 skipped)."
 
 
+def test_what_only_prints_is_no_success(folder: Path) -> None:
+    run = conform(folder, "right.py", "--version")
+    assert (run.returncode, run.stdout.splitlines()[-1]) == (2, "right.py: no test was run.")
+
+
+def test_known_failures_that_are_no_text_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "known").write_bytes(b"\xff a reason\n")
+    assert compare.main(["conform", "numpy", "--xfails", str(folder / "known")]) == 2
+    assert capsys.readouterr().err == f"compare.py: `--xfails` must be text in UTF-8, got {str(folder / 'known')!r}.\n"
+
+
+def test_a_closed_stdout_is_no_crash(folder: Path) -> None:
+    line = ["bash", "-c", '"$@" >&-', "bash", sys.executable, str(ROOT / "compare.py")]
+    done = subprocess.run([*line, "conform", "right.py", ONE, "-n", "0"], cwd=folder, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_name_that_is_not_utf_8_is_run_in_one_process(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"\xff.py")
+    (folder / name).write_text("from ports.numpy_port import *\n")
+    summary = folder / "summary"
+    run = conform(
+        folder, name, ONE, GITHUB_STEP_SUMMARY=str(summary), PYTHONUTF8="1", PYTHONIOENCODING=":backslashreplace"
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert summary.read_text() == "\n\\udcff.py: 1 passed.\n"
+    assert compare.main(["conform", name, "-n", "2"]) == 2
+    assert "`-n` must be left out with a port whose name is not UTF-8, got " in capsys.readouterr().err
+
+
+def test_a_step_summary_that_cannot_be_written_is_a_warning(folder: Path) -> None:
+    run = conform(folder, "right.py", ONE, "-n", "0", GITHUB_STEP_SUMMARY=str(folder))
+    assert run.returncode == 0
+    assert run.stderr == f"compare.py: GITHUB_STEP_SUMMARY can't be written: Is a directory: {str(folder)!r}.\n"
+    assert run.stdout.splitlines()[-1] == "right.py: 1 passed."
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_the_first_failure_ends_it_as_a_failure(folder: Path, workers: str) -> None:
     run = conform(folder, "flawed.py", "-x", "-k", "no_term_is_to_spare", "-n", workers)

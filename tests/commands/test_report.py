@@ -1,6 +1,7 @@
 """compare.py report, as a user calls it."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -99,6 +100,16 @@ def test_a_wrong_port_is_shown_and_fails_it(folder: Path, tmp_path: Path) -> Non
     text = (out / "report.html").read_text()
     assert "DISAGREES" in text
     assert "their_port float64 structured was excluded" in text
+
+
+def test_bytes_that_are_not_utf_8_take_no_page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in a name nor in what a port prints."""
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"\xff.py")
+    Path(name).write_text("import os\nfrom ports.numpy_port import *\n\nos.write(2, b'\\xff')\n")
+    assert reported(folder, tmp_path / "out", "--port", name) == 0
+    for page in ("report.html", "report.md"):
+        assert "\\udcff" in (tmp_path / "out" / page).read_text()
 
 
 def test_what_an_earlier_report_left_is_not_taken_for_new(folder: Path, tmp_path: Path) -> None:

@@ -116,6 +116,17 @@ def test_a_step_summary_that_cannot_be_written_is_a_warning(tmp_path: Path) -> N
         assert done.stderr.count("\n") == 1
 
 
+def test_a_name_that_is_not_utf_8_changes_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary")
+    name = os.fsdecode(b"\xff.py")
+    Path(name).write_text("from ports.numpy_port import *\n")
+    assert compare.main([*AGREE, "--quiet", "--port", name]) == 0
+    assert "| \\udcff float64 |" in Path("summary").read_text()
+
+
 @pytest.mark.parametrize("option", ["--json", "--history", "--save", "--plot"])
 def test_a_pipe_is_written_and_stays_a_pipe(option: str, tmp_path: Path) -> None:
     ending = {"--json": "json", "--history": "csv", "--save": "npz", "--plot": "PNG"}[option]
