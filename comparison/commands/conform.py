@@ -164,8 +164,11 @@ def make_command(options: ConformOptions, results: Path) -> list[str]:
 
 
 def make_environment(options: ConformOptions, folder: str) -> dict[str, str]:
-    """Return the environment of pytest: the caller's settings of pytest and hypothesis have no say."""
-    own = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "FDNET_REQUIRE", "HYPOTHESIS_PROFILE")
+    """Return the environment of pytest: the caller's settings of pytest and hypothesis have no say.
+
+    Nor has PYTHONOPTIMIZE, which would leave the assertions out.
+    """
+    own = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "FDNET_REQUIRE", "HYPOTHESIS_PROFILE", "PYTHONOPTIMIZE")
     environment = {name: value for name, value in os.environ.items() if name not in own}
     return environment | {
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",

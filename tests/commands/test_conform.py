@@ -167,6 +167,11 @@ def test_the_callers_configuration_has_no_say_and_nothing_is_left_behind(folder:
     assert sorted(folder.iterdir()) == before
 
 
+def test_a_wrong_port_fails_where_python_leaves_assertions_out(folder: Path) -> None:
+    run = conform(folder, "flawed.py", "-k", "no_term_is_to_spare and float64", "-n", "0", PYTHONOPTIMIZE="2")
+    assert run.returncode == 1, run.stdout + run.stderr
+
+
 def test_only_what_runs_on_the_port_is_collected(folder: Path) -> None:
     run = conform(folder, "right.py", "--collect-only")
     tests = re.findall(r"^(test_\w+\.py)::\w+\[(\S*?)-float", run.stdout, re.MULTILINE)
