@@ -218,8 +218,10 @@ def check_weight_init_std(deviation: float) -> float:
 
 def check_seed(seed: int | None) -> int | None:
     """Check a seed, and return it; None stands for a different net each time."""
-    if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0):
-        raise ValueError(f"`seed` must be a whole number, at least 0, or None, got {shown(seed)}.")
+    if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool)):
+        raise ValueError(f"`seed` must be a whole number or None, got {shown(seed)}.")
+    if seed is not None and seed < 0:
+        raise ValueError(f"`seed` must not be negative, got {shown(seed)}.")
     return seed
 
 
