@@ -100,10 +100,14 @@ def devices() -> tuple[str, ...]:
     Raises
     ------
     NotRunError
-        If XLA compiles wrongly here. `ports.load` asks for the devices, so that such a build is never loaded.
+        If no platform works, or XLA compiles wrongly here. `ports.load` asks for the devices, so that such a build is
+        never loaded.
     """
     names = {platform: name for name, platform in PLATFORMS.items()}
-    platforms = dict.fromkeys((jax.default_backend(), "cpu"))
+    try:
+        platforms = dict.fromkeys((jax.default_backend(), "cpu"))
+    except AssertionError as error:  # JAX says no more where the plugin of a platform that it knows is missing
+        raise NotRunError(f"jax finds no device of the platforms {jax.config.values['jax_platforms']!r}.") from error
     kinds = [(names.get(platform, platform), n) for platform in platforms for n, _ in enumerate(jax.devices(platform))]
     compiler_options()  # only now: where no platform works, a compilation would fail in other words
     return tuple(kind if n == 0 else f"{kind}:{n}" for kind, n in kinds)

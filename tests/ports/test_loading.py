@@ -249,6 +249,7 @@ def test_an_interrupt_is_passed_on(port_file: Path) -> None:
     ("name", "value", "words"),
     [
         ("JAX_PLATFORMS", "nonsense", "nonsense"),
+        ("JAX_PLATFORMS", "cuda", "cuda"),
         ("XLA_FLAGS", "--xla_nonsense=1", "jax does not work here: Unknown flag in XLA_FLAGS: --xla_nonsense=1"),
     ],
 )
