@@ -161,7 +161,11 @@ def test_the_property_tests_catch_a_fault(backend: str, name: str) -> None:
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
 
 
-@pytest.mark.parametrize("name", sample(faults_by_kind.FAULTS, 30))
+IN_A_PROCESS = {"state: a constant of the first dtype"}
+"""It shows where float32 comes first in a process: test_determinism starts one, where no port is that is not a file."""
+
+
+@pytest.mark.parametrize("name", sample((name for name in faults_by_kind.FAULTS if name not in IN_A_PROCESS), 30))
 def test_the_property_tests_catch_a_fault_of_a_kind(name: str) -> None:
     run = property_tests("numpy", name, port="wrong_port", names=OF_A_KIND)
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
