@@ -69,7 +69,7 @@ def resolve(backend: str | os.PathLike[str] | Port) -> Port:
 
 
 def reloadable(backend: str | os.PathLike[str] | Port, port: Port) -> str | os.PathLike[str] | Port:
-    """Return what `resolve` finds a port by again: the absolute path of its file, its name, or what is no module."""
+    """Return the argument by which `resolve` finds a port again: the absolute path of its file, its name, or itself."""
     if not isinstance(port, ModuleType):
         return backend
     if port.__name__.startswith(_OF_A_FILE):

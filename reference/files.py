@@ -217,8 +217,9 @@ def _lock(handle: int) -> bool | None:
 
 
 def is_special(path: StrPath) -> bool:
-    """Whether something is there that must not be replaced by a file; /dev/stdout may lead to one."""
-    if os.path.abspath(path).startswith(("/dev/", "/proc/")):
+    """Whether something is there that a file must not replace; /dev/stdout may lead to one, /dev/shm holds some."""
+    where = os.path.abspath(path)
+    if where.startswith(("/dev/", "/proc/")) and not where.startswith("/dev/shm/"):
         return os.path.exists(path) and not os.path.isdir(path)
     return os.path.exists(path) and not os.path.isfile(path)
 

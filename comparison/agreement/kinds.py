@@ -88,11 +88,11 @@ FORWARD_VALUES: dict[str, Callable[[Problem], Problem]] = {
     "samples far apart": _with(W2=lambda W2: 2000 * W2),
     "nearly tied": _with(W2=lambda W2: 1e-9 * W2, b2=lambda b2: 0 * b2 + 1),
 }
-"""What predictions, losses and accuracies are tried with, besides: logits alike, and unlike those of other samples."""
+"""Further values for predictions, loss and accuracy: logits that are alike, or far from those of other samples."""
 
 
 def check_forward_values(subject: Subject, problem: Problem) -> Iterator[Agreement]:
-    """Compare predictions, loss and accuracy for these values; float32 tells nothing of logits that are nearly tied."""
+    """Compare predictions, loss and accuracy for these values; float32 can't tell nearly tied logits apart."""
     for kind, change in FORWARD_VALUES.items():
         if subject.dtype == "float64" or kind != "nearly tied":
             yield from (replace(row, problem=kind) for row in check_forward(subject, change(problem)))

@@ -47,7 +47,7 @@ class Trial(NamedTuple):
 
 NEW_NET, FURTHER = ("drawn", "W1 reversed"), ("drawn", "inputs negative", "W2 negative", "units saturated")
 ANOTHER_H = 0.97
-"""Times a trial's h, after several values and with the first of them: JAX need not compile for it again."""
+"""The factor on a trial's h with which its first net is compared once more: JAX need not compile for it again."""
 
 TRIALS = (
     # Small: odd, 1, 2, and equal to each other; in several chunks, the last of them shorter.
@@ -96,7 +96,7 @@ TRIALS = (
     Trial((2, 784, 84, 3), 9e-3, 2**24, "list", "every other", ("drawn",), sampled=True),
 )
 MANY_SAMPLES = (70_001, 2, 1, 2)
-"""As many as a data set has; of predictions, loss and accuracy alone."""
+"""As many as a data set has, for predictions, loss and accuracy."""
 
 
 def compiles_each_shape(subject: Subject) -> bool:
@@ -176,7 +176,7 @@ def draw_problems(trial: Trial, seed: int) -> tuple[Problem, ...]:
 
 @cache
 def truths_of(trial: Trial, dtype: str, seed: int) -> tuple[tuple[Problem, Any, str, Truth], ...]:
-    """Compute the results that every port must have in a trial: of each problem and its h, with the values' name."""
+    """Compute the results that every port must have in a trial, each with problem, h and the name of its values."""
     problems = draw_problems(trial, seed)
     tried = [(problem, trial.h, value) for problem, value in zip(problems, trial.values, strict=True)]
     if len(problems) > 1:

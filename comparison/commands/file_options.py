@@ -1,4 +1,4 @@
-"""The files that options name: one that is written belongs to a single option, or its other content would be lost."""
+"""The files that options name: one that is written belongs to one option, or another's content would be lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _is_read(option: str, path: str) -> bool:
 
 
 def _identity(path: str) -> object:
-    """Return the same for all names of a file."""
+    """Identify a file by any of its names."""
     try:
         there = os.stat(path)
     except OSError:

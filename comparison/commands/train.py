@@ -113,7 +113,7 @@ def run(options: TrainOptions) -> int:
 
 
 def _compare_unless_stopped(options: TrainOptions, trained: Trained) -> tuple[list[Drift], list[str]]:
-    """Compare the runs, if there are several; who has stopped the training does not wait for that."""
+    """Compare the runs, if there are several; whoever has stopped the training does not wait for that."""
     if len(trained.ended) < 2 or not processes.is_first():
         return [], []
     if trained.stopped:

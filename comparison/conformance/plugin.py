@@ -138,7 +138,7 @@ def pytest_runtest_makereport(call: pytest.CallInfo[Any]) -> Generator[None, pyt
 
 
 def _first_lines(error: BaseException) -> list[str]:
-    """List the first line of each failure in a group, and first that they are of one call, where they are."""
+    """List the first line of each failure in a group; if a repeated call has failed otherwise, say that first."""
     if not isinstance(error, BaseExceptionGroup):
         return [str(error).partition("\n")[0]]
     flaky = ["the same call gives different results"] * (type(error).__name__ == "FlakyFailure")

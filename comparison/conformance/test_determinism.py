@@ -5,11 +5,6 @@ which order its terms are added.
 """
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +12,11 @@ import numpy as np
 import ports
 from comparison.agreement.comparison import Subject, on_device, random_problem
 from comparison.conformance.problems import subjects
+from comparison.conformance.processes import run_in_process
 from reference import datasets
 from reference.defaults import DTYPES, STRATEGIES
 from reference.two_layer_net import Params
 
-ROOT = Path(ports.__file__).parents[1]
 SOME = Params(np.arange(0, 640, 37), np.arange(10), np.arange(0, 100, 7), np.arange(10))
 """Entries for `loop` and `batched`."""
 
@@ -61,11 +56,8 @@ print(json.dumps([[test_determinism.digests(subject) for subject in subjects] fo
 
 def in_a_process(subject: Subject, dtypes: tuple[str, ...] = DTYPES) -> list[list[dict[str, str]]]:
     """Return the hashes of a first and of a repeated call, in the dtypes in this order."""
-    path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
-    command = [sys.executable, "-P", "-c", PROCESS, subject.source, subject.device, *dtypes]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])  # a port may print
+    results: list[list[dict[str, str]]] = run_in_process(PROCESS, subject.source, subject.device, *dtypes)
+    return results
 
 
 @subjects("float64")

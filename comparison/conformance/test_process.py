@@ -1,23 +1,18 @@
 """A port leaves the process as it has found it: its settings, its generators of random numbers, its environment."""
 
-import json
 import os
 import random
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import ports
 from comparison.agreement.comparison import Subject
 from comparison.conformance.calls import everything
 from comparison.conformance.problems import subjects
+from comparison.conformance.processes import run_in_process
 from reference.defaults import DTYPES
-
-ROOT = Path(ports.__file__).parents[1]
 
 
 def of_torch(torch: Any) -> dict[str, Any]:
@@ -54,7 +49,7 @@ def of_process() -> dict[str, str]:
 
 
 def is_general(_: Any, message: Any, category: type[Warning], module: Any, line: Any) -> bool:
-    """Whether a filter is of more than a framework's own warnings, for which it may add some when it is used."""
+    """Whether a filter concerns warnings in general: frameworks add filters for their own while they are used."""
     return not message and not module and category.__module__ == "builtins"
 
 
@@ -92,10 +87,6 @@ print(json.dumps(test_process.changes(subject)))
 
 @subjects("float64")
 def test_the_process_is_as_before(subject: Subject) -> None:
-    """In one of its own: what the first call changes shows no longer where others were before."""
-    path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
-    command = [sys.executable, "-P", "-c", PROCESS, subject.source, subject.device]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    changed = json.loads(done.stdout.splitlines()[-1])  # a port may print
+    """In a process of its own: elsewhere an earlier call may have made the change already."""
+    changed = run_in_process(PROCESS, subject.source, subject.device)
     assert not changed, f"a call has changed {', '.join(changed)}"

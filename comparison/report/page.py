@@ -12,7 +12,7 @@ from comparison.report.agreement_tables import markdown_cell
 
 
 class Section(NamedTuple):
-    """A figure or a table, with the sentence that says what to see; the caption is of the figure alone."""
+    """A figure or a table, with the sentence that says what to see; the caption belongs to the figure."""
 
     title: str
     sentence: str
@@ -53,9 +53,9 @@ def html(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """Render the same page in Markdown, without the figures and without the sections that are figures alone."""
-    told = [section for section in report.sections if section.table or section.notes]
-    return _render("report.md.jinja", report._replace(sections=told), autoescape=False)
+    """Render the same page in Markdown, without figures, and without the sections that have nothing else."""
+    with_text = [section for section in report.sections if section.table or section.notes]
+    return _render("report.md.jinja", report._replace(sections=with_text), autoescape=False)
 
 
 def _render(name: str, report: Report, *, autoescape: bool) -> str:

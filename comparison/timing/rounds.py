@@ -73,8 +73,8 @@ def read(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> R
     return Reading((time.perf_counter() - start) * share, (time.process_time() - cpu) * share)
 
 
-def read_alone(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> Reading:
-    """Time `call` as `read` does, once no thread of what ran before is at work."""
+def read_when_idle(call: Callable[[], Any], repetitions: int = 1, units: float = 1.0) -> Reading:
+    """Time `call` as `read` does, once the threads of earlier work are idle."""
     for _ in range(MAX_PAUSES):
         before = time.process_time()
         time.sleep(PAUSE)
@@ -90,7 +90,7 @@ def calibrate(call: Callable[[], Any], seconds: float = 0.0) -> Clock:
     if fastest < seconds:
         fastest = min(fastest, *(read(call).seconds for _ in range(3)))
     repetitions = max(1, math.ceil(seconds / max(fastest, 1e-9)))
-    return lambda: read_alone(call, repetitions)
+    return lambda: read_when_idle(call, repetitions)
 
 
 def take_rounds(

@@ -10,7 +10,7 @@ import numpy as np
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, on_device
 from comparison.timing.errors import at_entries, extended_gradient, relative_error
-from comparison.timing.rounds import MIN_SECONDS, Clock, Reading, read, read_alone
+from comparison.timing.rounds import MIN_SECONDS, Clock, Reading, read, read_when_idle
 from comparison.timing.run_costs import RunCosts
 from reference.datasets import Dataset
 from reference.defaults import CLOSED_FORM, MEMORY, H
@@ -122,7 +122,7 @@ def step_clock(train: Train, step: float, seconds: float = STEPS_SECONDS) -> Clo
     if steps * step < seconds / 2 and steps < MAX_STEPS:
         steps = _number_of_steps(seconds, step)
         train(steps)
-    return lambda: read_alone(lambda: train(steps), units=steps)
+    return lambda: read_when_idle(lambda: train(steps), units=steps)
 
 
 def _number_of_steps(seconds: float, step: float) -> int:

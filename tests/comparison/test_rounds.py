@@ -19,7 +19,7 @@ from comparison.timing.rounds import (
     median,
     ratios,
     read,
-    read_alone,
+    read_when_idle,
     take_rounds,
 )
 
@@ -197,7 +197,7 @@ def test_a_reading_waits_until_the_threads_of_what_ran_before_are_idle(
         watch.cpu += seconds if len(pauses) <= busy else 1e-5
 
     monkeypatch.setattr("time.sleep", sleep)
-    assert read_alone(watch.taking(3.0)) == (3.0, pytest.approx(6.0))
+    assert read_when_idle(watch.taking(3.0)) == (3.0, pytest.approx(6.0))
     assert pauses == [PAUSE] * waited
 
 

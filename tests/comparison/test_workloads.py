@@ -40,7 +40,7 @@ def test_a_call_of_steps_takes_a_tenth_of_a_second_but_no_more_steps_than_there_
         call()
         return Reading(seconds, seconds)
 
-    for name in ("read", "read_alone"):
+    for name in ("read", "read_when_idle"):
         monkeypatch.setattr(workloads, name, read)
     clock = workloads.step_clock(steps_made.append, seconds)
     assert steps_made == [steps, steps]
@@ -56,7 +56,7 @@ def test_an_estimate_that_was_far_too_high_is_corrected(monkeypatch: pytest.Monk
         call()
         return Reading(1e-3, 1e-3)
 
-    for name in ("read", "read_alone"):
+    for name in ("read", "read_when_idle"):
         monkeypatch.setattr(workloads, name, read)
     workloads.step_clock(steps_made.append, 0.05, 0.04)()
     assert steps_made == [1, 1, 64, 64]

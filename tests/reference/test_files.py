@@ -6,12 +6,13 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from reference.files import BusyFileError, ExclusiveFile, check_writable, remove_stale, write_atomically
+from reference.files import BusyFileError, ExclusiveFile, check_writable, is_special, remove_stale, write_atomically
 
 ROOT = Path(__file__).parents[2]
 posix = pytest.mark.skipif(os.name != "posix", reason="modes, FIFOs and locks of POSIX")
@@ -178,6 +179,7 @@ def test_a_check_leaves_a_file_as_it_is(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+import tempfile
 from reference.files import BusyFileError, ExclusiveFile
 with ExclusiveFile(sys.argv[1]) as file:
     file.write([b"other"])
@@ -269,3 +271,14 @@ def test_a_clean_up_removes_what_killed_writers_left_and_nothing_of_the_living(t
     assert (tmp_path / "b").read_bytes() == b"half"
     remove_stale(tmp_path)
     assert os.listdir(tmp_path) == ["b"]
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no /dev/shm")
+def test_a_file_in_memory_is_a_file() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "run"
+        write_atomically(path, [b"one"])
+        assert not is_special(path)
+        with ExclusiveFile(path) as file:
+            file.write([b"two"])
+        assert path.read_bytes() == b"two"
