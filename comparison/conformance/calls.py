@@ -121,12 +121,14 @@ def refused(subject: Subject, call: Call, function: str) -> str:
     return message
 
 
-def everything(subject: Subject, call: Call | None = None) -> list[np.ndarray]:
+def everything(subject: Subject, call: Call | None = None, entries: Params | None = None) -> list[np.ndarray]:
     """Call each function of a port, by default with the good call; return all that they return."""
     call = call or on_backend(subject, good_call())
     results: list[Any] = []
     for function in FUNCTIONS:
         called, arguments, options = prepare(subject, call, function)
+        if entries is not None and function in ("loop", "batched"):
+            options = options | {"entries": entries}
         result = called(*arguments, **options)
         if function == "train_steps":
             result = (*result[0], result[1])

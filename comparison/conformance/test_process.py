@@ -1,5 +1,6 @@
 """A port leaves the process as it has found it: its settings, its generators of random numbers, its environment."""
 
+import importlib
 import os
 import random
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import ports
 from comparison.agreement.comparison import Subject
 from comparison.conformance.calls import everything
 from comparison.conformance.problems import subjects
@@ -63,7 +65,24 @@ def set_otherwise() -> None:
         torch.set_default_dtype(torch.float64)
 
 
-def changes(subject: Subject) -> list[str]:
+def changes(before: dict[str, str]) -> list[str]:
+    """Name what is no longer as it was."""
+    after = of_process()
+    return [name for name in before if before[name] != after[name]]
+
+
+def changes_of_load(source: str, frameworks: list[str]) -> list[str]:
+    """Load a port; name what has changed, but for what an imported library may set: environment and warnings."""
+    for name in frameworks:
+        importlib.import_module(name)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(2)  # not 1, which a port may set
+    before = of_process()
+    ports.load(source)
+    return [name for name in changes(before) if name not in ("environment", "filters of all warnings")]
+
+
+def changes_of_calls(subject: Subject) -> list[str]:
     """Call every function in both dtypes, under default settings and others; name what has changed."""
     changed = []
     for prepare in (lambda: None, set_otherwise):
@@ -71,8 +90,7 @@ def changes(subject: Subject) -> list[str]:
         before = of_process()
         for dtype in DTYPES:
             everything(subject._replace(dtype=dtype))
-        after = of_process()
-        changed += [name for name in before if before[name] != after[name]]
+        changed += changes(before)
     return changed
 
 
@@ -80,13 +98,17 @@ PROCESS = """
 import json, sys, ports
 from comparison.conformance import test_process
 from comparison.agreement.comparison import Subject
-subject = Subject(sys.argv[1], ports.load(sys.argv[1]), "float64", sys.argv[2])
-print(json.dumps(test_process.changes(subject)))
+source, device, *frameworks = sys.argv[1:]
+loaded = test_process.changes_of_load(source, frameworks)
+called = test_process.changes_of_calls(Subject(source, ports.load(source), "float64", device))
+print(json.dumps([loaded, called]))
 """
 
 
 @subjects("float64")
 def test_the_process_is_as_before(subject: Subject) -> None:
     """In a process of its own: elsewhere an earlier call may have made the change already."""
-    changed = run_in_process(PROCESS, subject.source, subject.device)
-    assert not changed, f"a call has changed {', '.join(changed)}"
+    frameworks = [name for name in ("jax", "torch") if name in sys.modules]
+    loaded, called = run_in_process(PROCESS, subject.source, subject.device, *frameworks)
+    assert not loaded, f"loading the port has changed {', '.join(loaded)}"
+    assert not called, f"a call has changed {', '.join(called)}"

@@ -135,6 +135,22 @@ def test_a_port_that_leaves_the_process_changed_fails(folder: Path) -> None:
     assert "a call has changed NumPy's error state, NumPy's generator, filters of all warnings" in run.stdout
 
 
+LOUD = {
+    "NumPy's print options": "numpy.set_printoptions(precision=3)",
+    "torch's default dtype": "torch.set_default_dtype(torch.float64)",
+    "torch's threads": "torch.set_num_threads(1)",
+}
+
+
+@pytest.mark.parametrize("name", LOUD)
+def test_a_port_leaves_the_process_as_it_was_when_it_is_loaded(name: str, folder: Path) -> None:
+    pytest.importorskip("torch")
+    (folder / "loud.py").write_text(f"import numpy, torch\nfrom ports.numpy_port import *\n{LOUD[name]}\n")
+    run = conform(folder, "loud.py", "test_process.py", "-n", "0")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert f"loading the port has changed {name}\n" in run.stdout
+
+
 def test_failures_are_annotations_of_the_ports_file(folder: Path) -> None:
     summary = folder / "summary"
     options = ("-k", "no_term_is_to_spare", "-x")
