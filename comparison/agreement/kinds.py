@@ -14,6 +14,7 @@ import numpy as np
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Agreement, Arguments, Subject, check_forward, new_arguments
+from comparison.agreement.truth import Truth
 from reference.two_layer_net import Params
 
 Shape = tuple[int, int, int, int]
@@ -91,11 +92,17 @@ FORWARD_VALUES: dict[str, Callable[[Problem], Problem]] = {
 """Further values for predictions, loss and accuracy: logits that are alike, or far from those of other samples."""
 
 
-def check_forward_values(subject: Subject, problem: Problem) -> Iterator[Agreement]:
-    """Compare predictions, loss and accuracy for these values; float32 can't tell nearly tied logits apart."""
-    for kind, change in FORWARD_VALUES.items():
-        if subject.dtype == "float64" or kind != "nearly tied":
-            yield from (replace(row, problem=kind) for row in check_forward(subject, change(problem)))
+def forward_truths(problem: Problem, dtype: str) -> tuple[tuple[Problem, str, Truth], ...]:
+    """Compute what every port must have for these values; float32 can't tell nearly tied logits apart."""
+    kinds = [kind for kind in FORWARD_VALUES if dtype == "float64" or kind != "nearly tied"]
+    changed = [FORWARD_VALUES[kind](problem) for kind in kinds]
+    return tuple((one, kind, Truth(one, dtype)) for one, kind in zip(changed, kinds, strict=True))
+
+
+def check_forward_values(subject: Subject, truths: tuple[tuple[Problem, str, Truth], ...]) -> Iterator[Agreement]:
+    """Compare predictions, loss and accuracy for these values."""
+    for problem, kind, truth in truths:
+        yield from (replace(row, problem=kind) for row in check_forward(subject, problem, truth=truth))
 
 
 LABELS: dict[str, Callable[[np.ndarray, int], Any]] = {

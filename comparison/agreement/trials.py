@@ -25,7 +25,17 @@ from comparison.agreement.comparison import (
     check_gradient,
     compare,
 )
-from comparison.agreement.kinds import LABELS, VALUES, Shape, check_forward_values, draw, place, recording, spoil
+from comparison.agreement.kinds import (
+    LABELS,
+    VALUES,
+    Shape,
+    check_forward_values,
+    draw,
+    forward_truths,
+    place,
+    recording,
+    spoil,
+)
 from comparison.agreement.truth import Truth
 from reference.defaults import DTYPES, MEMORY
 from reference.two_layer_net import Params
@@ -146,7 +156,6 @@ def check_trial(
     worst: dict[Any, Agreement] = {}
     recorded = subject._replace(port=recording(subject.port, results))
     arguments, shape = None, "x".join(map(str, trial.shape))
-    problems = draw_problems(trial, seed)
     for n, (problem, h, value, truth) in enumerate(truths_of(trial, subject.dtype, seed)):
         arguments = place(recorded, problem, trial.layout, arguments)
         labels = LABELS[trial.labels](problem.t, trial.shape[3])
@@ -162,7 +171,7 @@ def check_trial(
             kept += [(array, subject.port.to_numpy(array)) for array in results]
         results.clear()
     yield from worst.values()
-    for row in check_forward_values(subject, problems[-1]):
+    for row in check_forward_values(subject, forward_truths_of(trial, subject.dtype, seed)):
         yield replace(row, problem=f"{shape}, {row.problem}")
     yield replace(_check_kept(subject, kept), problem=shape)
 
@@ -182,6 +191,12 @@ def truths_of(trial: Trial, dtype: str, seed: int) -> tuple[tuple[Problem, Any, 
     if len(problems) > 1:
         tried.append((problems[0], ANOTHER_H * trial.h, "another h"))
     return tuple((*one, Truth(one[0], dtype, one[1])) for one in tried)
+
+
+@cache
+def forward_truths_of(trial: Trial, dtype: str, seed: int) -> tuple[tuple[Problem, str, Truth], ...]:
+    """Compute the predictions, losses and accuracies of a trial's last net with further values."""
+    return forward_truths(draw_problems(trial, seed)[-1], dtype)
 
 
 def _check_problem(

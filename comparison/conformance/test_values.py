@@ -9,7 +9,7 @@ import pytest
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, check_forward, check_gradient
-from comparison.agreement.kinds import VALUES, check_forward_values, draw
+from comparison.agreement.kinds import VALUES, check_forward_values, draw, forward_truths
 from comparison.agreement.truth import Truth
 from comparison.conformance.gradients import HANDS_OVER, assert_agrees, gradients
 from comparison.conformance.problems import subjects
@@ -73,7 +73,7 @@ def test_values_of_a_kind(subject: Subject, kind: str) -> None:
 
 @subjects()
 def test_logits_alike_and_unlike_those_of_other_samples(subject: Subject) -> None:
-    assert_agrees(check_forward_values(subject, draw(SHAPE, 0)))
+    assert_agrees(check_forward_values(subject, forward_truths(draw(SHAPE, 0), subject.dtype)))
 
 
 @pytest.mark.parametrize(
