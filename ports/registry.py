@@ -24,6 +24,8 @@ _OWN = (*BUILT_IN, *OPTIONAL)
 _HOME = Path(__file__).parents[1]
 _OF_A_FILE = "fdnet_port_"
 """The names of modules that are loaded from files begin with it."""
+_folders: set[Path] = set()
+"""The folders of the ports that were loaded from files."""
 
 
 def names(*, optional: bool = False) -> tuple[str, ...]:
@@ -105,6 +107,7 @@ def _import_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    _forget_namesakes(path.parent)
     try:
         with _last_on_path(str(path.parent)):
             spec.loader.exec_module(module)
@@ -112,6 +115,19 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _forget_namesakes(folder: Path) -> None:
+    """Let a port import what lies beside it, not what an earlier port has imported from beside itself by that name."""
+    others = _folders - {folder}
+    for name in {module.partition(".")[0] for module in sys.modules}:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None or others.isdisjoint(Path(file).parents[:2]):  # of a module, or of a package's __init__.py
+            continue
+        if (folder / f"{name}.py").exists() or (folder / name).is_dir():
+            for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+                del sys.modules[module]
+    _folders.add(folder)
 
 
 @contextmanager

@@ -83,6 +83,19 @@ def test_a_file_may_import_what_lies_beside_it_and_the_path_stays_as_it_was(port
     assert sys.path == before
 
 
+@pytest.mark.parametrize("helper", ["fdnet_test_helper.py", "fdnet_test_helper/__init__.py"])
+def test_each_of_two_ports_imports_its_own_of_two_files_of_one_name(helper: str, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name / helper).parent.mkdir(parents=True)
+        (tmp_path / name / helper).write_text(f"NAME = {name!r}\n")
+        (tmp_path / name / "port.py").write_text(f"{PORT}from fdnet_test_helper import NAME\n")
+    try:
+        found = [ports.load(tmp_path / name / "port.py").NAME for name in ("one", "other", "one")]  # type: ignore[attr-defined]
+    finally:
+        sys.modules.pop("fdnet_test_helper", None)
+    assert found == ["one", "other", "one"]
+
+
 def install(folder: Path, entries: str) -> None:
     """Write the metadata that pip installs for a distribution that offers ports, in a folder to be put on sys.path."""
     metadata = folder / "fdnet_other-1.0.dist-info"
