@@ -95,12 +95,12 @@ TRIALS = (
     # Large: over 64, 128, 256 and 1,024.
     Trial((131, 5, 67, 3), 4e-3, 2**18, "tuple", "columns", NEW_NET, 1.0, True, (("float32", "collocated"),)),
     Trial((3, 131, 300, 2), 2e-4, 2**20, "int64", "every other", ("drawn", "logits far apart"), sampled=True),
-    Trial((300, 3, 2, 67), 6e-3, 2**22, "one-hot integers", "rows", ("drawn",), sampled=True),
+    Trial((300, 3, 2, 67), 6e-3, 2**22, "int64", "rows", ("drawn",), sampled=True),
     Trial((2, 67, 131, 131), 0.04, 2**20, "uint8", "offset", NEW_NET, 1.0, True, (("float64", "collocated"),)),
     Trial((5, 3, 1031, 3), 5e-3, 2**20, "int32", "rows", ("drawn",), sampled=True),
     Trial((3, 1031, 3, 300), 3e-3, 2**20, "whole floats", "columns", ("drawn",), sampled=True),
     Trial((1031, 2, 5, 3), 0.013, 2**16, "one-hot bools", "rows", ("drawn",), sampled=True),
-    Trial((3, 5, 2, 1031), 2e-3, 2**20, "int64", "reversed", ("drawn",), sampled=True),
+    Trial((3, 5, 2, 1031), 2e-3, 2**20, "one-hot integers", "reversed", ("drawn",), sampled=True),
     # More inputs of a batch, and more weights, than 16 bits count.
     Trial((84, 784, 3, 2), 6e-3, 2**24, "bools", "columns", ("drawn",), 1.0, True, (("float32", "structured"),)),
     Trial((2, 784, 84, 3), 9e-3, 2**24, "list", "every other", ("drawn",), sampled=True),
