@@ -1,4 +1,4 @@
-"""compare.py speed and compare.py without a command, as a user calls them."""
+"""compare.py speed, as a user calls it."""
 
 import json
 import os
@@ -10,31 +10,15 @@ from typing import Any
 import pytest
 
 import compare
-from command_lines import CRASHING, SMALL, WRONG, run
+from command_lines import CRASHING, WRONG, run
 from comparison import commands
 from comparison.commands import speed
 from comparison.timing import contenders
-from comparison.timing.load import Load
+from speed_commands import SHORT, result
 from timings import timing
 
 FIT = contenders._fit
-
-
-@pytest.fixture(autouse=True)
-def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the machine seem idle, whatever else runs on it, and let everything fit and have rounds enough."""
-    monkeypatch.setattr(Load, "is_busy", False)
-    monkeypatch.setattr("comparison.timing.rounds.LIMIT", 1e9)
-    monkeypatch.setattr("comparison.timing.contenders._fit", lambda candidate, _: (None, candidate.seconds))
-
-
-NET = SMALL[1:]
-SHORT = (*NET, "--dtype", "float64", "--budget", "0.5")
-
-
-def result(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, object]:
-    assert compare.main([*arguments, "--json"]) == code
-    return json.loads(capsys.readouterr().out)
+pytestmark = pytest.mark.usefixtures("idle")
 
 
 @pytest.mark.parametrize("what", ["gradient", "step", "run"])
@@ -169,17 +153,6 @@ def test_what_cannot_be_judged_does_not_pass(
     assert speed._check_slower(ranking, None, None) == commands.AGREES
 
 
-def test_the_sweep_repeats_it_over_sizes(capsys: pytest.CaptureFixture[str]) -> None:
-    for over, size in (("hidden", "hidden"), ("batch", "batch"), ("inputs", "inputs")):
-        output = result(capsys, "speed", *SHORT, "--what", "gradient", "--sweep", over, "--sizes", "2,5")
-        assert [row["sizes"][size] for row in output["speed"]] == [2, 5]
-        about = {"over": over, "sizes": [2, 5], "left_out": [], "labels": None, "crossovers": [], "no_winner": None}
-        assert output["sweep"] == about | {"fastest": output["sweep"]["fastest"]}
-        assert [row["size"] for row in output["sweep"]["fastest"]] == [2, 5]
-    assert compare.main(["speed", *SHORT, "--what", "gradient", "--sweep", "hidden", "--sizes", "2,5"]) == 0
-    assert "No contender overtakes another beyond doubt" in capsys.readouterr().out
-
-
 def test_the_self_check_prints_its_rate(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["speed", *SHORT, "--what", "gradient", "--self-check"]
     assert compare.main(arguments) == 0
@@ -220,30 +193,6 @@ def test_peers_stand_beside_and_are_not_ranked(capsys: pytest.CaptureFixture[str
     others = [row for row in output["speed"] if row["strategy"] == "peer"]
     assert len(others) + len(output["left_out"]) == 4
     assert not any(row["ranked"] for row in others)
-
-
-def test_without_a_command_it_agrees_then_times_then_advises(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main([*SHORT]) == 0
-    output = capsys.readouterr()
-    agreed, timed, advised = (output.out.index(text) for text in ("quantities agree", "a training step", "For ever"))
-    assert agreed < timed < advised
-    assert output.err == ""
-    output = result(capsys, *SHORT)
-    assert output["command"] == "advise"
-    assert output["agrees"] is True
-    assert len(output["speed"]) == 1
-
-
-def test_without_a_command_it_times_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    output = result(capsys, *SHORT, "--strategy", "structured")
-    assert [row["strategy"] for row in output["speed"]] == ["structured"]
-
-
-def test_without_a_command_a_wrong_port_fails_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "their_port.py"
-    path.write_text(WRONG)
-    assert compare.main([*SHORT, "--port", str(path)]) == commands.DISAGREES
-    assert "DISAGREES" in capsys.readouterr().out
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,9 +242,6 @@ def test_bad_input_is_one_sentence(
     assert output.out == ""
 
 
-# --- whatever is asked, within the budget
-
-
 def test_a_long_command_is_cut_to_its_budget_and_says_what_is_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,40 +260,3 @@ def test_a_long_command_is_cut_to_its_budget_and_says_what_is_left_out(
     assert all(row["sizes"]["outputs"] == 62 for row in rows)
     assert all(re.match(r".*more than its share of --budget, .* s\.$", row["reason"]) for row in output["left_out"])
     assert "loop" not in {row["strategy"] for row in output["advice"]["break_even"]}
-
-
-def test_a_sweep_over_classes_redraws_the_labels_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("speed", *SHORT, "--what", "step", "--strategy", "all", "--sweep", "outputs", "--sizes", "2,62,5000")
-    output = result(capsys, *arguments)
-    assert [row["sizes"]["outputs"] for row in output["speed"] if row["strategy"] == "closed form"] == [2, 62]
-    assert output["sweep"]["labels"].startswith("drawn at random")
-    assert "outputs 5000: left out, since the data have 1,000 samples." in output["sweep"]["left_out"]
-    compare.main([*arguments[:-1], "2,62"])
-    printed = capsys.readouterr().out
-    assert "The labels are drawn at random, so the times mean something and the losses do not." in printed
-    assert re.search(r"^Fastest in float64 by outputs: at 2", printed, re.MULTILINE)
-
-
-def test_the_self_check_covers_sweeps(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("speed", *SHORT, "--self-check", "--sweep", "hidden", "--sizes", "2,5", "--budget", "2")
-    output = result(capsys, *arguments)["self_check"]
-    assert 0 <= output["crossing_sweeps"] <= output["sweeps"] >= 1
-    assert compare.main([*arguments]) == 0
-    assert re.search(r"In \d+ of \d+ sweeps over the sizes one overtakes itself\.", capsys.readouterr().out)
-
-
-def test_a_busy_machine_names_no_winner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(Load, "is_busy", True)
-    output = result(capsys, *SHORT)
-    assert output["advice"]["winner"] is None
-    assert output["advice"]["break_even"] == output["advice"]["tie"] == []
-    assert output["no_winner"].startswith("No winner is named: the machine was busy (")
-    assert output["sentences"] == [output["no_winner"]]
-    assert compare.main([*SHORT]) == 0
-    printed = capsys.readouterr().out
-    assert printed.count("No winner is named") == 1
-    assert "take" not in printed.partition("No winner")[2]
-    assert compare.main(["speed", *SHORT, "--sweep", "hidden", "--sizes", "2,5"]) == 0
-    printed = capsys.readouterr().out
-    assert "No winner is named" in printed
-    assert "Fastest" not in printed

@@ -1,0 +1,13 @@
+"""Fixtures for the tests of more than one command."""
+
+import pytest
+
+from comparison.timing.load import Load
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine seem idle, whatever else runs on it, and let everything fit and have rounds enough."""
+    monkeypatch.setattr(Load, "is_busy", False)
+    monkeypatch.setattr("comparison.timing.rounds.LIMIT", 1e9)
+    monkeypatch.setattr("comparison.timing.contenders._fit", lambda candidate, _: (None, candidate.seconds))
