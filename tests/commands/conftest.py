@@ -11,3 +11,9 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Load, "is_busy", False)
     monkeypatch.setattr("comparison.timing.rounds.LIMIT", 1e9)
     monkeypatch.setattr("comparison.timing.contenders._fit", lambda candidate, _: (None, candidate.seconds))
+
+
+@pytest.fixture
+def outside_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
