@@ -1,23 +1,15 @@
 """The bounds are what comparison/agreement/bounds.py says they are, written out sample by sample and entry by entry."""
 
-import cmath
 import math
-from collections.abc import Callable
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from comparison.agreement.bounds import Bounds, Problem, curvature_bound
-from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, random_problem
-from comparison.agreement.summation import RESOLUTION, roundings
-from comparison.conformance.problems import subjects
-from reference import datasets
 from reference.defaults import DTYPES
 from reference.functions import DELTA
-from reference.two_layer_net import Params, init
-from right_sums import SUMS, summing
+from reference.two_layer_net import Params
 
 B, I, H, O = 7, 5, 3, 4  # noqa: E741
 U = {"float64": 2.0**-53, "float32": 2.0**-24}
@@ -255,6 +247,17 @@ def test_a_class_so_far_ahead_that_the_differences_are_subnormal_numbers_has_a_b
         assert all((np.isfinite(b) & (b > 0)).all() for b in bounds.gradient(strategy, h))
 
 
+def test_samples_that_are_alike_have_one_error() -> None:
+    """Of four, whose sum takes no more roundings than that of one, the bound is that of one; of others it is half."""
+    net = problem()
+    four = Problem(net.params._replace(W1=0 * net.params.W1), net.x[:4], np.zeros(4, int))
+    one = Problem(four.params, four.x[:1], four.t[:1])
+    assert Bounds(four, "float64").loss() == pytest.approx(Bounds(one, "float64").loss(), rel=1e-12)
+    bounds = (Bounds(each, "float64").gradient(None, 0.0).b2 for each in (one, four))
+    d = np.abs(np.array([samples(one)[0].delta(k) for k in range(O)]))
+    np.testing.assert_allclose(np.diff([*bounds], axis=0)[0], 4 * U["float64"] * d * (2 - 1) / 2, rtol=1e-6)
+
+
 def test_curvature() -> None:
     net, found = problem(), []
     weight = np.linalg.svd(net.params.W2)[1][0]
@@ -272,187 +275,3 @@ def test_a_problem_is_rounded_to_the_nearest(dtype: str) -> None:
         assert got.dtype == np.float64
         np.testing.assert_array_equal(got, exact.astype(dtype).astype(np.float64))
     np.testing.assert_array_equal(rounded.t, net.t)
-
-
-# --- how many roundings a sum is charged
-
-
-def written_out(terms: list[float], u: float) -> float:
-    """Return r of one sum."""
-    n, total, largest = len(terms), sum(map(abs, terms)), max(map(abs, terms))
-    cells = [round(c / (max(u, RESOLUTION) * largest)) for c in terms]
-    equal = [cells.count(cell) for cell in cells]
-    mean = sum(accumulate(sorted(map(abs, terms), reverse=True))) / n / total
-
-    def lost(c: float, blocks: int) -> float:
-        return min(1.0, abs(c) * blocks / (u * total))
-
-    alike, blocks = 0.0, 1
-    while n / blocks >= 4 * math.sqrt(n):
-        turns = [lost(c, blocks) * cmath.exp(2j * math.pi * c * blocks / (2 * u * total)) for c in terms]
-        longest = max(map(abs, accumulate(turns)))
-        if longest > 4 * math.sqrt(sum(lost(c, blocks) ** 2 for c in terms)):
-            alike = max(alike, longest / blocks)
-        blocks *= 2
-    r = math.sqrt(sum(m * lost(c, 1) ** 2 for c, m in zip(terms, equal, strict=True))) / 2 + mean * alike / 4
-    return max(math.sqrt(n) / 2, min(r, mean * n / 4))
-
-
-def groups(rng: np.random.Generator) -> np.ndarray:
-    return rng.choice(rng.random(40), 300)
-
-
-def near(rng: np.random.Generator) -> np.ndarray:
-    """Return numbers that differ by a fifth of an ulp of their sum, in float32."""
-    return 1 + 0.2 * 2 * U["float32"] * 300 * rng.standard_normal(300)
-
-
-def near_in_two_places(rng: np.random.Generator) -> np.ndarray:
-    """Return the same around two numbers that lie half an ulp apart: at that ulp they cancel, at half of it not."""
-    return near(rng) + U["float32"] * 300 * (np.arange(300) % 2)
-
-
-def one_of_weight(rng: np.random.Generator) -> np.ndarray:
-    return np.where(np.arange(300) == 7, 1.0, 0.4 * U["float32"] * rng.random(300))
-
-
-def rising(rng: np.random.Generator) -> np.ndarray:
-    """Return numbers that are spread over an ulp of their sum, but a plain loop meets them in their order."""
-    return np.linspace(1, 1 + 2 * U["float32"] * 300, 300)
-
-
-DRAWN: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
-    "groups": groups,
-    "near": near,
-    "near in two places": near_in_two_places,
-    "one of weight": one_of_weight,
-    "rising": rising,
-    "equal": lambda rng: np.full(300, -0.3),
-    "random": lambda rng: rng.standard_normal(300),
-    "five": lambda rng: np.full(5, 0.3),
-    "four": lambda rng: np.full(4, 0.3),
-}
-
-
-@EACH_DTYPE
-@pytest.mark.parametrize("name", DRAWN)
-def testroundings(name: str, dtype: str) -> None:
-    rng = np.random.default_rng(0)
-    columns = np.stack([DRAWN[name](rng) for _ in range(3)], axis=1)
-    expected = [written_out(list(column), U[dtype]) for column in columns.T]
-    np.testing.assert_allclose(roundings(columns, U[dtype]), expected, rtol=1e-6)
-
-
-def of(terms: np.ndarray) -> float:
-    return float(roundings(terms[:, None], U["float32"])[0])
-
-
-def test_the_more_alike_terms_are_the_more_roundings_they_take() -> None:
-    rng, chance = np.random.default_rng(0), math.sqrt(300) / 2
-    assert of(rng.random(300)) == of(np.zeros(300)) == chance
-    assert of(np.full(300, 0.3)) == pytest.approx(301 / 8)  # partial sums of equal terms are S/2 in the mean
-    assert of(np.repeat(rng.random(150), 2)) == pytest.approx(math.sqrt(2) * chance)
-    assert chance < of(near(rng)) < 301 / 8
-    assert chance < of(near_in_two_places(rng)) < of(near(rng))
-    assert chance < of(rising(rng)) < 301 / 8
-    assert of(1 + 10 * (near(rng) - 1)) == pytest.approx(chance, rel=0.1)  # over more than an ulp
-    assert of(one_of_weight(rng)) > 300 / 20  # of S itself, each a fifth of half an ulp
-    assert of(one_of_weight(rng) ** 2) == chance  # too small to lose anything
-
-
-def test_ordinary_terms_are_taken_for_random() -> None:
-    for count in (5, 100, 2000):
-        rng = np.random.default_rng(count)
-        for terms in (rng.standard_normal((count, 100)), rng.random((count, 100)), rng.lognormal(size=(count, 100))):
-            for u in U.values():
-                np.testing.assert_allclose(roundings(terms, u), math.sqrt(count) / 2, rtol=0.02)
-
-
-def test_samples_that_are_alike_have_one_error() -> None:
-    """Of four, whose sum takes no more roundings than that of one, the bound is that of one; of others it is half."""
-    net = problem()
-    four = Problem(net.params._replace(W1=0 * net.params.W1), net.x[:4], np.zeros(4, int))
-    one = Problem(four.params, four.x[:1], four.t[:1])
-    assert Bounds(four, "float64").loss() == pytest.approx(Bounds(one, "float64").loss(), rel=1e-12)
-    bounds = (Bounds(each, "float64").gradient(None, 0.0).b2 for each in (one, four))
-    d = np.abs(np.array([samples(one)[0].delta(k) for k in range(O)]))
-    np.testing.assert_allclose(np.diff([*bounds], axis=0)[0], 4 * U["float64"] * d * (2 - 1) / 2, rtol=1e-6)
-
-
-# --- right ports lie within them, whatever their order
-
-
-def ratios(subject: Subject, net: Problem, *strategies: tuple[str | None, float]) -> dict[str, Agreement]:
-    """Return the rows of a subject by what they compare."""
-    rows = [*check_forward(subject, net)]
-    for strategy, h in ((None, 0.0), *strategies):
-        rows += check_gradient(subject, net, strategy, h)
-    return {f"{row.strategy} {row.quantity}": row for row in rows if row.quantity != "accuracy"}
-
-
-def alike(count: int, spread: float = 0.0) -> Problem:
-    """Return samples that differ by no more than their labels; or by `spread`, of their input's weight."""
-    rng = np.random.default_rng(count)
-    params = Params(
-        np.full((1, 2), spread), rng.standard_normal(2), rng.standard_normal((2, 2)), rng.standard_normal(2)
-    )
-    return Problem(params, rng.random((count, 1)) if spread else np.ones((count, 1)), rng.integers(0, 2, count))
-
-
-def classes(count: int, std: float = 0.01) -> Problem:
-    """Return the chapter's initial net, with many classes."""
-    return Problem(init(1, 1, count, std, seed=0), np.ones((3, 1)), np.arange(3))
-
-
-def dominated(count: int) -> Problem:
-    """Return a net whose classes but one are alike and hardly probable: each addition to that one's may be lost."""
-    params = init(1, 1, count, seed=0)
-    return Problem(params._replace(b2=np.where(np.arange(count) == 0, 0.0, -17.0)), np.ones((2, 1)), np.arange(2))
-
-
-def equal_weights() -> Problem:
-    params = Params(np.full((300, 2), 0.01), np.ones(2), np.array([[1.0, -1.0], [0.5, 2.0]]), np.zeros(2))
-    return Problem(params, np.full((3, 300), 0.3), np.array([0, 1, 0]))
-
-
-def many_digits() -> Problem:
-    data = datasets.load("digits")
-    return random_problem(data.x_train[:, 20:28], data.t_train, hidden=3, samples=1437, seed=0)
-
-
-RIGHT = {
-    "alike": lambda: alike(1000),
-    "nearly alike": lambda: alike(1000, 1e-5),
-    "many classes": lambda: classes(5000),
-    "equal classes": lambda: classes(1000, 0.0),
-    "nearly equal classes": lambda: classes(1000, 1e-5),
-    "one class outweighs all": lambda: dominated(1000),
-    "equal weights": equal_weights,
-    "many digits": many_digits,
-}
-
-
-@EACH_DTYPE
-@pytest.mark.parametrize("order", SUMS)
-@pytest.mark.parametrize("name", RIGHT)
-def test_no_order_of_summation_raises_an_alarm(name: str, order: str, dtype: str) -> None:
-    net = RIGHT[name]()
-    strategies = (("structured", 1e-2), ("loop", 1e-2)) if sum(p.size for p in net.params) < 100 else ()
-    rows = ratios(Subject(order, summing(SUMS[order]), dtype, "cpu"), net, *strategies)
-    worst = max(rows.values(), key=lambda row: row.ratio)
-    assert worst.ratio < 0.7, worst
-
-
-def test_rounding_is_what_they_are_held_to() -> None:
-    """Where it adds up the bound is no more than some times what a plain loop is off by."""
-    for name in ("alike", "nearly alike", "many classes", "one class outweighs all"):
-        rows = ratios(Subject("plain", summing(SUMS["plain"]), "float32", "cpu"), RIGHT[name]())
-        assert max(row.ratio for row in rows.values()) > 0.05, name
-
-
-@subjects()
-@pytest.mark.parametrize("net", [alike(1000), classes(1000), dominated(1000)], ids=["alike", "classes", "dominated"])
-def test_a_port_raises_no_alarm_where_roundings_add_up(subject: Subject, net: Problem) -> None:
-    strategies = (("batched", 1e-4), ("collocated", 1e-4)) if net.params.W2.size < 100 else ()
-    rows = ratios(subject, net, *strategies)
-    assert all(row.ratio < 0.7 for row in rows.values()), max(rows.values(), key=lambda row: row.ratio)

@@ -58,7 +58,11 @@ MODULES = {  # and the tests that each is held against
     "ports/protocol.py": ["ports/test_protocol"],
     "ports/registry.py": ["ports/test_loading", "ports/test_registry"],
     "ports/distributed.py": ["ports/test_distributed"],
-    "comparison/agreement/bounds.py": ["comparison/test_bounds"],
+    "comparison/agreement/bounds.py": [
+        "comparison/test_bounds",
+        "comparison/test_summation",
+        "comparison/test_summation_orders",
+    ],
     "comparison/agreement/comparison.py": ["comparison/test_comparison"],
     "comparison/agreement/cases.py": ["comparison/test_cases"],
     "comparison/agreement/drift.py": ["comparison/test_drift"],
