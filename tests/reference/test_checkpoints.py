@@ -1,13 +1,9 @@
-"""A checkpoint is whole or absent, and nothing but a whole one is read."""
+"""A checkpoint is loaded as it was saved, and nothing but a whole one is read."""
 
 import hashlib
 import json
 import math
 import os
-import stat
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reference import checkpoints, datasets
-from reference.checkpoints import MAGIC, Checkpoint, CheckpointError, load, save
-from reference.files import ExclusiveFile, remove_stale, write_atomically
-from reference.idx import DataError
-from reference.params import load_params, save_params
+from reference.checkpoints import MAGIC, Checkpoint, CheckpointError, load
 from reference.training import Progress, begin
 from reference.two_layer_net import Params, init
+from saved_checkpoints import a_checkpoint, save_at
 
 HEADER = len(MAGIC) + 32
-
-
-def a_checkpoint(dtype: str = "float32") -> Checkpoint:
-    start = begin(init(5, 4, 3, seed=0, dtype=dtype), seed=1)
-    now = start._replace(iteration=7, losses=np.linspace(2, 1, 7), accuracies=np.array([[0, 0.1, 0.2], [5, 0.3, 0.4]]))
-    return Checkpoint(now, {"backend": "numpy", "rate": 0.1, "seed": 0}, {"numpy": "2.1", "threads": None})
-
-
-def save_at(path: Path, checkpoint: Checkpoint) -> None:
-    with ExclusiveFile(path) as file:
-        save(file, checkpoint)
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    save_at(tmp_path / "run.ckpt", a_checkpoint())
-    return tmp_path / "run.ckpt"
 
 
 def parts(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -269,192 +246,6 @@ def test_data_sets_that_differ_in_anything_have_other_hashes() -> None:
     others += [data._replace(x_train=data.x_train.reshape(-1, 32)), data._replace(x_train=data.x_train.view(np.int32))]
     hashes = {checkpoints.data_hash(arrays) for arrays in (data, data, *others)}
     assert len(hashes) == 5
-
-
-# --- writing
-
-
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    with ExclusiveFile(tmp_path / "run") as file:
-        for checkpoint in (a_checkpoint("float64"), a_checkpoint("float32")):
-            save(file, checkpoint)
-            assert load(tmp_path / "run").progress.params.W1.dtype == checkpoint.progress.params.W1.dtype
-    assert os.listdir(tmp_path) == ["run"]
-
-
-@pytest.mark.parametrize(("umask", "mode"), [(0o027, 0o640), (0o002, 0o664)])
-def test_a_new_file_follows_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
-    before = os.umask(umask)
-    try:
-        save_at(tmp_path / "run", a_checkpoint())
-        save_at(tmp_path / "run", a_checkpoint())
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == mode
-
-
-def test_a_link_is_written_through(tmp_path: Path) -> None:
-    (tmp_path / "inner").mkdir()
-    (tmp_path / "run").symlink_to(tmp_path / "inner" / "run")
-    save_at(tmp_path / "run", a_checkpoint())
-    assert (tmp_path / "run").is_symlink()
-    load(tmp_path / "inner" / "run")
-
-
-def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(os, "link", fail)
-    save_at(tmp_path / "run", a_checkpoint())
-    assert os.listdir(tmp_path) == ["run"]
-    load(tmp_path / "run")
-
-
-@pytest.mark.parametrize("broken", ["fsync", "replace", "fchmod"])
-def test_whatever_fails_leaves_the_file_that_was_there(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
-    before = saved.read_bytes()
-
-    def fail(*_: Any) -> None:
-        raise OSError(28, "No space left on device", "a temporary name")
-
-    monkeypatch.setattr(os, broken, fail)
-    with pytest.raises(OSError, match="No space left") as caught:
-        save_at(saved, a_checkpoint("float64"))
-    assert caught.value.filename == str(saved)
-    assert saved.read_bytes() == before
-    assert os.listdir(saved.parent) == [saved.name]
-
-
-def test_a_temporary_that_is_gone_already_need_not_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(temporary: Path, _: Path) -> None:
-        os.unlink(temporary)
-        raise OSError(5, "Input/output error", temporary)
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="Input/output error") as caught:
-        write_atomically(tmp_path / "run", [b"one"])
-    assert caught.value.filename == str(tmp_path / "run")
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("write", [lambda path: save_at(path, a_checkpoint()), lambda path: write_atomically(path, [])])
-def test_the_order_survives_a_crash_of_the_machine(
-    saved: Path, write: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def recorded(name: str) -> Callable[..., Any]:
-        function = getattr(os, name)
-
-        def call(*args: Any) -> Any:
-            calls.append((name, stat.S_ISDIR(os.fstat(args[0]).st_mode) if name == "fsync" else None))
-            return function(*args)
-
-        return call
-
-    for name in ("fsync", "replace"):
-        monkeypatch.setattr(os, name, recorded(name))
-    write(saved)
-    assert calls == [("fsync", False), ("replace", None), ("fsync", True)]
-
-
-def test_only_the_files_that_killed_writers_left_behind_are_removed(tmp_path: Path) -> None:
-    others = {"run", ".fdnet-1.txt", "fdnet-1.tmp", ".fdnet.tmp", ".other-1.tmp", ".fdnet-1.tmp.gz"}
-    for name in (*others, ".fdnet-1.tmp", ".fdnet-0123456789abcdef.tmp"):
-        (tmp_path / name).write_bytes(b"x")
-    remove_stale(tmp_path)
-    assert {*os.listdir(tmp_path)} == others
-
-
-def test_two_processes_may_remove_the_same_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".fdnet-1.tmp").write_bytes(b"x")
-    unlink = os.unlink
-
-    def after_the_other(name: str) -> None:
-        unlink(name)
-        unlink(name)
-
-    monkeypatch.setattr(os, "unlink", after_the_other)
-    remove_stale(tmp_path)
-    assert os.listdir(tmp_path) == []
-
-
-FULL = """
-import resource, sys
-sys.path[:0] = {folders!r}
-from test_checkpoints import a_checkpoint, save_at
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-save_at(sys.argv[1], a_checkpoint("float64"))
-"""
-
-
-@pytest.mark.parametrize("limit", [0, 1, 100, 600])
-def test_a_full_disk_leaves_the_last_good_checkpoint(saved: Path, limit: int) -> None:
-    before, folder = saved.read_bytes(), Path(__file__).parent
-    code = FULL.format(folders=[str(folder), *map(str, folder.parents[:2])], limit=limit)
-    done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{saved}'"
-    assert saved.read_bytes() == before
-    assert os.listdir(saved.parent) == [saved.name]
-    load(saved)
-
-
-# --- parameters
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_parameters_are_loaded_as_they_were_saved(tmp_path: Path, dtype: str) -> None:
-    expected = init(5, 4, 3, seed=0, dtype=dtype)
-    save_params(tmp_path / "net.npz", expected)
-    for g, e in zip(load_params(tmp_path / "net.npz"), expected, strict=True):
-        assert g.dtype == e.dtype
-        np.testing.assert_array_equal(g, e)
-
-
-def test_parameters_of_the_other_byte_order_are_the_same(tmp_path: Path) -> None:
-    expected = init(5, 4, 3, seed=0)
-    np.savez(
-        tmp_path / "net.npz", **{name: np.asfortranarray(p.astype(">f8")) for name, p in expected._asdict().items()}
-    )
-    np.testing.assert_array_equal(load_params(tmp_path / "net.npz").W1, expected.W1)
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"W1": None}, "must hold the arrays W1, b1, W2, b2, got no W1."),
-        ({"W1": np.ones((5, 4), np.float16)}, "must be float32 or float64, got float16."),
-        ({"W1": np.ones((5, 4), int)}, "must be float32 or float64, got int64."),
-        ({"W1": np.array([[{}]])}, "must be float32 or float64, got object."),
-        ({"b1": np.ones((4, 1))}, "must be 1-dimensional, got the shape (4, 1)."),
-        ({"b1": np.ones(5)}, "must hold one net: `b1` must have shape (4,) to fit W1 (5, 4) and W2 (4, 3), got (5,)."),
-        ({"b2": np.ones(3, np.float32)}, "must hold one net: `b2` must have the dtype of W1 (float64), got float32"),
-        ({"W2": np.full((4, 3), np.nan)}, "must hold one net: `W2` must be finite, but holds nan."),
-    ],
-)
-def test_parameters_that_are_no_net_are_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
-    arrays = {**init(5, 4, 3, seed=0)._asdict(), **change}
-    np.savez(tmp_path / "net.npz", **{name: array for name, array in arrays.items() if array is not None})
-    with pytest.raises(DataError) as caught:
-        load_params(tmp_path / "net.npz")
-    assert sentence in str(caught.value)
-
-
-def test_damaged_parameters_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "net.npz"
-    save_params(path, init(5, 4, 3, seed=0))
-    content = path.read_bytes()
-    for size in range(0, len(content), 7):
-        path.write_bytes(content[:size])
-        with pytest.raises(DataError):
-            load_params(path)
-    for missing in (tmp_path, tmp_path / "none.npz"):
-        with pytest.raises(DataError, match="must be a file"):
-            load_params(missing)
 
 
 def test_types_are_as_they_say() -> None:
