@@ -35,6 +35,7 @@ MODULES = {  # and the tests that each is held against
         "reference/test_numerical_gradient",
         "comparison/conformance/test_memory",
         "reference/test_validation",
+        "reference/test_options",
     ],
     "reference/two_layer_net.py": ["reference/test_two_layer_net"],
     "reference/segments.py": ["reference/test_segments"],
@@ -42,6 +43,7 @@ MODULES = {  # and the tests that each is held against
     "reference/training.py": ["reference/test_training", "comparison/conformance/test_training"],
     "reference/validation.py": [
         "reference/test_validation",
+        "reference/test_options",
         "ports/test_bad_input",
         "ports/test_array_kinds",
         "reference/test_two_layer_net",
