@@ -30,7 +30,11 @@ OF_EACH_PORT = [
 MODULES = {  # and the tests that each is held against
     "reference/functions.py": ["reference/test_functions"],
     "reference/loss_difference.py": ["reference/test_loss_difference"],
-    "reference/collocation.py": ["reference/test_collocation"],
+    "reference/collocation.py": [
+        "reference/test_collocation",
+        "reference/test_plan_derivation",
+        "reference/test_planned_training",
+    ],
     "reference/numerical_gradient.py": [
         "reference/test_numerical_gradient",
         "comparison/conformance/test_memory",
