@@ -37,6 +37,7 @@ MODULES = {  # and the tests that each is held against
     ],
     "reference/numerical_gradient.py": [
         "reference/test_numerical_gradient",
+        "reference/test_invariance",
         "comparison/conformance/test_memory",
         "reference/test_validation",
         "reference/test_options",
