@@ -270,6 +270,7 @@ class Outcome(NamedTuple):
     not_compared: list[NotCompared]
     not_run: list[dict[str, str]]  # backend, reason
     crashed: list[dict[str, str]]  # backend, dtype, reason
+    seconds: float = 0.0  # that the comparison took
 
     @property
     def agrees(self) -> bool:

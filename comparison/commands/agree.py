@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ def compare_all(
     settings: dict[str, Any] = {"h": options.h, "memory": options.memory, "seed": options.seed}
     check = partial(check_data_only if data_only else check_subject, **settings)
     strategies = tuple(strategy for strategy in options.strategy if strategy != CLOSED_FORM)  # always compared
-    outcome = Outcome([], [], [], [])
+    outcome, began = Outcome([], [], [], []), time.perf_counter()
     with one_thread(), status("comparing", quiet=options.quiet) as say:
         for n, subject in enumerate(subjects, 1):
             shown = partial(_shown, partial(say, done=n, total=len(subjects)), check)
@@ -95,7 +96,7 @@ def compare_all(
                     outcome.crashed.append(row)
                 else:
                     outcome.not_compared.append(row)
-    return outcome
+    return outcome._replace(seconds=time.perf_counter() - began)
 
 
 def _shown(say: Say, check: Callable[..., Iterable[Row]], subject: Subject, *args: Any) -> Iterator[Row]:

@@ -135,7 +135,7 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
     missing = missing_notes(ranking.excluded, ranking.not_run, ranking.left_out)
     took = (
         f"The timing took {ranking.seconds:.2g} s of --budget {options.budget:g}, after {ranking.preparation_s:.2g} s "
-        "for first calls, compilation and estimates."
+        "for agreement, first calls, compilation and estimates."
     )
     print_sentences(console, *speed_notes(timings), *missing, took)
     print_sentences(console, "")

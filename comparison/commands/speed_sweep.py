@@ -176,7 +176,7 @@ def _print(
     notes += _left_out(over, sizes, rankings)
     notes.append(
         f"The timing took {number(sum(r.seconds for r in rankings))} s of --budget {options.budget:g}, and "
-        f"{number(sum(r.preparation_s for r in rankings))} s besides went into compilation and estimates."
+        f"{number(sum(r.preparation_s for r in rankings))} s besides went into agreement, compilation and estimates."
     )
     print_sentences(console, *dict.fromkeys(notes))
     print_sentences(console, *sentences, style="bold")

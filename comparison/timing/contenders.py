@@ -214,4 +214,4 @@ def _run_clock(planned: Planned, task: Task, start: Start | None, step: Timed) -
         whole = costs.total(task.iterations, seconds)
         return Reading(whole, whole * cpu_seconds / seconds)
 
-    return read_run, "its start, evaluations and steps"
+    return read_run, "its evaluations, its steps and its start, which the interval leaves out"

@@ -39,7 +39,7 @@ class Field(NamedTuple):
     task: Task
     comparisons: int  # intervals that shall hold together
     seconds: float  # that the rounds take at least, by the estimates
-    preparation_s: float  # first calls, compilation and estimates
+    preparation_s: float  # agreement, first calls, compilation and estimates
 
 
 def prepare(
@@ -102,7 +102,8 @@ def prepare(
         except BaseException as error:  # as above
             reason = f"crashed: {describe_error(error, planned.candidate.subject.source)}"
             excluded.append(_excluded(planned.candidate.key, reason))
-    return Field(contenders, excluded, left_out, task, comparisons, plan.seconds, time.perf_counter() - began)
+    preparation_s = time.perf_counter() - began + (outcome.seconds if outcome else 0)
+    return Field(contenders, excluded, left_out, task, comparisons, plan.seconds, preparation_s)
 
 
 def _excluded(key: tuple[str, ...], reason: str, **more: Any) -> Row:

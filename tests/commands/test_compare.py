@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 import compare
-from command_lines import SMALL, run_python
+from command_lines import ROOT, SMALL, run_python
 from comparison import commands
 
-ROOT = Path(compare.__file__).parent
 pytestmark = pytest.mark.usefixtures("outside_github")
 
 BAD_ARGUMENTS = {

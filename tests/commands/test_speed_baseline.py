@@ -10,15 +10,8 @@ import pytest
 import compare
 from command_lines import ROOT, SMALL
 from comparison import commands
-from comparison.timing.load import Load
 
-
-@pytest.fixture(autouse=True)
-def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the machine seem idle, whatever else runs on it, and let everything fit and have rounds enough."""
-    monkeypatch.setattr(Load, "is_busy", False)
-    monkeypatch.setattr("comparison.timing.rounds.LIMIT", 1e9)
-    monkeypatch.setattr("comparison.timing.contenders._fit", lambda candidate, _: (None, candidate.seconds))
+pytestmark = pytest.mark.usefixtures("idle")
 
 
 def test_json_says_what_made_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,9 +65,6 @@ def train_steps(params, x, t, batches, *, strategy, learning_rate, h=1e-4, memor
 """
 
 
-CRASHING = WRONG.replace("return right", "raise TypeError('no steps')\n    return right")
-
-
 def test_a_rate_off_by_a_millionth_disagrees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "wrong_port.py").write_text(WRONG)
     assert main(*SMALL, "--port", tmp_path / "wrong_port.py") == commands.DISAGREES

@@ -173,4 +173,5 @@ def test_a_run_is_real_where_it_fits_and_else_estimated(monkeypatch: pytest.Monk
         contender = make_contender(planned, task("run"), None)
         assert contender.clock().seconds == seconds
         assert contender.clock().cpu_seconds == (77.0 if seconds == 77 else 2 * seconds)
-        assert contender.estimated == (None if seconds == 77 else "its start, evaluations and steps")
+        parts = "its evaluations, its steps and its start, which the interval leaves out"
+        assert contender.estimated == (None if seconds == 77 else parts)

@@ -1,4 +1,4 @@
-"""What is said of several numbers of devices; test_jax_mesh.py and test_ranks.py time real ones."""
+"""What is said of several numbers of devices; test_jax_mesh.py and test_torch_ranks.py time real ones."""
 
 from collections.abc import Callable
 from functools import partial

@@ -74,7 +74,7 @@ DRAWN: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 
 @EACH_DTYPE
 @pytest.mark.parametrize("name", DRAWN)
-def testroundings(name: str, dtype: str) -> None:
+def test_roundings(name: str, dtype: str) -> None:
     rng = np.random.default_rng(0)
     columns = np.stack([DRAWN[name](rng) for _ in range(3)], axis=1)
     expected = [written_out(list(column), U[dtype]) for column in columns.T]

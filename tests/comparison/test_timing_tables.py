@@ -54,11 +54,11 @@ def test_the_self_check_has_its_share_with_an_interval() -> None:
 
 def test_estimates_are_a_range_of_parameters() -> None:
     small, large, all_else = "192 of 39,760 parameters", "1,390 of 39,760 parameters", "5 of 10 parameters"
-    run = "its start, evaluations and steps"
+    run = "its evaluations, its steps and its start, which the interval leaves out"
     estimates = [("loop", large), ("loop", small), ("batched", None), ("batched", all_else), ("collocated", run)]
     notes = estimate_notes([*estimates, ("collocated", run)])
     assert notes == [
         "~ loop is estimated from 192 to 1,390 of 39,760 parameters.",
         "~ batched is estimated from 5 of 10 parameters.",
-        "~ collocated is estimated from its start, evaluations and steps.",
+        "~ collocated is estimated from its evaluations, its steps and its start, which the interval leaves out.",
     ]
