@@ -1,7 +1,6 @@
 """What holds on several devices; test_jax_mesh.py runs it in a process in which JAX simulates eight."""
 
 import math
-import os
 import re
 from contextlib import nullcontext
 from functools import cache
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from by_night import NIGHTLY
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Agreement, Subject, check_forward, check_gradient, on_device
 from comparison.agreement.drift import measure_drifts, run_reference
@@ -33,7 +33,6 @@ from reference.training import begin, train
 from reference.two_layer_net import Params, init
 from reference.validation import DeviceError
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 COUNTS = (1, 2, 3, 8)
 SHAPES = ((7, 5, 3, 2), (3, 5, 1, 4), (1, 3, 2, 2)) if NIGHTLY else ((7, 5, 3, 2),)  # none that 2, 3 or 8 divide
 DIRECT = ("structured", "collocated")

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from by_night import NIGHTLY
 from comparison.agreement.comparison import Subject
 from comparison.conformance.calls import FUNCTIONS, Call, good_call, on_backend, prepare
-from reference.defaults import STRATEGIES
+from reference.defaults import DTYPES, STRATEGIES
 
 Setting = Callable[[], AbstractContextManager[Any]]
 
@@ -208,6 +209,12 @@ TABLES = {"numpy": numpy_settings, "torch": torch_settings, "jax": jax_settings}
 STATES = {"numpy": numpy_state, "torch": torch_state, "jax": jax_state}
 
 
-def settings_of(backend: str) -> dict[str, Setting]:
-    """Return the settings of the backend's framework and of NumPy, which checks the arguments of every port."""
-    return numpy_settings() | (TABLES[backend]() if backend != "numpy" else {})
+def settings_of(subject: Subject) -> dict[str, Setting]:
+    """Return the settings of the port's framework and of NumPy, which checks the arguments of every port.
+
+    JAX compiles anew for most of them: there each setting has one dtype by turns, except under the nightly profile.
+    """
+    settings = numpy_settings() | (TABLES[subject.name]() if subject.name != "numpy" else {})
+    if subject.name != "jax" or NIGHTLY:
+        return settings
+    return dict(list(settings.items())[DTYPES.index(subject.dtype) :: len(DTYPES)])

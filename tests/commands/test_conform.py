@@ -78,14 +78,10 @@ def example(name: str) -> Path:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_agrees(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """In float32, since `conform` has float64 as well."""
-    assert compare.main([*SMALL, "--dtype", "float32", "--port", str(example(name))]) == 0
+    """In float32 and by one strategy, since `conform` has all of both."""
+    options = ("--dtype", "float32", "--strategy", "batched")
+    assert compare.main([*SMALL, *options, "--port", str(example(name))]) == 0
     assert f"{name} float32" in capsys.readouterr().out
-
-
-def test_the_example_agrees_on_a_device_whose_arrays_cannot_be_mixed_with_the_hosts() -> None:
-    options = ("--dtype", "float64", "--strategy", "batched,collocated", "--device", "device1", "--quiet")
-    assert compare.main([*SMALL, "--port", str(example("array_api_port")), *options]) == 0
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import compare
+from by_night import NIGHTLY
 from comparison.conformance.problems import loaded
 
 COMPARE = [sys.executable, str(Path(compare.__file__)), "train"]
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 KILLS = {"numpy": 12, "torch": 10, "jax": 10} if NIGHTLY else {"numpy": 3, "torch": 1, "jax": 1}
 """In each dtype under the nightly profile, otherwise only in float32."""
 PAIRS = [(b, dtype) for b in KILLS for dtype in (("float32", "float64") if NIGHTLY else ("float32",))]

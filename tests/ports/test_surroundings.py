@@ -33,7 +33,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Subject, list[bytes]]:
 def test_a_setting_neither_changes_a_result_nor_is_changed(case: tuple[Subject, list[bytes]]) -> None:
     subject, expected = case
     faults = []
-    for name, setting in settings_of(subject.name).items():
+    for name, setting in settings_of(subject).items():
         with setting():
             before = str(STATES[subject.name]())
             try:
@@ -50,7 +50,7 @@ def test_two_threads_do_not_disturb_each_other(case: tuple[Subject, list[bytes]]
     """One thread is within the setting; where that is the thread's own, the other has the framework's default."""
     subject, expected = case
     faults = []
-    for name, setting in settings_of(subject.name).items():
+    for name, setting in settings_of(subject).items():
         with setting(), ThreadPoolExecutor(1) as other:
             before = str(STATES[subject.name]())
             running = other.submit(loss_bits, subject)

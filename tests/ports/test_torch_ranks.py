@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 import compare
+from by_night import NIGHTLY
 from comparison.conformance.problems import loaded
 from reference import checkpoints
 from reference.params import load_params
 
 ROOT = Path(compare.__file__).parent
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 NETS = ROOT / "tests/agree_on_ranks.py"
 TRAIN = ("train", "--data", "random", "--backend", "torch", "--hidden", "20", "--learning-rate", "1", "--quiet")
 WAIT = 600
@@ -63,9 +63,7 @@ def agree_on_nets(examples: int, *counts: int, fault: str = "") -> list[dict[str
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("examples", "counts"), [(200, (1, 2, 3)), (40, (8,))] if NIGHTLY else [(8, (1, 2, 3)), (4, (8,))]
-)
+@pytest.mark.parametrize(("examples", "counts"), [(200, (1, 2, 3)), (40, (8,))] if NIGHTLY else [(8, (1, 2, 3))])
 def test_ranks_agree_with_the_reference_and_have_the_same_bits(examples: int, counts: tuple[int, ...]) -> None:
     results = agree_on_nets(examples, *counts)
     assert [result["ranks"] for result in results] == list(counts)
