@@ -2,7 +2,7 @@
 
 import pytest
 
-from ports.distributed import Sent, jax_processes, timeout_seconds, total_sent
+from ports.distributed import Sent, jax_processes, timeout_seconds, total_sent, whole_number
 from reference.validation import DeviceError
 
 JAX = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": "2"}
@@ -29,7 +29,17 @@ def test_a_time_that_is_none_is_one_sentence(text: str, monkeypatch: pytest.Monk
         timeout_seconds()
 
 
-def test_processes_of_jax_find_each_other_by_three_variables() -> None:
+def test_a_number_of_torchrun_is_read_or_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert whole_number("RANK", 3) == 3
+    monkeypatch.setenv("RANK", "12")
+    assert whole_number("RANK", 3) == 12
+    monkeypatch.setenv("RANK", "-1")
+    with pytest.raises(DeviceError, match=r"^RANK must be a whole number, got '-1'\.$"):
+        whole_number("RANK", 3)
+
+
+def test_processes_find_each_other_by_three_variables() -> None:
     assert jax_processes({**JAX, "OTHER": "x"}) == ("10.0.0.1:1234", 3, 2)
     assert jax_processes(JAX | {"JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}) == ("10.0.0.1:1234", 1, 0)
 

@@ -241,6 +241,19 @@ def test_rows_of_pixels_are_bytes_too(tmp_path):
         read_npz(tmp_path / "digits.npz", {"pixels": 2})
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", ">u4", "i8"])
+def test_labels_are_integers_of_any_width(tmp_path, dtype):
+    (tmp_path / "digits.npz").write_bytes(npz({"t": np.array([1, 0, 2], dtype)}))
+    assert read_npz(tmp_path / "digits.npz", {"t": 1})["t"].tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "?", "c16"])
+def test_labels_of_another_kind_are_refused(tmp_path, dtype):
+    (tmp_path / "digits.npz").write_bytes(npz({"t": np.ones(3, dtype)}))
+    with pytest.raises(DataError, match=rf"\[t\] must be integers, got {np.dtype(dtype)}\.$"):
+        read_npz(tmp_path / "digits.npz", {"t": 1})
+
+
 def test_a_zip_that_lies_about_a_size_is_refused(tmp_path):
     sound = with_member(npy("|u1", "(5, 4, 3)", bytes(60) + bytes(20 << 20)))
     size = struct.pack("<I", len(npy("|u1", "(5, 4, 3)", bytes(60) + bytes(20 << 20))))
