@@ -34,7 +34,7 @@ def synchronize(result):
 
 def predict(params, x):
     check_net(params, x)
-    return _forward(params, x)[2]
+    return _forward(params, x)[3]
 
 
 def loss(params, x, t):
@@ -47,10 +47,10 @@ def accuracy(params, x, t):
 
 
 def gradient(params, x, t):
-    right, (a1, z1, y) = _checked(params, x, t)[0], _forward(params, x)
+    right, (_, z1, w1, y) = _checked(params, x, t)[0], _forward(params, x)
     y_t, others = xp.sum(y * right, axis=1, keepdims=True), y * (1 - right)
     delta2 = (others - right * xp.sum(others, axis=1, keepdims=True)) * (y_t / (y_t + DELTA) / x.shape[0])  # (B, O)
-    delta1 = (delta2 @ params.W2.T) * z1 * _sigmoid(-a1)  # (B, H)
+    delta1 = (delta2 @ params.W2.T) * z1 * w1  # (B, H)
     return Params(x.T @ delta1, xp.sum(delta1, axis=0), z1.T @ delta2, xp.sum(delta2, axis=0))
 
 
@@ -112,30 +112,33 @@ def _checked(params, x, t, h=1e-4, memory=defaults.MEMORY):
     return right, magnitudes, validation.check_h(h), validation.check_memory(memory)
 
 
-def _sigmoid(a):
+def _sigmoids(a):  # of a, and of -a
     tail = xp.exp(-xp.abs(a))
-    return xp.where(a >= 0, xp.ones_like(a), tail) / (1 + tail)
+    large, small = 1 / (1 + tail), tail / (1 + tail)
+    return xp.where(a >= 0, large, small), xp.where(a >= 0, small, large)
 
 
 def _forward(params, x):  # one member may have a leading axis of perturbed copies
     a1 = x @ params.W1 + params.b1[..., None, :]
-    a2 = _sigmoid(a1) @ params.W2 + params.b2[..., None, :]
+    z1, w1 = _sigmoids(a1)
+    a2 = z1 @ params.W2 + params.b2[..., None, :]
     exponentials = xp.exp(a2 - xp.max(a2, axis=-1, keepdims=True))
-    return a1, _sigmoid(a1), exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
+    return a1, z1, w1, exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
 
 
 def _loss(params, x, right):
-    return -xp.mean(xp.log(xp.sum(_forward(params, x)[2] * right, axis=-1) + DELTA), axis=-1)
+    return -xp.mean(xp.log(xp.sum(_forward(params, x)[3] * right, axis=-1) + DELTA), axis=-1)
 
 
 def _layers(params, x, right):  # the inputs of each, and D (reference/loss_difference.py) of its units
-    a1, z1, y = _forward(params, x)
+    a1, z1, w1, y = _forward(params, x)
     y_t, others = xp.sum(y * right, axis=1, keepdims=True), (y * (1 - right))[:, :, None]
     V1 = params.W2.T - (right @ params.W2.T)[:, None, :]  # (B, O, H)
     V2 = xp.eye(y.shape[1], dtype=x.dtype, device=x.device) - right[:, None, :]  # (B, O, O)
 
     def move(s):  # sigmoid(a1 + s) - sigmoid(a1), without cancellation
-        return xp.tanh(s / 2) * (_sigmoid(a1 + s) * _sigmoid(-a1) + _sigmoid(-a1 - s) * z1)
+        above, below = _sigmoids(a1 + s)
+        return xp.tanh(s / 2) * (above * w1 + below * z1)
 
     def difference(V, move, s):  # s (B, 1), for all units; `move` is what it does to their outputs
         above, below = (xp.sum(others * xp.expm1(move(by)[:, None, :] * V), axis=1) for by in (s, -s))
