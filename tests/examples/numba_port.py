@@ -33,27 +33,29 @@ def synchronize(result):
 
 def predict(params, x):
     check_net(params, x)
-    return _forward(*params, x)[2]
+    return _forward(*map(np.ascontiguousarray, (*params, x)))[2]
 
 
 def loss(params, x, t):
-    return np.array(_loss(*params, x, _checked(params, x, t)[0]), x.dtype)
+    params, x, labels, *_ = _checked(params, x, t)
+    return np.array(_loss(*params, x, labels), x.dtype)
 
 
 def accuracy(params, x, t):
-    labels = _checked(params, x, t)[0]
+    params, x, labels, *_ = _checked(params, x, t)
     return np.mean(_forward(*params, x)[2].argmax(axis=1) == labels, dtype=x.dtype)
 
 
 def gradient(params, x, t):
-    labels, (a1, z1, y) = _checked(params, x, t)[0], _forward(*params, x)
+    params, x, labels, *_ = _checked(params, x, t)
+    a1, z1, y = _forward(*params, x)
     delta2 = _output_slope(y, labels)  # (B, O)
     delta1 = (delta2 @ params.W2.T) * z1 * _sigmoid(-a1)  # (B, H)
     return Params(x.T @ delta1, delta1.sum(axis=0), z1.T @ delta2, delta2.sum(axis=0))
 
 
 def loop(params, x, t, *, h=1e-4, memory=defaults.MEMORY, entries=None):
-    labels, magnitudes, h, _ = _checked(params, x, t, h, memory)  # a loop needs no memory
+    params, x, labels, magnitudes, h, _ = _checked(params, x, t, h, memory)  # a loop needs no memory
     validation.check_h_moves(h, magnitudes, validation.dtype_name(x))
     differences = []
     for name, at in zip(Params._fields, validation.check_entries(params, entries), strict=True):
@@ -65,7 +67,7 @@ def loop(params, x, t, *, h=1e-4, memory=defaults.MEMORY, entries=None):
 
 
 def collocated(params, x, t, *, h=1e-4, memory=defaults.MEMORY, interpolates=True):
-    labels, magnitudes, h, _ = _checked(params, x, t, h, memory)
+    params, x, labels, magnitudes, h, _ = _checked(params, x, t, h, memory)
     plan = collocation.make_plan(h, magnitudes["x"], magnitudes["W2"], validation.dtype_name(x))
     if interpolates and not plan.collocates:
         collocation.warn_of_structured(h, magnitudes["x"])
@@ -86,7 +88,7 @@ GRADIENTS = {"loop": loop, "batched": loop, "structured": structured, "collocate
 
 
 def train_steps(params, x, t, batches, *, strategy, learning_rate, h=1e-4, memory=defaults.MEMORY):
-    labels, _, h, memory = _checked(params, x, t, h, memory)
+    params, x, labels, _, h, memory = _checked(params, x, t, h, memory)
     validation.check_strategy(strategy, GRADIENTS)
     rate = x.dtype.type(validation.check_learning_rate(learning_rate, validation.dtype_name(x)))
     differentiate = partial(GRADIENTS[strategy], h=h, memory=memory) if strategy in GRADIENTS else gradient
@@ -101,8 +103,9 @@ def train_steps(params, x, t, batches, *, strategy, learning_rate, h=1e-4, memor
 
 def _checked(params, x, t, h=1e-4, memory=defaults.MEMORY):
     magnitudes = check_net(params, x)
-    labels = validation.check_labels(t, len(x), params.b2.size)
-    return labels, magnitudes, validation.check_h(h), validation.check_memory(memory)
+    labels = np.ascontiguousarray(validation.check_labels(t, len(x), params.b2.size))
+    *members, x = map(np.ascontiguousarray, (*params, x))  # Numba compiles for each layout of its arguments
+    return Params(*members), x, labels, magnitudes, validation.check_h(h), validation.check_memory(memory)
 
 
 def _sum(D, shifts, count):  # of D at the shifts, or of the odd interpolant through `count` nodes, over the samples
