@@ -1,4 +1,4 @@
-"""What the source must not contain, by its syntax tree: autograd, a circle of imports, an import upwards."""
+"""What the source must not contain: autograd, a circle of imports, an import upwards, a file of many lines."""
 
 import ast
 import os
@@ -40,6 +40,14 @@ AUTOGRAD = {
 
 def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def test_no_file_is_longer_than_350_lines() -> None:
+    folders = ("reference", "ports", "comparison", "tests", "docs", "examples")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    lines = {shown(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert len(lines) > 200
+    assert {name: count for name, count in lines.items() if count > 350} == {}
 
 
 def named(tree: ast.AST) -> Iterator[tuple[int, str]]:
