@@ -134,8 +134,8 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
         console.print(speed_table(timings, console.width))
     missing = missing_notes(ranking.excluded, ranking.not_run, ranking.left_out)
     took = (
-        f"The timing took {ranking.seconds:.2g} s of --budget {options.budget:g}, after {ranking.preparation_s:.2g} s "
-        "for agreement, first calls, compilation and estimates."
+        f"The timing took {ranking.seconds:.3g} s of --budget {options.budget:g}, after {ranking.preparation_s:.3g} s "
+        "for agreement, first calls and compilation."
     )
     print_sentences(console, *speed_notes(timings), *missing, took)
     print_sentences(console, "")

@@ -23,8 +23,6 @@ SOCKET = "/pymp-12345678/listener-12345678"
 """What Python adds to the folder of temporary files: the name of the socket by which it reaches the forkserver."""
 LONGEST_SOCKET = 103
 """The bytes that the name of a socket may have on every system."""
-NO_CACHES = {"JAX_ENABLE_COMPILATION_CACHE": "false", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
-"""The variables by which frameworks leave out what earlier processes have compiled."""
 
 
 def start_method() -> str:
@@ -48,10 +46,13 @@ def call_in_fresh_process(function: Callable[..., Result], *args: object) -> Res
 
 
 def _call_without_caches(function: Callable[..., Result], *args: object) -> Result:
-    os.environ.update(NO_CACHES)
+    """Call a function where JAX leaves out what earlier processes have compiled, and PyTorch does not find it."""
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     if "jax" in sys.modules:  # it has read the variable
         sys.modules["jax"].config.update("jax_enable_compilation_cache", False)
-    return function(*args)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # read at each compilation
+        return function(*args)
 
 
 @contextmanager

@@ -168,18 +168,32 @@ def test_a_start_is_measured_in_another_process(what: str, strategy: str) -> Non
 def _state() -> tuple[int, dict[str, str | None]]:
     import os
 
-    return os.getpid(), {name: os.environ.get(name) for name in fresh_process.NO_CACHES}
+    names = ("JAX_ENABLE_COMPILATION_CACHE", "TORCHINDUCTOR_CACHE_DIR")
+    return os.getpid(), {name: os.environ.get(name) for name in names}
 
 
 def test_nothing_compiled_is_reused() -> None:
-    """Each call has a process of its own, and frameworks are told to leave their caches alone."""
-    (one, variables), (other, _), (here, before) = (
-        *(fresh_process.call_in_fresh_process(_state) for _ in range(2)),
-        _state(),
-    )
-    assert len({one, other, here}) == 3
-    assert variables == fresh_process.NO_CACHES
-    assert before == dict.fromkeys(fresh_process.NO_CACHES)
+    """Each call has a process of its own, where JAX leaves its cache alone and PyTorch has a new and empty one."""
+    before = _state()
+    (one, variables), (other, others) = (fresh_process.call_in_fresh_process(_state) for _ in range(2))
+    assert len({one, other, before[0]}) == 3
+    assert {variables.pop("JAX_ENABLE_COMPILATION_CACHE"), others.pop("JAX_ENABLE_COMPILATION_CACHE")} == {"false"}
+    folders = [*variables.values(), *others.values(), before[1]["TORCHINDUCTOR_CACHE_DIR"]]
+    assert len(set(folders)) == 3
+    assert not any(folder and Path(folder).exists() for folder in folders[:2])
+    assert _state() == before
+
+
+def test_nothing_compiled_by_torch_is_reused() -> None:
+    """PyTorch reads some variables as it is imported, before the process is forked."""
+    pytest.importorskip("torch")
+    assert len({fresh_process.call_in_fresh_process(_inductor_cache) for _ in range(2)}) == 2
+
+
+def _inductor_cache() -> str:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return cache_dir()
 
 
 def test_a_temporary_folder_of_a_long_name_has_room_for_no_socket(
@@ -190,7 +204,7 @@ def test_a_temporary_folder_of_a_long_name_has_room_for_no_socket(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     assert fresh_process.start_method() == "spawn"
     monkeypatch.setitem(current_process()._config, "tempdir", None)  # type: ignore[attr-defined]
-    assert fresh_process.call_in_fresh_process(_state)[1] == fresh_process.NO_CACHES
+    assert fresh_process.call_in_fresh_process(_state)[1]["JAX_ENABLE_COMPILATION_CACHE"] == "false"
 
 
 def _jax_cache() -> bool:
