@@ -24,8 +24,8 @@ _OWN = (*BUILT_IN, *OPTIONAL)
 _HOME = Path(__file__).parents[1]
 _OF_A_FILE = "fdnet_port_"
 """The names of modules that are loaded from files begin with it."""
-_folders: set[Path] = set()
-"""The folders of the ports that were loaded from files."""
+_helpers: dict[str, str] = {}
+"""The modules that ports' files have imported from beside them, each with its folder."""
 
 
 def names(*, optional: bool = False) -> tuple[str, ...]:
@@ -107,7 +107,6 @@ def _import_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    _forget_namesakes(path.parent)
     try:
         with _last_on_path(str(path.parent)):
             spec.loader.exec_module(module)
@@ -117,31 +116,34 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _forget_namesakes(folder: Path) -> None:
-    """Let a port import what lies beside it, not what an earlier port has imported from beside itself by that name."""
-    others = _folders - {folder}
-    for name in {module.partition(".")[0] for module in sys.modules}:
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if file is None or others.isdisjoint(Path(file).parents[:2]):  # of a module, or of a package's __init__.py
-            continue
-        if (folder / f"{name}.py").exists() or (folder / name).is_dir():
-            for module in [m for m in sys.modules if m.partition(".")[0] == name]:
-                del sys.modules[module]
-    _folders.add(folder)
-
-
 @contextmanager
 def _last_on_path(folder: str) -> Iterator[None]:
-    """Let modules of a folder be imported unless others of their names are installed."""
+    """Let modules of a folder be imported unless others of their names are installed.
+
+    Those of the same names that an earlier port has imported from another folder are forgotten.
+    """
     if folder in sys.path:
         yield
         return
+    for name, other in _helpers.items():
+        if other != folder and (Path(folder, f"{name}.py").exists() or Path(folder, name).is_dir()):
+            for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+                del sys.modules[module]
+    before = set(sys.modules)
     sys.path.append(folder)
     try:
         yield
     finally:
         with suppress(ValueError):  # the port may have removed it
             sys.path.remove(folder)
+        _helpers.update(dict.fromkeys((name for name in sys.modules.keys() - before if _lies_in(folder, name)), folder))
+
+
+def _lies_in(folder: str, name: str) -> bool:
+    """Whether a module, or the folder of a package, lies in a folder."""
+    module = sys.modules[name]
+    places = (getattr(module, "__file__", None), *getattr(module, "__path__", ()))
+    return any(place is not None and Path(place).parent == Path(folder) for place in places)
 
 
 @contextmanager

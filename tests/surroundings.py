@@ -9,6 +9,7 @@ import numpy as np
 
 from by_night import NIGHTLY
 from comparison.agreement.comparison import Subject
+from comparison.agreement.kinds import arrays_in
 from comparison.conformance.calls import FUNCTIONS, Call, good_call, on_backend, prepare
 from reference.defaults import DTYPES, STRATEGIES
 
@@ -32,14 +33,6 @@ def bits(subject: Subject) -> list[bytes]:
             function, arguments, options = prepare(subject, changed, name)
             results += list(arrays_in(function(*arguments, **options)))
     return [subject.port.to_numpy(array).tobytes() for array in results]
-
-
-def arrays_in(result: Any) -> Iterator[Any]:
-    if isinstance(result, tuple):
-        for part in result:
-            yield from arrays_in(part)
-    else:
-        yield result
 
 
 # --- settings: each is a context that makes one

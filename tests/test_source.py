@@ -1,4 +1,4 @@
-"""What the source must not contain: autograd, a circle of imports, an import upwards, a file of many lines."""
+"""What the source must keep to: no autograd, imports one way and without a circle, no file over 350 lines."""
 
 import ast
 import os

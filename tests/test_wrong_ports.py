@@ -162,7 +162,7 @@ def test_the_property_tests_catch_a_fault(backend: str, name: str) -> None:
 
 
 IN_A_PROCESS = {"state: a constant of the first dtype"}
-"""It shows where float32 comes first in a process: test_determinism starts one, where no port is that is not a file."""
+"""Faults that show only where float32 comes first in a process: that of test_determinism loads the right port."""
 
 
 @pytest.mark.parametrize("name", sample((name for name in faults_by_kind.FAULTS if name not in IN_A_PROCESS), 30))

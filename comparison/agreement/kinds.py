@@ -187,7 +187,7 @@ def recording(port: Any, results: list[Any]) -> Any:
     def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
-            results.extend(_arrays(result))
+            results.extend(arrays_in(result))
             return result
 
         return call
@@ -198,10 +198,11 @@ def recording(port: Any, results: list[Any]) -> Any:
     return SimpleNamespace(from_numpy=port.from_numpy, to_numpy=port.to_numpy, GRADIENTS=gradients, **functions)
 
 
-def _arrays(result: Any) -> Iterator[Any]:
+def arrays_in(result: Any) -> Iterator[Any]:
+    """Yield the arrays of a result, however its tuples are nested."""
     if isinstance(result, tuple):
         for part in result:
-            yield from _arrays(part)
+            yield from arrays_in(part)
     else:
         yield result
 

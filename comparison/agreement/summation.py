@@ -69,7 +69,7 @@ def count_equal(terms: np.ndarray, u: float) -> np.ndarray:
 def _count_alike(halves: np.ndarray) -> np.ndarray:
     """Return N of each column, 0 where it may be chance; the terms are in halves of an ulp of their sum."""
     alike = np.zeros(halves.shape[1])
-    if len(halves) <= SAFETY**2:  # N <= sum a <= sqrt(n sum a^2)
+    if len(halves) <= SAFETY**2:  # N <= sum a <= sqrt(n sum a^2), no more than chance
         return alike
     levels = int(math.log2(math.sqrt(len(halves)) / SAFETY)) + 1  # past them, n 2^-l is less than chance
     for weight in 2.0 ** -np.arange(levels):

@@ -108,9 +108,10 @@ def prepare(
 def time_and_rank(options: TimingOptions, field: Field, not_run: Sequence[dict[str, str]] = ()) -> Ranking:
     """Time the contenders, and rank them; how long it will take is said before."""
     from comparison.timing.ranking import rank
+    from comparison.timing.sentences import duration
 
     count = len(field.contenders)
-    text = f"timing {count} contenders in turns, {max(field.seconds, options.budget):.3g} s at most"
+    text = f"timing {count} contenders in turns, {duration(max(field.seconds, options.budget))} at most"
     with status(text, quiet=options.quiet):
         return rank(field, options.budget, options.seed, not_run=not_run)
 
@@ -124,6 +125,7 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
     """Print the table and the advice."""
     from comparison.report.timing_tables import break_even_table, missing_notes, speed_notes, speed_table
     from comparison.timing.ranking import sizes_in_words
+    from comparison.timing.sentences import duration
 
     console, timings = make_console(), ranking.timings
     steps = "1 step" if options.iterations == 1 else f"{options.iterations:,} steps"
@@ -134,8 +136,8 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
         console.print(speed_table(timings, console.width))
     missing = missing_notes(ranking.excluded, ranking.not_run, ranking.left_out)
     took = (
-        f"The timing took {ranking.seconds:.3g} s of --budget {options.budget:g}, after {ranking.preparation_s:.3g} s "
-        "for agreement, first calls and compilation."
+        f"The timing took {duration(ranking.seconds)} of --budget {options.budget:g}, after "
+        f"{duration(ranking.preparation_s)} for agreement, first calls and compilation."
     )
     print_sentences(console, *speed_notes(timings), *missing, took)
     print_sentences(console, "")

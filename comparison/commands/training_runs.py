@@ -214,11 +214,13 @@ def _heading(options: TrainOptions, run: Run) -> str:
 
 
 def _summary(run: Run) -> str:
+    from comparison.report.timing_tables import number
+
     now = run.progress
     _, train, test = now.accuracies[-1]
     return (
-        f"{run.name}: {now.iteration:,} iterations, {run.seconds:.3g} s, loss {now.losses[-100:].mean():.4f} (the last "
-        f"100 mini-batches), accuracy {train:.4f} in training and {test:.4f} in the test"
+        f"{run.name}: {now.iteration:,} iterations, {number(run.seconds)} s, loss {now.losses[-100:].mean():.4f} (the "
+        f"last 100 mini-batches), accuracy {train:.4f} in training and {test:.4f} in the test"
     )
 
 

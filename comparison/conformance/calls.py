@@ -122,7 +122,10 @@ def refused(subject: Subject, call: Call, function: str) -> str:
 
 
 def everything(subject: Subject, call: Call | None = None, entries: Params | None = None) -> list[np.ndarray]:
-    """Call each function of a port, by default with the good call; return all that they return."""
+    """Call each function of a port, by default with the good call; return all that they return.
+
+    With `entries`, `loop` and `batched` compute only these.
+    """
     call = call or on_backend(subject, good_call())
     results: list[Any] = []
     for function in FUNCTIONS:

@@ -24,7 +24,7 @@ def seconds(value: float | None) -> str:
 
 
 def number(value: float) -> str:
-    """Format a ratio to three digits."""
+    """Format a number to three digits, a large one in full."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 

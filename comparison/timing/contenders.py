@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject
 from comparison.timing.rounds import MIN_SECONDS, Clock, Reading, calibrate, fewest_rounds, read
+from comparison.timing.sentences import duration
 from comparison.timing.starts import Start, time_run
 from comparison.timing.workloads import (
     STEP_SAMPLES,
@@ -152,8 +153,8 @@ def _reason(candidate: Candidate, readings: int, share: float) -> str:
     if candidate.per_parameter is not None:
         seconds, what = FEWEST * candidate.per_parameter, f"{FEWEST} parameters of one"
     return (
-        f"{what} takes about {seconds:.2g} s, and {readings} times that is more than its share of --budget, "
-        f"{readings * share:.2g} s."
+        f"{what} takes about {duration(seconds)}, and {readings} times that is more than its share of --budget, "
+        f"{duration(readings * share)}."
     )
 
 

@@ -46,12 +46,13 @@ def call_in_fresh_process(function: Callable[..., Result], *args: object) -> Res
 
 
 def _call_without_caches(function: Callable[..., Result], *args: object) -> Result:
-    """Call a function where JAX leaves out what earlier processes have compiled, and PyTorch does not find it."""
+    """Call a function where no framework finds what earlier processes have compiled."""
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     if "jax" in sys.modules:  # it has read the variable
         sys.modules["jax"].config.update("jax_enable_compilation_cache", False)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # read at each compilation
+        # PyTorch reads the folder at each compilation, and Numba, which no built-in port imports, when it is imported.
+        os.environ |= dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR"), folder)
         return function(*args)
 
 

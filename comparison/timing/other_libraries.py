@@ -12,6 +12,7 @@ import numpy as np
 from comparison.agreement.bounds import Problem
 from comparison.timing.errors import relative_error
 from comparison.timing.rounds import calibrate, read
+from comparison.timing.sentences import duration
 from comparison.timing.starts import first_call
 from comparison.timing.workloads import Contender, Task
 from reference.two_layer_net import Params, loss
@@ -109,7 +110,7 @@ def _reason_not_to_run(library: Library, count: int, seconds_of_loss: float, bud
     seconds, size = library.evaluations(count) * seconds_of_loss, library.bytes(count)
     if seconds <= budget and size <= MAX_BYTES:
         return None
-    return f"a gradient of {count:,} parameters would take about {seconds:.2g} s and {size / 2**30:.1f} GiB."
+    return f"a gradient of {count:,} parameters would take about {duration(seconds)} and {size / 2**30:.1f} GiB."
 
 
 def _make_contender(library: Library, flat: _FlatProblem, task: Task) -> Contender:

@@ -13,7 +13,7 @@ import compare
 from command_lines import CRASHING, WRONG, run
 from comparison import commands
 from comparison.commands import speed
-from comparison.timing import contenders
+from comparison.timing import contenders, ranking
 from speed_commands import SHORT, result
 from timings import timing
 
@@ -242,6 +242,14 @@ def test_bad_input_is_one_sentence(
     assert output.out == ""
 
 
+def test_the_agreement_is_timed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = []
+    prepare = ranking.prepare
+    monkeypatch.setattr(ranking, "prepare", lambda *a, **o: outcomes.append(o["outcome"]) or prepare(*a, **o))
+    result(capsys, "speed", *SHORT)
+    assert [outcome.seconds > 0 for outcome in outcomes] == [True]
+
+
 def test_a_long_command_is_cut_to_its_budget_and_says_what_is_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,5 +266,5 @@ def test_a_long_command_is_cut_to_its_budget_and_says_what_is_left_out(
     assert "loop" not in {row["strategy"] for row in rows if not row["estimated"]}
     assert all(row["first_call_s"] is None for row in rows if row["estimated"])
     assert all(row["sizes"]["outputs"] == 62 for row in rows)
-    assert all(re.match(r".*more than its share of --budget, .* s\.$", row["reason"]) for row in output["left_out"])
+    assert all(re.match(r".*more than its share of --budget, .* m?s\.$", row["reason"]) for row in output["left_out"])
     assert "loop" not in {row["strategy"] for row in output["advice"]["break_even"]}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import ports
-from comparison.agreement.comparison import Subject, random_problem
+from comparison.agreement.comparison import Outcome, Subject, random_problem
 from comparison.timing import contenders
 from comparison.timing.contenders import (
     FEWEST,
@@ -20,6 +20,7 @@ from comparison.timing.contenders import (
     make_contender,
     plan_rounds,
 )
+from comparison.timing.ranking import prepare
 from comparison.timing.rounds import MIN_SECONDS, Reading, fewest_rounds
 from comparison.timing.run_costs import RunCosts
 from comparison.timing.starts import Start
@@ -88,6 +89,16 @@ def test_what_does_not_fit_is_left_out_with_the_reason() -> None:
         f"{FEWEST} parameters of one takes about 4 s, and {readings} times that is more than its share of --budget, "
         "3 s.",
     ]
+
+
+def test_long_durations_are_written_out() -> None:
+    [(_, reason)] = plan_rounds([candidate(1234.0)], 60.0, 1).left_out
+    assert reason.startswith("one takes about 1,234 s, and ")
+
+
+def test_the_agreement_is_part_of_the_preparation() -> None:
+    outcome = Outcome([], [], [], [], seconds=1000.0)
+    assert 1000 < prepare([], [], task(), 1.0, outcome=outcome).preparation_s < 2000
 
 
 def test_readings_are_as_long_as_the_budget_allows() -> None:

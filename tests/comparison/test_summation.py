@@ -63,6 +63,7 @@ DRAWN: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "groups": groups,
     "near": near,
     "near in two places": near_in_two_places,
+    "few that are near": lambda rng: 1 + 0.1 * 2 * U["float32"] * 40 * rng.standard_normal(40),
     "one of weight": one_of_weight,
     "rising": rising,
     "equal": lambda rng: np.full(300, -0.3),

@@ -1,5 +1,6 @@
 """What the package promises about finding and loading a backend."""
 
+import importlib
 import json
 import re
 import sys
@@ -83,17 +84,38 @@ def test_a_file_may_import_what_lies_beside_it_and_the_path_stays_as_it_was(port
     assert sys.path == before
 
 
-@pytest.mark.parametrize("helper", ["fdnet_test_helper.py", "fdnet_test_helper/__init__.py"])
+@pytest.mark.parametrize("helper", ["fdnet_test_helper.py", "fdnet_test_helper/__init__.py", "fdnet_test_helper/a.py"])
 def test_each_of_two_ports_imports_its_own_of_two_files_of_one_name(helper: str, tmp_path: Path) -> None:
+    module = helper.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     for name in ("one", "other"):
         (tmp_path / name / helper).parent.mkdir(parents=True)
         (tmp_path / name / helper).write_text(f"NAME = {name!r}\n")
-        (tmp_path / name / "port.py").write_text(f"{PORT}from fdnet_test_helper import NAME\n")
+        (tmp_path / name / "port.py").write_text(f"{PORT}from {module} import NAME\n")
     try:
         found = [ports.load(tmp_path / name / "port.py").NAME for name in ("one", "other", "one")]  # type: ignore[attr-defined]
     finally:
-        sys.modules.pop("fdnet_test_helper", None)
+        for loaded in [loaded for loaded in sys.modules if loaded.startswith("fdnet_test_helper")]:
+            del sys.modules[loaded]
     assert found == ["one", "other", "one"]
+
+
+def test_what_was_imported_before_a_port_is_not_taken_away_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own packages are such modules, where the first port lies in their folder and the second beside namesakes."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "fdnet_test_ours.py").write_text("")
+        (tmp_path / name / "port.py").write_text(PORT)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path / "one")
+        ours = importlib.import_module("fdnet_test_ours")
+    try:
+        for name in ("one", "other"):
+            ports.load(tmp_path / name / "port.py")
+        assert sys.modules["fdnet_test_ours"] is ours
+    finally:
+        del sys.modules["fdnet_test_ours"]
 
 
 def install(folder: Path, entries: str) -> None:

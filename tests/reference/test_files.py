@@ -179,7 +179,6 @@ def test_a_check_leaves_a_file_as_it_is(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-import tempfile
 from reference.files import BusyFileError, ExclusiveFile
 with ExclusiveFile(sys.argv[1]) as file:
     file.write([b"other"])
