@@ -29,7 +29,7 @@ def test_a_time_that_is_none_is_one_sentence(text: str, monkeypatch: pytest.Monk
         timeout_seconds()
 
 
-def test_a_number_of_torchrun_is_read_or_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_a_rank_is_read_or_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     assert whole_number("RANK", 3) == 3
     monkeypatch.setenv("RANK", "12")
