@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -126,7 +127,7 @@ def _last_on_path(folder: str) -> Iterator[None]:
         yield
         return
     for name, other in _helpers.items():
-        if other != folder and (Path(folder, f"{name}.py").exists() or Path(folder, name).is_dir()):
+        if other != folder and _holds(folder, name):
             for module in [module for module in sys.modules if module.partition(".")[0] == name]:
                 del sys.modules[module]
     before = set(sys.modules)
@@ -136,14 +137,13 @@ def _last_on_path(folder: str) -> Iterator[None]:
     finally:
         with suppress(ValueError):  # the port may have removed it
             sys.path.remove(folder)
-        _helpers.update(dict.fromkeys((name for name in sys.modules.keys() - before if _lies_in(folder, name)), folder))
+        new = [name for name in sys.modules.keys() - before if _holds(folder, name)]
+        _helpers.update((name, folder) for name in new if PathFinder.find_spec(name) is None)  # it is not installed
 
 
-def _lies_in(folder: str, name: str) -> bool:
-    """Whether a module, or the folder of a package, lies in a folder."""
-    module = sys.modules[name]
-    places = (getattr(module, "__file__", None), *getattr(module, "__path__", ()))
-    return any(place is not None and Path(place).parent == Path(folder) for place in places)
+def _holds(folder: str, name: str) -> bool:
+    """Whether a module or a package of that name lies in a folder."""
+    return Path(folder, f"{name}.py").exists() or Path(folder, name).is_dir()
 
 
 @contextmanager

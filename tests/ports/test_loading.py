@@ -99,6 +99,21 @@ def test_each_of_two_ports_imports_its_own_of_two_files_of_one_name(helper: str,
     assert found == ["one", "other", "one"]
 
 
+def test_what_a_port_puts_among_the_modules_need_be_no_module(tmp_path: Path) -> None:
+    """PyTorch has such an object: it has an attribute of any name."""
+    odd = (
+        "import sys\nclass Odd:\n    def __getattr__(self, name): return self\nsys.modules['fdnet_test_odd'] = Odd()\n"
+    )
+    for name in ("one", "other"):
+        (tmp_path / name / "fdnet_test_odd").mkdir(parents=True)
+        (tmp_path / name / "port.py").write_text(PORT + odd)
+    try:
+        loaded = [ports.load(tmp_path / name / "port.py") for name in ("one", "other")]
+    finally:
+        del sys.modules["fdnet_test_odd"]
+    assert [port.GRADIENTS for port in loaded] == [ports.load("numpy").GRADIENTS] * 2
+
+
 def test_what_was_imported_before_a_port_is_not_taken_away_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
