@@ -14,6 +14,7 @@ from comparison.agreement.comparison import (
     compare,
     sample_entries,
 )
+from comparison.agreement.slow_ports import DataOnly, check_data_training, seconds_of_other_nets
 from comparison.agreement.training import check_trainings
 from comparison.agreement.trials import call_in_other_dtype, check_trials
 from comparison.agreement.truth import Truth
@@ -32,6 +33,27 @@ def check_subject(
     yield from check_data(subject, problem, strategies, h=h, memory=memory, seed=seed)
     yield from check_trials(subject, strategies, seed)
     yield from check_trainings(subject, strategies, seed)
+
+
+def check_subject_in_time(
+    subject: Subject,
+    problem: Problem,
+    strategies: tuple[str, ...],
+    *,
+    limit: float,
+    h: float,
+    memory: float,
+    seed: int,
+) -> Iterator[Agreement | NotCompared | DataOnly]:
+    """Compare everything, or only copies and the data where the port would take over `limit` seconds on other nets."""
+    seconds = seconds_of_other_nets(subject, strategies, seed, limit)
+    if seconds <= limit:
+        yield from check_subject(subject, problem, strategies, h=h, memory=memory, seed=seed)
+        return
+    yield DataOnly(subject.name, subject.dtype, seconds)
+    yield from check_copies(subject, problem.x)
+    yield from check_data(subject, problem, strategies, h=h, memory=memory, seed=seed)
+    yield from check_data_training(subject, problem, strategies, h=h, memory=memory)
 
 
 def check_data(

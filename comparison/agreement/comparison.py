@@ -1,7 +1,7 @@
 """Compare a port with the float64 reference: the verdict on each quantity of a problem."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -270,6 +270,7 @@ class Outcome(NamedTuple):
     not_compared: list[NotCompared]
     not_run: list[dict[str, str]]  # backend, reason
     crashed: list[dict[str, str]]  # backend, dtype, reason
+    data_only: Sequence[dict[str, Any]] = ()  # backend, dtype, seconds that other nets would have taken at least
     seconds: float = 0.0  # that the comparison took
 
     @property

@@ -115,11 +115,15 @@ def compiles_each_shape(subject: Subject) -> bool:
     return type(array).__module__.partition(".")[0] in ("jax", "jaxlib")
 
 
+def other_dtype(subject: Subject) -> Subject:
+    """Return the same port in the dtype that it is not compared in."""
+    return subject._replace(dtype=next(dtype for dtype in DTYPES if dtype != subject.dtype))
+
+
 def call_in_other_dtype(subject: Subject, strategies: tuple[str, ...], seed: int) -> None:
     """Call a port in the dtype that it is not compared in: a constant that it makes once would be of that."""
-    other = subject._replace(dtype=next(dtype for dtype in DTYPES if dtype != subject.dtype))
     first = TRIALS[0]._replace(values=("drawn",))
-    for _ in check_trial(other, first, strategies, compiles_each_shape(subject), seed):
+    for _ in check_trial(other_dtype(subject), first, strategies, compiles_each_shape(subject), seed):
         pass
 
 

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from comparison.agreement.bounds import Problem
     from comparison.agreement.comparison import Agreement, NotCompared, Outcome, Subject
+    from comparison.agreement.slow_ports import DataOnly
     from comparison.commands.output import Say
 
-    Row = Agreement | NotCompared
+    Row = Agreement | NotCompared | DataOnly
 
 
 def add(commands: Any) -> None:
@@ -76,16 +77,29 @@ def one_thread() -> Iterator[None]:
 
 
 def compare_all(
-    options: ComparisonOptions, subjects: list[Subject], problem: Problem, *, data_only: bool = False
+    options: ComparisonOptions,
+    subjects: list[Subject],
+    problem: Problem,
+    *,
+    data_only: bool = False,
+    limit: float | None = None,
 ) -> Outcome:
-    """Compare each subject, in all cases or only on the data; an error that it raises is recorded as a crash."""
-    from comparison.agreement.cases import check_data_only, check_subject
+    """Compare each subject, in all cases or only on the data; an error that it raises is recorded as a crash.
+
+    With `limit` a subject is compared on the data only if other nets would take it more seconds than that.
+    """
+    from comparison.agreement.cases import check_data_only, check_subject, check_subject_in_time
     from comparison.agreement.comparison import Agreement, Outcome
+    from comparison.agreement.slow_ports import DataOnly
 
     settings: dict[str, Any] = {"h": options.h, "memory": options.memory, "seed": options.seed}
-    check = partial(check_data_only if data_only else check_subject, **settings)
+    check: Callable[..., Iterable[Row]] = check_data_only if data_only else check_subject
+    if limit is not None and processes.count() == 1:  # ranks would not all find the same
+        check, settings["limit"] = check_subject_in_time, limit
+    check = partial(check, **settings)
     strategies = tuple(strategy for strategy in options.strategy if strategy != CLOSED_FORM)  # always compared
     outcome, began = Outcome([], [], [], []), time.perf_counter()
+    compared_on_data_only: list[dict[str, Any]] = []
     with one_thread(), status("comparing", quiet=options.quiet) as say:
         for n, subject in enumerate(subjects, 1):
             shown = partial(_shown, partial(say, done=n, total=len(subjects)), check)
@@ -94,9 +108,11 @@ def compare_all(
                     outcome.rows.append(row)
                 elif isinstance(row, dict):
                     outcome.crashed.append(row)
+                elif isinstance(row, DataOnly):
+                    compared_on_data_only.append(row._asdict())
                 else:
                     outcome.not_compared.append(row)
-    return outcome._replace(seconds=time.perf_counter() - began)
+    return outcome._replace(data_only=compared_on_data_only, seconds=time.perf_counter() - began)
 
 
 def _shown(say: Say, check: Callable[..., Iterable[Row]], subject: Subject, *args: Any) -> Iterator[Row]:

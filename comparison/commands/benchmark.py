@@ -123,7 +123,13 @@ def crash_code(field: Field) -> int:
 
 def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
     """Print the table and the advice."""
-    from comparison.report.timing_tables import break_even_table, missing_notes, speed_notes, speed_table
+    from comparison.report.timing_tables import (
+        break_even_table,
+        data_only_notes,
+        missing_notes,
+        speed_notes,
+        speed_table,
+    )
     from comparison.timing.ranking import sizes_in_words
     from comparison.timing.sentences import duration
 
@@ -139,7 +145,7 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
         f"The timing took {duration(ranking.seconds)} of --budget {options.budget:g}, after "
         f"{duration(ranking.preparation_s)} for agreement, first calls and compilation."
     )
-    print_sentences(console, *speed_notes(timings), *missing, took)
+    print_sentences(console, *speed_notes(timings), *data_only_notes(ranking.data_only), *missing, took)
     print_sentences(console, "")
     print_sentences(console, *ranking.sentences, style="bold")
     if table := break_even_table(advice.as_json() for advice in ranking.advice):

@@ -107,7 +107,7 @@ def run(options: SpeedOptions) -> int:
     task = benchmark.make_task(options, problem, data)
     if options.self_check:
         return self_check_once(options, subjects, task)
-    outcome = compare_all(options, subjects, problem)._replace(not_run=not_run)
+    outcome = compare_all(options, subjects, problem, limit=options.budget / 2)._replace(not_run=not_run)
     field = benchmark.prepare(options, subjects, task, outcome, start=measure_start)
     if options.peer:
         field = _with_libraries(options, field, task)

@@ -52,7 +52,9 @@ def sweep(
             fields.append(benchmark.prepare(at_size, subjects, task, None, comparisons=comparisons))
             continue
         compared = _few_samples(problem) if rankings else problem
-        outcome = compare_all(at_size, subjects, compared, data_only=bool(rankings))._replace(not_run=not_run)
+        limit = None if rankings else options.budget / 2
+        outcome = compare_all(at_size, subjects, compared, data_only=bool(rankings), limit=limit)
+        outcome = outcome._replace(not_run=not_run)
         field = benchmark.prepare(at_size, subjects, task, outcome, comparisons=comparisons)
         rankings.append(benchmark.time_and_rank(at_size, field, not_run))
         code = max(code, exit_code(outcome), benchmark.crash_code(field))
@@ -164,7 +166,7 @@ def _print(
     notes: list[str],
     sentences: list[str],
 ) -> None:
-    from comparison.report.timing_tables import missing_notes, number, speed_notes, sweep_tables
+    from comparison.report.timing_tables import data_only_notes, missing_notes, number, speed_notes, sweep_tables
 
     console = make_console()
     print_sentences(console, f"median time of a {options.what}, {options.data}, by {over}")
@@ -172,6 +174,7 @@ def _print(
         console.print(table)
     for ranking in rankings:
         notes += speed_notes(ranking.timings)
+        notes += data_only_notes(ranking.data_only)
         notes += missing_notes(ranking.excluded, ranking.not_run)
     notes += _left_out(over, sizes, rankings)
     notes.append(

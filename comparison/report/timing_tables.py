@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from comparison import PROGRAM
 from comparison.report.agreement_tables import fitted_table, plain_table
 from comparison.timing.baseline import Change
 from comparison.timing.recommendation import Timing
@@ -97,6 +98,15 @@ def missing_notes(
     notes = [f"excluded: {row['backend']} {row['dtype']} {row['strategy']}: {row['reason']}" for row in excluded]
     notes += [f"left out: {row['backend']} {row['dtype']} {row['strategy']}: {row['reason']}" for row in left_out]
     return [*notes, *(f"{row['backend']}: not run: {row['reason']}" for row in not_run)]
+
+
+def data_only_notes(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Describe what was compared on the data only, in a sentence each."""
+    return [
+        f"{row['backend']} {row['dtype']}: compared on the data only, since other nets would take it at least "
+        f"{seconds_of(row['seconds'])}, more than half of --budget. `{PROGRAM} agree` compares there, too."
+        for row in rows
+    ]
 
 
 def break_even_table(advice: Iterable[dict[str, Any] | None]) -> Table | None:

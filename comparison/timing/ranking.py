@@ -40,6 +40,7 @@ class Field(NamedTuple):
     comparisons: int  # intervals that shall hold together
     seconds: float  # that the rounds take at least, by the estimates
     preparation_s: float  # agreement, first calls, compilation and estimates
+    data_only: Sequence[Row] = ()  # what was compared on the data only
 
 
 def prepare(
@@ -103,7 +104,8 @@ def prepare(
             reason = f"crashed: {describe_error(error, planned.candidate.subject.source)}"
             excluded.append(_excluded(planned.candidate.key, reason))
     preparation_s = time.perf_counter() - began + (outcome.seconds if outcome else 0)
-    return Field(contenders, excluded, left_out, task, comparisons, plan.seconds, preparation_s)
+    data_only = outcome.data_only if outcome else ()
+    return Field(contenders, excluded, left_out, task, comparisons, plan.seconds, preparation_s, data_only)
 
 
 def _excluded(key: tuple[str, ...], reason: str, **more: Any) -> Row:
@@ -145,6 +147,7 @@ class Ranking(NamedTuple):
     no_winner: str | None  # the reason, where none may be named
     seconds: float  # that the rounds took
     preparation_s: float
+    data_only: Sequence[Row]  # what was compared on the data only
 
     def as_json(self) -> Row:
         """Return the ranking as JSON records it."""
@@ -155,6 +158,7 @@ class Ranking(NamedTuple):
             "excluded": self.excluded,
             "left_out": self.left_out,
             "not_run": self.not_run,
+            "compared_on_data_only": list(self.data_only),
             "advice": first,
             "advice_for_other_dtypes": others,
             "sentences": self.sentences,
@@ -182,7 +186,8 @@ def rank(field: Field, budget: float, seed: int, *, not_run: Sequence[dict[str, 
     seconds = time.perf_counter() - began
     missing = (field.excluded, field.left_out, list(not_run))
     said = sentences(advice, timed, task, sizes)
-    return Ranking(timed, *missing, advice, said, task, rounds, load, no_winner, seconds, field.preparation_s)
+    costs = (seconds, field.preparation_s)
+    return Ranking(timed, *missing, advice, said, task, rounds, load, no_winner, *costs, field.data_only)
 
 
 def _reason_for_no_winner(load: Load, rounds: int, comparisons: int) -> str | None:

@@ -1,5 +1,6 @@
 """What the author of a port is told: where it crashed, what disagrees, and within which time."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -123,8 +124,11 @@ def test_a_fault_is_one_line_and_the_worst_comes_first(tmp_path: Path) -> None:
 
 def test_the_budget_bounds_a_slow_port(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
-    options = ("--strategy", "collocated", "--dtype", "float64", "--budget", "0.5")
+    options = ("--strategy", "collocated", "--dtype", "float64", "--budget", "0.5", "--json", str(tmp_path / "j.json"))
     start = time.perf_counter()
     done = run("speed", *SMALL[1:], *options, "--port", str(tmp_path / "slow.py"))
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - start < 30  # 16 steps a reading took more than 40 s
+    assert time.perf_counter() - start < 30  # all nets of `agree` and 16 steps a reading took more than 40 s
+    assert "\nslow float64: compared on the data only, since other nets would take it at least " in done.stdout
+    rows = json.loads((tmp_path / "j.json").read_text())["compared_on_data_only"]
+    assert [row["dtype"] for row in rows if row["backend"] == "slow" and row["seconds"] > 98 * 0.1] == ["float64"]
