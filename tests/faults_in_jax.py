@@ -162,6 +162,7 @@ STATE = {
     "the caller's net is donated": edit("compiled", "static_argnames=static,", "static_argnames=static, donate_argnums=[5] if function.__name__ == 'differentiate_and_descend' else [],"),
     "the caller's labels are changed": edit("check_batch", "    validation.check_memory(memory)", "    validation.check_memory(memory)\n    if isinstance(t, np.ndarray):\n        t[..., -1] = t[..., 0]")
     + edit("", "import jax.numpy as jnp\n", "import jax.numpy as jnp\nimport numpy as np\n", "ports.jax_port.two_layer_net"),
+    "labels are shared with the caller": edit("check_batch", "jax.device_put(validation.check_labels(t, len(x), len(params.b2)), x.device)", "jax.device_put(t if type(t) is np.ndarray and t.ndim == 1 and t.dtype == np.int64 else validation.check_labels(t, len(x), len(params.b2)), x.device)"),
     "to_numpy aliases": edit("to_numpy", "np.array(array)", "np.asarray(array)"),
     "from_numpy changes its source": edit("from_numpy", "    copy =", "    array *= 1 - 1e-3\n    copy ="),
     "from_numpy reads in the order of memory": edit("from_numpy", "np.array(validation.check_numbers(array), dtype=validation.check_dtype(dtype))", "np.array(array, dtype=validation.check_dtype(dtype)).ravel('K').reshape(np.shape(array))"),
@@ -173,6 +174,7 @@ KERNELS = {
     'structured: b1 moved by S': edit('structured_gradient', 'make_shift(h / scale * one', 'make_shift(one'),
     'structured: outputs moved by z1 squared': edit('structured_gradient', 'make_shift(base.z1.T[:, :, None], h', 'make_shift(base.z1.T[:, :, None] ** 2, h'),
     'structured: step in float32': edit('add_input_differences', 'factor * jnp.abs(value)', 'factor * jnp.abs(value).astype(jnp.float32).astype(value.dtype)'),
+    'no more pairs than 15 bits count': edit('add_input_differences', '-(-x.size // pairs)', '-(-min(x.size, 2**15) // pairs)'),
     'shifts of either sign': edit('add_input_differences', 'factor * jnp.abs(value)', 'factor * value'),
     'collocated: sum for mean': edit('collocated_sums', 'nodes.hidden_matrix / samples', 'nodes.hidden_matrix'),
     'collocated: B - 1': edit('collocated_sums', 'nodes.hidden_matrix / samples', 'nodes.hidden_matrix / (samples - 1)'),

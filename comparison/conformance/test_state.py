@@ -1,6 +1,9 @@
 """A call depends only on its arguments: not on earlier calls, on the identity of an array or on who owns a result."""
 
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -81,6 +84,17 @@ def test_the_hundredth_call_is_as_the_first(subject: Subject) -> None:
         assert_same(everything(subject, call, FEW), first)
 
 
+@contextmanager
+def short_turns() -> Iterator[None]:
+    """Let a thread of Python run for 100 us at a time, not for 5 ms, within which it would end most calls."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 @subjects()
 def test_threads_do_not_meet_in_what_a_port_keeps(subject: Subject) -> None:
     """Each computes another net's results again and again."""
@@ -91,8 +105,41 @@ def test_threads_do_not_meet_in_what_a_port_keeps(subject: Subject) -> None:
         for _ in range(12):
             assert_same(everything(subject, calls[n % 2], FEW), alone[n % 2])
 
-    with ThreadPoolExecutor(4) as pool:
+    with short_turns(), ThreadPoolExecutor(4) as pool:
         list(pool.map(repeat, range(4)))
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """Copy an array to an address that JAX could share."""
+    size, buffer = array.size, np.empty(array.size + 64 // array.itemsize, array.dtype)
+    copy = buffer[-buffer.ctypes.data % 64 // array.itemsize :][:size].reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@subjects("float64")
+def test_arguments_may_be_changed_as_soon_as_a_call_returns(subject: Subject, dtype: str) -> None:
+    """A backend that is still computing then has copied them."""
+    (params, x, t), port = draw((300, 64, 40, 10), 0), subject.port
+    *own, x = (port.from_numpy(a, dtype=subject.dtype, device=subject.device) for a in (*params, x))
+    params, batches = Params(*own), np.resize(np.arange(len(t)), (30, 100)).astype(dtype)
+    options: dict[str, Any] = {"strategy": "collocated", "learning_rate": 0.1, "h": 1e-2}
+
+    def results(change: bool) -> list[np.ndarray]:
+        arrays: list[Any] = []
+        for function in (port.loss, port.gradient, port.GRADIENTS["structured"], port.GRADIENTS["collocated"]):
+            labels = _aligned(t.astype(dtype))
+            result = function(params, x, labels)
+            labels[...] = 0 if change else labels
+            arrays += result if isinstance(result, tuple) else [result]
+        labels, given = _aligned(t.astype(dtype)), _aligned(batches)
+        trained, losses = port.train_steps(params, x, labels, given, **options)
+        if change:
+            labels[...], given[...] = 0, 0
+        return [port.to_numpy(array) for array in (*arrays, *trained, losses)]
+
+    assert_same(results(change=True), results(change=False))
 
 
 @subjects()
