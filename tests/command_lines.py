@@ -10,6 +10,8 @@ import compare
 ROOT = Path(compare.__file__).parent
 
 SMALL = ("agree", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
+QUICK = (*SMALL, "--strategy", "structured,collocated")
+"""Half as long, where it does not matter what is compared."""
 WRONG = """
 from ports.numpy_port import *
 import ports.numpy_port as right

@@ -10,7 +10,7 @@ import pytest
 
 import compare
 import ports
-from command_lines import CRASHING, SMALL, WRONG, run
+from command_lines import CRASHING, QUICK, SMALL, WRONG, run
 from comparison import commands
 
 pytestmark = pytest.mark.usefixtures("outside_github")
@@ -31,7 +31,7 @@ def test_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_is_pure_and_complete() -> None:
-    done = run(*SMALL, "--json")
+    done = run(*QUICK, "--json")
     result = json.loads(done.stdout)
     assert done.returncode == 0
     assert (result["schema_version"], result["command"], result["agrees"]) == (2, "agree", True)
@@ -51,19 +51,19 @@ def test_json_is_pure_and_complete() -> None:
 
 def test_json_to_a_file_is_whole_and_leaves_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "agree.json"
-    assert compare.main([*SMALL, "--json", str(path)]) == 0
+    assert compare.main([*QUICK, "--json", str(path)]) == 0
     assert json.loads(path.read_text())["agrees"] is True
     assert list(tmp_path.iterdir()) == [path]
     assert "quantities agree" in capsys.readouterr().out
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main([*SMALL, "--quiet"]) == 0
+    assert compare.main([*QUICK, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_wrong_port_is_named_and_the_exit_code_is_1(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main([*SMALL, "--port", wrong]) == commands.DISAGREES
+    assert compare.main([*QUICK, "--port", wrong]) == commands.DISAGREES
     output = capsys.readouterr().out
     assert re.search(r"wrong_port float64 structured.*: \w+\[[\d, ]+\] at h = .* times the bound", output)
 
@@ -71,7 +71,7 @@ def test_a_wrong_port_is_named_and_the_exit_code_is_1(wrong: str, capsys: pytest
 def test_a_crash_is_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "crashing_port.py"
     path.write_text(CRASHING)
-    assert compare.main([*SMALL, "--port", str(path)]) == commands.CRASHED
+    assert compare.main([*QUICK, "--port", str(path)]) == commands.CRASHED
     assert "crashed: TypeError at crashing_port.py:6: no such loss" in capsys.readouterr().out
 
 
@@ -127,9 +127,9 @@ def test_a_missing_framework_is_a_row_unless_it_was_named(
 
 @pytest.mark.usefixtures("without_jax")
 def test_a_port_that_was_named_must_load_as_well(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main([*SMALL, "--port", "jax"]) == commands.BAD_INPUT
+    assert compare.main([*QUICK, "--port", "jax"]) == commands.BAD_INPUT
     assert "jax: jax is not installed. With --allow-missing" in capsys.readouterr().err
-    assert compare.main([*SMALL, "--port", "jax", "--allow-missing", "--quiet"]) == 0
+    assert compare.main([*QUICK, "--port", "jax", "--allow-missing", "--quiet"]) == 0
 
 
 def test_large_nets_are_sampled_and_the_table_says_so(
@@ -144,7 +144,7 @@ def test_large_nets_are_sampled_and_the_table_says_so(
 
 
 def test_a_pipe_cuts_nothing_and_has_no_color() -> None:
-    done = run(*SMALL, COLUMNS="40")
+    done = run(*QUICK, COLUMNS="40")
     assert done.returncode == 0
     assert "closed form" in done.stdout
     assert "\x1b" not in done.stdout
@@ -152,7 +152,7 @@ def test_a_pipe_cuts_nothing_and_has_no_color() -> None:
 
 
 def test_an_ascii_terminal_is_enough(wrong: str) -> None:
-    done = run(*SMALL, "--port", wrong, PYTHONIOENCODING="ascii", LC_ALL="C", NO_COLOR="1")
+    done = run(*QUICK, "--port", wrong, PYTHONIOENCODING="ascii", LC_ALL="C", NO_COLOR="1")
     assert done.returncode == 1
     assert "DISAGREES" in done.stdout
 
@@ -160,7 +160,7 @@ def test_an_ascii_terminal_is_enough(wrong: str) -> None:
 def test_github_gets_a_summary_and_annotations(wrong: str, tmp_path: Path) -> None:
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
-    done = run(*SMALL, "--port", wrong, "--json", GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true")
+    done = run(*QUICK, "--port", wrong, "--json", GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true")
     text = summary.read_text()
     assert re.match(r"before\n\*\*DISAGREES: \d+ of [\d,]+ quantities\.\*\*\n\n\| backend \| strategy \|", text)
     marks = [line for line in done.stderr.splitlines() if line.startswith("::error ")]
@@ -243,7 +243,7 @@ def test_expected_and_got_differ_in_print(tmp_path: Path, capsys: pytest.Capture
     """By as many digits as it takes."""
     path = tmp_path / "near_port.py"
     path.write_text(WRONG.replace("2 * gradient.b2", "(1 + 1e-12) * gradient.b2"))
-    assert compare.main([*SMALL, "--port", str(path), "--dtype", "float64"]) == commands.DISAGREES
+    assert compare.main([*QUICK, "--port", str(path), "--dtype", "float64"]) == commands.DISAGREES
     got, expected = re.search(r"is (-?\d\S+), expected (-?\d\S+):", capsys.readouterr().out).groups()  # type: ignore[union-attr]
     assert got != expected
     assert float(got) == pytest.approx(float(expected), rel=1e-11)
@@ -252,5 +252,5 @@ def test_expected_and_got_differ_in_print(tmp_path: Path, capsys: pytest.Capture
 def test_threads_pin_the_process_of_agree(tmp_path: Path) -> None:
     path = tmp_path / "their_port.py"
     path.write_text('import os\n\nfrom ports.numpy_port import *\n\nassert os.environ["OMP_NUM_THREADS"] == "1"\n')
-    done = run(*SMALL, "--threads", "1", "--port", str(path), "--quiet", OMP_NUM_THREADS="2")
+    done = run(*QUICK, "--threads", "1", "--port", str(path), "--quiet", OMP_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import compare
-from command_lines import SMALL, run
+from command_lines import QUICK, run
 from comparison import commands
 from comparison.commands.subjects import subject_names
 from reference.params import load_params
@@ -214,7 +214,7 @@ def test_two_ports_of_one_name_have_files_and_rows_of_their_own(tmp_path: Path) 
     assert [row["backend"] for row in json.loads(done.stdout)["runs"]] == ["numpy", "a/port", "b/port"]
     saved = sorted(path.name for path in tmp_path.glob("*.npz"))
     assert saved == ["n-a-port-float64.npz", "n-b-port-float64.npz", "n-numpy-float64.npz"]
-    table = run(*SMALL, "--strategy", "collocated", *named)
+    table = run(*QUICK, "--strategy", "collocated", *named)
     assert "a/port float64" in table.stdout
     assert "b/port float64" in table.stdout
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import compare
-from command_lines import ROOT, SMALL, run
+from command_lines import QUICK, ROOT, SMALL, run
 from comparison import commands
 from reference.params import save_params
 from reference.two_layer_net import init
@@ -68,7 +68,7 @@ def train_steps(params, x, t, batches, **options):
 
 def test_a_crash_names_the_ports_own_line(tmp_path: Path) -> None:
     (tmp_path / "crashing.py").write_text(CRASHING)
-    done = run(*SMALL, "--port", str(tmp_path / "crashing.py"))
+    done = run(*QUICK, "--port", str(tmp_path / "crashing.py"))
     assert done.returncode == commands.CRASHED
     assert "crashing float64: crashed: LinAlgError at crashing.py:7: " in done.stdout
     assert "DISAGREES" not in done.stdout
@@ -100,21 +100,21 @@ def test_whatever_a_port_raises_is_its_crash(
 def test_an_interruption_is_no_crash_of_a_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     port = tmp_path / "leaving.py"
     port.write_text(LEAVING.format(error="KeyboardInterrupt"))
-    assert compare.main([*SMALL, "--port", str(port)]) == commands.INTERRUPTED
+    assert compare.main([*QUICK, "--port", str(port)]) == commands.INTERRUPTED
     assert capsys.readouterr().err == "compare.py: interrupted.\n"
 
 
 def test_a_port_that_prints_for_nobody_is_no_crash(tmp_path: Path) -> None:
     port = tmp_path / "printing.py"
     port.write_text(LEAVING.format(error="print('x' * 100_000)").replace("raise", "return"))
-    command = shlex.join([sys.executable, str(ROOT / "compare.py"), *SMALL, "--port", str(port)])
+    command = shlex.join([sys.executable, str(ROOT / "compare.py"), *QUICK, "--port", str(port)])
     done = subprocess.run(["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (commands.PIPE_CLOSED, b"")
 
 
 def test_a_fault_is_one_line_and_the_worst_comes_first(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
-    done = run(*SMALL, "--dtype", "float64", "--port", str(tmp_path / "wrong.py"))
+    done = run(*QUICK, "--dtype", "float64", "--port", str(tmp_path / "wrong.py"))
     assert done.returncode == commands.DISAGREES
     sentences = [line for line in done.stdout.splitlines() if "times the bound" in line]
     named = [" ".join(line.split()[:3]).rstrip(":") for line in sentences]

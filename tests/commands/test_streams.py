@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import compare
-from command_lines import SMALL, run
+from command_lines import QUICK, run
 from comparison import commands
 from comparison.report.agreement_tables import markdown_cell
 
 COMPARE = [sys.executable, str(Path(compare.__file__))]
-AGREE = (*SMALL, "--strategy", "collocated")
+AGREE = (*QUICK, "--strategy", "collocated")
 TRAIN = ("train", "--data", "random", "--batch", "50", "--hidden", "3", "--iterations", "3")
 NOISY = """
 import os
