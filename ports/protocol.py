@@ -154,12 +154,15 @@ class DistributedPort(Protocol):
         """Return the value of each process, in their order."""
 
 
+FUNCTIONS = {name: f for name, f in inspect.getmembers(Port, inspect.isfunction) if not name.startswith("_")}
+"""What a port must offer beside GRADIENTS, by name."""
+
+
 def check_port(module: Any) -> Port:
     """Check that `module` is a port, and return it; PortError with what it lacks otherwise."""
-    name = getattr(module, "__name__", repr(module))
-    for member, wanted in inspect.getmembers(Port, inspect.isfunction):
-        if not member.startswith("_"):
-            _check_function(f"{name}.{member}", getattr(module, member, None), wanted)
+    name = getattr(module, "__name__", None) or _shown(module)
+    for member, wanted in FUNCTIONS.items():
+        _check_function(f"{name}.{member}", getattr(module, member, None), wanted)
     gradients = getattr(module, "GRADIENTS", None)
     if not isinstance(gradients, dict) or not set(STRATEGIES) <= gradients.keys():
         raise PortError(

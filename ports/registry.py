@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import inspect
 import os
 import random
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ports.protocol import NotRunError, Port, PortError, check_port
+from ports.protocol import FUNCTIONS, NotRunError, Port, PortError, check_port
 from reference.defaults import BUILT_IN, OPTIONAL
 from reference.validation import shown
 
@@ -66,8 +65,8 @@ def resolve(backend: str | os.PathLike[str] | Port) -> Port:
     """Return the port of that name, or the port itself; PortError if it is neither."""
     if isinstance(backend, (str, os.PathLike)):
         return load(backend)
-    if not any(callable(getattr(backend, name, None)) for name, _ in inspect.getmembers(Port, inspect.isfunction)):
-        raise PortError(f"`backend` must be the name of a backend or a port itself, got {backend!r}.")
+    if not any(callable(getattr(backend, name, None)) for name in FUNCTIONS):
+        raise PortError(f"`backend` must be the name of a backend or a port itself, got {shown(backend)}.")
     return check_port(backend)
 
 

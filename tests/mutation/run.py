@@ -64,7 +64,7 @@ MODULES = {  # and the tests that each is held against
     "reference/datasets.py": ["reference/test_datasets", "reference/test_file_kinds"],
     "reference/downloads.py": ["reference/test_downloads"],
     "ports/protocol.py": ["ports/test_protocol"],
-    "ports/registry.py": ["ports/test_loading", "ports/test_registry"],
+    "ports/registry.py": ["ports/test_loading", "ports/test_registry", "ports/test_places"],
     "ports/distributed.py": ["ports/test_distributed"],
     "comparison/agreement/bounds.py": ["comparison/test_bounds", "comparison/test_summation_orders"],
     "comparison/agreement/summation.py": ["comparison/test_summation", "comparison/test_summation_orders"],
