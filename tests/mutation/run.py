@@ -33,6 +33,7 @@ MODULES = {  # and the tests that each is held against
     "reference/loss_difference.py": ["reference/test_loss_difference"],
     "reference/collocation.py": [
         "reference/test_collocation",
+        "reference/test_plan_limits",
         "reference/test_plan_derivation",
         "reference/test_planned_training",
     ],
