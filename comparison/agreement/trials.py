@@ -101,9 +101,9 @@ TRIALS = (
     Trial((3, 1031, 3, 300), 3e-3, 2**20, "whole floats", "columns", ("drawn",), sampled=True),
     Trial((1031, 2, 5, 3), 0.013, 2**16, "one-hot bools", "rows", ("drawn",), sampled=True),
     Trial((3, 5, 2, 1031), 2e-3, 2**20, "one-hot integers", "reversed", ("drawn",), sampled=True),
-    # More inputs of a batch that are not 0, and more weights, than 16 bits count.
-    Trial((131, 784, 3, 2), 6e-3, 2**26, "bools", "columns", ("drawn",), 1.0, True, (("float32", "structured"),)),
+    # More weights, and more inputs of a batch that are not 0, than 16 bits count.
     Trial((2, 784, 84, 3), 9e-3, 2**24, "list", "every other", ("drawn",), sampled=True),
+    Trial((131, 784, 3, 2), 6e-3, 2**26, "bools", "columns", ("drawn",), 1.0, True, (("float32", "structured"),)),
 )
 MANY_SAMPLES = (70_001, 2, 1, 2)
 """As many as a data set has, for predictions, loss and accuracy."""
