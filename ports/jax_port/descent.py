@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
@@ -50,8 +51,11 @@ def train_steps(
     of_x = {"x": scalar(magnitudes["x"])}
 
     def run(plan: Plan) -> tuple[tuple[Params, Array], float]:
-        program = compiled(differentiate_and_descend)
-        result, max_abs_W2 = program(strategy, scalar(h), int(memory), plan, of_x, params, x, labels, batches, rate)
+        program, settings = compiled(differentiate_and_descend), (strategy, scalar(h), int(memory), plan)
+        guarded = strategy != "collocated" or not plan.mixed
+        result, max_abs_W2, finite = program(*settings, guarded, of_x, params, x, labels, batches, rate)
+        if not guarded and not finite:  # float32 did not hold something, or the training diverges
+            result, max_abs_W2, _ = program(*settings, True, of_x, params, x, labels, batches, rate)
         return result, largest_finite(max_abs_W2)
 
     return run_within_plan(run, strategy, h, magnitudes, dtype)
@@ -59,10 +63,14 @@ def train_steps(
 
 # Only in JAX: the program that `train_steps` compiles.
 def differentiate_and_descend(
-    strategy: str, h: Array, memory: int, plan: Plan, magnitudes: dict[str, Array], *descent: Any
-) -> tuple[tuple[Params, Array], Array]:
-    """Run `descend`, with the arguments `descent`, on the function that `differentiate_by` returns."""
-    return descend(differentiate_by(strategy, h, memory, plan, magnitudes), *descent)
+    strategy: str, h: Array, memory: int, plan: Plan, guarded: bool, magnitudes: dict[str, Array], *descent: Any
+) -> tuple[tuple[Params, Array], Array, Array]:
+    """Run `descend`, with the arguments `descent`, on the function that `differentiate_by` returns.
+
+    Returns also whether all weights of the trained net are finite.
+    """
+    (trained, losses), max_abs_W2 = descend(differentiate_by(strategy, h, memory, plan, magnitudes, guarded), *descent)
+    return (trained, losses), max_abs_W2, jnp.isfinite(trained.W1).all() & jnp.isfinite(trained.W2).all()
 
 
 # Only in JAX: the scan has no maximum of its own that leaves out what is not finite.
@@ -72,14 +80,18 @@ def largest_finite(max_abs_W2: Array) -> float:
     return float(values.max(initial=0, where=np.isfinite(values)))
 
 
-def differentiate_by(strategy: str, h: Array, memory: int, plan: Plan, magnitudes: dict[str, Array]) -> LossAndGradient:
+# Other arguments: `guarded` is that of `interpolation.interpolate`
+def differentiate_by(
+    strategy: str, h: Array, memory: int, plan: Plan, magnitudes: dict[str, Array], guarded: bool
+) -> LossAndGradient:
     """Return the function that computes the loss and the gradient from one forward pass."""
     if strategy == CLOSED_FORM:
         return closed_form
     if strategy == "structured":
         return partial(structured_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
     if strategy == "collocated":
-        return partial(collocated_gradient, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
+        compute = partial(collocated_gradient, guarded=guarded)
+        return partial(compute, h=h, memory=memory, plan=plan, max_abs_x=magnitudes["x"])
     return partial(loss_and_differences, h=h, memory=memory, strategy=strategy)
 
 

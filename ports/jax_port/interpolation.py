@@ -1,5 +1,6 @@
 """From the differences at Chebyshev nodes to the gradient: what `collocated` adds to loss_difference.py."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -55,8 +56,10 @@ def odd_basis(v: Array, count: int) -> list[Array]:
     return basis[:count]
 
 
-# Other arguments: a factor of 1 is known when the program is compiled
-def interpolate(inputs: Array, factor: Array | None, values: Array, matrix: Array, mixed: bool) -> tuple[Array, Array]:
+# Other arguments: a factor of 1 is known when the program is compiled; `guarded`: see `narrow_or_nan`
+def interpolate(
+    inputs: Array, factor: Array | None, values: Array, matrix: Array, mixed: bool, guarded: bool = True
+) -> tuple[Array, Array]:
     """Sum the interpolated differences over the samples; the reference has the shapes. No factor stands for 1."""
     count, (first, *others) = len(values), [(row[:, None, None] * values).sum(axis=0) for row in matrix]
     one = jnp.ones((), values.dtype)
@@ -74,8 +77,23 @@ def interpolate(inputs: Array, factor: Array | None, values: Array, matrix: Arra
 
     if not mixed or weights.size < MIXED_LEAST:
         return weights + add_others(values.dtype), bias
-    fits = float32_holds(first)
-    return weights + lax.cond(fits, lambda: add_others(jnp.float32), lambda: add_others(values.dtype)), bias
+    choose = narrow_or_wide if guarded else narrow_or_nan
+    return weights + choose(float32_holds(first), add_others, values.dtype), bias
+
+
+# Only in JAX: NumPy and PyTorch ask before they multiply.
+def narrow_or_wide(fits: Array, product: Callable[[np.dtype], Array], dtype: np.dtype) -> Array:
+    """Compute the product in float32 if that holds what it must, and else in `dtype`."""
+    return lax.cond(fits, lambda: product(jnp.float32), lambda: product(dtype))
+
+
+# Only in JAX: as above
+def narrow_or_nan(fits: Array, product: Callable[[np.dtype], Array], dtype: np.dtype) -> Array:
+    """Compute the product in float32, NaN if that does not hold what it must: the host sees it, and asks again.
+
+    XLA fuses nothing over a condition, and waits for all before it: at the chapter's sizes a tenth of a step.
+    """
+    return jnp.where(fits, product(jnp.float32), jnp.asarray(jnp.nan, dtype))
 
 
 def float32_holds(first: Array) -> Array:

@@ -240,6 +240,7 @@ def collocated_gradient(
     plan: Plan,
     max_abs_x: Array,
     forward: Callable[..., Base] = unperturbed_pass,
+    guarded: bool = True,
 ) -> tuple[Array, Params]:
     """Compute the loss and the gradient of `collocated`, unchecked; where it does not collocate, `structured`'s."""
     if not plan.collocates:
@@ -249,18 +250,19 @@ def collocated_gradient(
 
     def sums(part: Array, labels: Array) -> tuple[Array, Params]:
         base = forward(params, part, labels, nodes.scale, plan.terms, multiply_powers)
-        return base.loss.sum(), collocated_sums(base, part, h, nodes, len(x), plan)
+        return base.loss.sum(), collocated_sums(base, part, h, nodes, len(x), plan, guarded)
 
     loss, total = sum_slices(sums, params, x, labels, memory // collocated_row_bytes(params, plan))
     return loss / len(x), total
 
 
-def collocated_sums(base: Base, x: Array, h: Array, nodes: Nodes, samples: int, plan: Plan) -> Params:
+# Other arguments: `guarded` is that of `interpolate`
+def collocated_sums(base: Base, x: Array, h: Array, nodes: Nodes, samples: int, plan: Plan, guarded: bool) -> Params:
     """Compute the share of the samples of `base` in the gradient of a batch of `samples`."""
     hidden = hidden_difference(base, nodes.hidden, nodes.scale, plan)  # (m, B, H)
     output = output_difference(base, nodes.output, h, plan)  # (m, B, O)
-    W1, b1 = interpolate(x, nodes.input_factor, hidden, nodes.hidden_matrix / samples, plan.mixed)
-    W2, b2 = interpolate(base.z1, None, output, nodes.output_matrix / samples, plan.output_mixed)
+    W1, b1 = interpolate(x, nodes.input_factor, hidden, nodes.hidden_matrix / samples, plan.mixed, guarded)
+    W2, b2 = interpolate(base.z1, None, output, nodes.output_matrix / samples, plan.output_mixed, guarded)
     return Params(W1, b1, W2, b2)
 
 

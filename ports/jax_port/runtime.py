@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 PLATFORMS = {"cuda": "gpu"}
 """JAX's name of a platform, where the port takes PyTorch's instead."""
-STATIC = frozenset({"strategy", "memory", "plan"})
+STATIC = frozenset({"strategy", "memory", "plan", "guarded"})
 """Arguments that decide what a program does, or its shapes: another value is another program."""
 
 

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 import ports
+from comparison.agreement.comparison import Subject, disagreement_sentence
+from comparison.agreement.kinds import draw
+from comparison.agreement.training import check_training
 from comparison.conformance.problems import loaded
 from reference.defaults import CLOSED_FORM
 from reference.two_layer_net import Params
@@ -144,7 +147,7 @@ def test_calls_that_overlap_in_two_threads_restore_each_its_own_setting(port: An
 
 def test_training_takes_the_strategy_that_is_named(descent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def by(strategy: str) -> Any:
-        return descent.differentiate_by(strategy, 1e-4, 7, None, {"x": 1.0})
+        return descent.differentiate_by(strategy, 1e-4, 7, None, {"x": 1.0}, True)
 
     assert by(CLOSED_FORM) is descent.closed_form
     assert by("structured").func is descent.structured_gradient
@@ -155,6 +158,36 @@ def test_training_takes_the_strategy_that_is_named(descent: Any, monkeypatch: py
     net = Params(*map(np.zeros, ((2, 1), 1, (1, 2), 2))), np.ones((1, 2)), np.zeros(1, int)
     assert by("loop")(*net) == ("loss", "loop")
     assert by("batched")(*net) == ("loss", ("batched", 1e-4, 7))
+
+
+@pytest.mark.parametrize(("b1", "guards"), [(0.0, [False]), (-115.0, [False, True])])
+def test_training_asks_again_where_float32_does_not_hold(
+    b1: float, guards: list[bool], port: Any, runtime: Any, descent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of saturated units the slopes are beyond float32's range; W1 is large enough for products in float32."""
+    called: list[bool] = []
+
+    def compiled(function: Any) -> Any:
+        program = runtime.compiled(function)
+        return lambda *arguments: called.append(arguments[4]) or program(*arguments)
+
+    monkeypatch.setattr(descent, "compiled", compiled)
+    problem = draw((5, 101, 100, 3), 0)
+    problem = problem._replace(params=problem.params._replace(b1=problem.params.b1 + b1))
+    subject = Subject("jax", port, "float64", "cpu")
+    for row in check_training(subject, problem, "collocated", 1e-4):
+        assert row.agrees, disagreement_sentence(row)
+    assert called == guards
+
+
+@pytest.mark.filterwarnings("ignore:`collocated` needs more than:RuntimeWarning")
+def test_a_training_that_diverges_is_not_finite(port: Any) -> None:
+    """However often it asks."""
+    (params, x, t), rate = draw((5, 101, 100, 3), 0), 1e308
+    own = Params(*(port.from_numpy(p, dtype="float64", device="cpu") for p in params))
+    x = port.from_numpy(x, dtype="float64", device="cpu")
+    trained, _ = port.train_steps(own, x, t, np.zeros((4, 5), int), strategy="collocated", learning_rate=rate)
+    assert not np.isfinite(port.to_numpy(trained.W2)).all()
 
 
 def test_weights_that_are_not_finite_are_not_planned_for(descent: Any) -> None:
