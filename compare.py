@@ -156,7 +156,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         for name in NAMES:
             if name in unknown:
                 parser.error(f"the command must come first: {PROGRAM} {name} {' '.join(_without(argv, name))}")
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}; see {PROGRAM} {arguments.command} --help")
     if unknown:
         arguments.pytest += unknown
     return arguments

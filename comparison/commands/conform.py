@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import re
+import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -90,19 +92,41 @@ def run(options: ConformOptions) -> int:
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         sys.stdout.flush()
-        done = subprocess.run(make_command(options, results), env=make_environment(options, folder))
+        returncode = run_pytest(make_command(options, results), make_environment(options, folder))
         outcome = json.loads(results.read_text()) if results.exists() else {}
     if reason := outcome.get("not_run"):
         if not options.allow_missing:
             raise ValueError(f"{options.port[0]} can't be run: {reason} (--allow-missing lets that pass.)")
         print(f"{options.port[0]} was not run: {reason}")
         return AGREES
-    code, sentence = judge(done.returncode, outcome)
+    code, sentence = judge(returncode, outcome)
     for failure in outcome.get("failures", []):
         print(f"FAILED {failure['test']}: {failure['message']}")
     report_to_github(options, outcome, sentence)
     print(f"{options.port[0]}: {sentence}")
     return code
+
+
+def run_pytest(command: list[str], environment: dict[str, str]) -> int:
+    """Run the command and return its exit code; BrokenPipeError where stdout is a pipe that its reader has closed.
+
+    In a pipe the output is passed on: pytest itself would print a traceback for each line that nobody reads.
+    """
+    if not stat.S_ISFIFO(os.fstat(1).st_mode):
+        return subprocess.run(command, env=environment).returncode
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        try:
+            while text := process.stdout.read(2**16):
+                os.write(1, text)
+        except BrokenPipeError:  # as by Ctrl-C pytest ends its workers, and says so to nobody
+            process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+            process.communicate()
+            raise
+        except BaseException:
+            process.terminate()
+            raise
+    return process.returncode
 
 
 def check(options: ConformOptions) -> None:

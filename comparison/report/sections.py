@@ -69,11 +69,15 @@ def _ladder(speed: Row) -> Section:
 
 def _price(rows: Sequence[Row]) -> str:
     """Say how collocated compares with the closed form, where both were timed."""
-    ratios = [row["ratio_to_closed_form"] for row in rows if row["strategy"] == "collocated"]
-    prices = [number(ratio) for ratio in sorted(ratio for ratio in ratios if ratio is not None)]
-    if not prices:
+    priced = [row for row in rows if row["strategy"] == "collocated" and row["ratio_to_closed_form"] is not None]
+    if not priced:
         return ""
-    return f" Collocated takes {_range(prices)} times as long as the closed form, backpropagation, of the same backend."
+    prices = [number(ratio) for ratio in sorted(row["ratio_to_closed_form"] for row in priced)]
+    backends = ", ".join(dict.fromkeys(row["backend"] for row in priced))
+    return (
+        f" Collocated takes {_range(prices)} times as long as the closed form, backpropagation, of the same backend "
+        f"({backends})."
+    )
 
 
 def _range(sorted_texts: Sequence[str]) -> str:
@@ -186,11 +190,33 @@ def _sizes(sweep: Row, over: str) -> Section:
     rows, crossings = sweep["speed"], sweep["sweep"]["crossovers"]
     what = {"hidden": "the number of hidden units", "batch": "the size of the batch"}[over]
     sentence = f"How the time of one step grows with {what}."
-    notes = [crossover_sentence(row, over) for row in crossings] or ["Nobody overtakes another beyond doubt."]
+    notes = [*_who_overtakes(sweep, over), *_left_out(sweep, over)]
     lines = "; a dotted line is where one overtakes another" if crossings else ""
     caption = f"A band is the 95% interval{lines}."
     figure = _svg(timing_figures.draw_sizes, rows, over, crossings) if rows else None
     return Section(f"Time against {what}", sentence, figure, None, notes, caption)
+
+
+def _who_overtakes(sweep: Row, over: str) -> list[str]:
+    results, backends = sweep["sweep"], sorted({row["backend"] for row in sweep["speed"]})
+    if results.get("no_winner"):
+        return [results["no_winner"]]
+    if len(backends) < 2:
+        return [f"Only {backends[0]} was timed." if backends else "Nothing was timed."]
+    return [crossover_sentence(row, over) for row in results["crossovers"]] or [
+        "Nobody overtakes another beyond doubt."
+    ]
+
+
+def _left_out(sweep: Row, over: str) -> list[str]:
+    """Name the sizes at which a contender was left out, all of them in one sentence."""
+    keys = ("backend", "dtype", "strategy")
+    timed = {(*(row[key] for key in keys), row["sizes"][over]) for row in sweep["speed"]}
+    missing = []
+    for name in dict.fromkeys(tuple(row[key] for key in keys) for row in sweep.get("left_out", [])):
+        sizes = [f"{size:,}" for size in sweep["sweep"]["sizes"] if (*name, size) not in timed]
+        missing.append(f"{' '.join(name)} at {', '.join(sizes)}")
+    return [f"Left out, for want of --budget: {'; '.join(missing)}."] if missing else []
 
 
 def _break_even(speed: Row) -> Iterator[Section]:
@@ -198,7 +224,9 @@ def _break_even(speed: Row) -> Iterator[Section]:
     rows = [row for row in rows if row["strategy"] == "collocated"] or rows
     if rows:
         changes = timing_figures.lead_changes(rows)
-        caption = "A dot is where another takes the lead." if any(changes.values()) else "The lead never changes."
+        several = len({row["backend"] for row in rows}) > 1
+        unchanged = "The lead never changes." if several else ""
+        caption = "A dot is where another takes the lead." if any(changes.values()) else unchanged
         sentence = "The total time by the number of training steps, the first call included."
         table = break_even_table((speed["advice"], *speed["advice_for_other_dtypes"]))
         yield Section("Break-even", sentence, _svg(timing_figures.draw_break_even, rows), table, caption=caption)

@@ -108,9 +108,12 @@ def _reason_not_to_run(library: Library, count: int, seconds_of_loss: float, bud
     if importlib.util.find_spec(library.package) is None:
         return f"{library.package} is not installed."
     seconds, size = library.evaluations(count) * seconds_of_loss, library.bytes(count)
-    if seconds <= budget and size <= MAX_BYTES:
-        return None
-    return f"a gradient of {count:,} parameters would take about {duration(seconds)} and {size / 2**30:.1f} GiB."
+    would = f"a gradient of {count:,} parameters would take about"
+    if size > MAX_BYTES:
+        return f"{would} {size / 2**30:.1f} GiB, more than {MAX_BYTES / 2**30:g}."
+    if seconds > budget:
+        return f"{would} {duration(seconds)}, more than its share of --budget, {duration(budget)}."
+    return None
 
 
 def _make_contender(library: Library, flat: _FlatProblem, task: Task) -> Contender:

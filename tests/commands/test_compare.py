@@ -74,9 +74,9 @@ BAD_ARGUMENTS = {
     "--classes 1": "`--classes` must be a whole number from 2 to 10000, got 1",
     "--data digits --inputs 9": "`--inputs` must be left out with every data set but random, got 9",
     "--threads 0": r"`--threads` must be from 1 to \d+, the cores of this process, got 0",
-    "--no-such-option": "unrecognized arguments: --no-such-option",
+    "--no-such-option": "unrecognized arguments: --no-such-option; see compare.py agree --help",
     "--quiet=yes": "argument --quiet: ignored explicit argument 'yes'",
-    "extra": "unrecognized arguments: extra",
+    "extra": "unrecognized arguments: extra; see compare.py agree --help",
 }
 FILES = {
     "broken": "def predict(:",

@@ -200,7 +200,7 @@ def test_a_peer_that_would_take_long_does_not_run() -> None:
     pytest.importorskip("scipy")
     libraries, not_run = make_library_contenders(task("gradient"), budget=0.0)
     assert libraries == []
-    assert all("would take about" in row["reason"] or "not installed" in row["reason"] for row in not_run)
+    assert all("its share of --budget" in row["reason"] or "not installed" in row["reason"] for row in not_run)
 
 
 def test_a_peer_that_would_take_all_memory_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
