@@ -227,7 +227,7 @@ def _summary(run: Run) -> str:
 def _how_to_resume(options: TrainOptions, now: Progress) -> str:
     interrupted = f"interrupted at iteration {now.iteration:,} of {options.iterations:,}"
     if options.checkpoint is None:
-        return f"{interrupted}; with --checkpoint FILE it could have gone on."
+        return f"{interrupted}; use --checkpoint FILE to be able to resume."
     if processes.count() > 1:
         return f"{interrupted}; to go on: the same command, with --resume instead of --overwrite."
     command = [word for word in sys.orig_argv if word not in ("--overwrite", "--resume")]
