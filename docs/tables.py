@@ -60,7 +60,7 @@ def _ties(row: Row, first: Row) -> bool:
 
 def price(read: Read) -> str:
     """Compare a step by collocated with one by the closed form, backend by backend."""
-    rows = read("speed")["speed"]
+    rows = read("price-of-a-step")["speed"]
     timed = {(row["backend"], row["dtype"], row["strategy"]): row for row in rows}
     cells = []
     for backend in (name for name in BUILT_IN if any(row["backend"] == name for row in rows)):
@@ -70,7 +70,7 @@ def price(read: Read) -> str:
             ratio = timed[backend, dtype, "collocated"]["ratio_to_closed_form"]
             prices.append(f"**{number(ratio)}** ({seconds(times[0])} and {seconds(times[1])})")
         cells.append((backend, *prices))
-    heading = "collocated / closed form, by `speed --data mnist --strategy all`"
+    heading = "collocated / closed form, by `speed --data mnist --strategy collocated,closed-form`"
     return _table((heading, *DTYPES), cells)
 
 
