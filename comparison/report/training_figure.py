@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from comparison.report.figures import LINE_STYLES, WIDTH, backend_colors, label
+from comparison.report.figures import INK, LINE_STYLES, WIDTH, backend_colors, label
 
 WINDOW = 100
 """Iterations of the running mean."""
-KINDS = {"training": ("#444444", "o"), "test": ("#a1a1a1", "s")}
+KINDS = {"training": (INK, "o"), "test": ("#a1a1a1", "s")}
 """Color and marker of the accuracies; runs have their own colors, in the test half as strong."""
 
 
@@ -62,7 +62,7 @@ def training_figure(runs: Mapping[tuple[str, str], Curves], epoch: int, *, stack
 def _draw_losses(axes: Axes, curves: Curves, name: str, look: dict[str, Any], *, each_batch: bool) -> None:
     if each_batch:
         at = np.arange(1, len(curves.losses) + 1)
-        axes.plot(at, curves.losses, color="0.5", alpha=0.4, lw=0.6, label="each mini-batch", zorder=1)
+        axes.plot(at, curves.losses, color="0.5", alpha=0.7, lw=0.8, label="each mini-batch", zorder=1)
     axes.plot(*running_mean(curves.losses), label=name, **look)
 
 
