@@ -15,6 +15,7 @@ from comparison.agreement.comparison import (
     on_device,
     random_problem,
 )
+from comparison.agreement.training import check_training
 from comparison.conformance.gradients import (
     HANDS_OVER,
     assert_agrees,
@@ -117,6 +118,8 @@ def test_gradient_of_a_wide_net_with_saturated_samples(subject: Subject, strateg
     problem = random_problem(np.eye(160), np.arange(160) % 4, hidden=70, samples=160, seed=0, outputs=4)
     problem.params.b2[:2] += 100
     assert_agrees(check_gradient(subject, problem, strategy, 1e-4))
+    problem.params.W1[:] = 0  # beside larger weights a step that is so small would not show
+    assert_agrees(check_training(subject, problem, strategy, 1e-4, batches=np.arange(160)[None]))
 
 
 @pytest.mark.parametrize("memory", [1, 900, 10_000])  # one at a time; several, with a last chunk that is shorter
