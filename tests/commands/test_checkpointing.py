@@ -224,4 +224,6 @@ def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(tmp_path: Path) -> None:
 def test_ctrl_c_without_a_checkpoint_says_so() -> None:
     done = interrupted()
     assert done.returncode == commands.INTERRUPTED
-    assert re.search(r"interrupted at iteration [\d,]+ of 100,000; with --checkpoint FILE it could", done.stderr)
+    assert re.search(
+        r"interrupted at iteration [\d,]+ of 100,000; use --checkpoint FILE to be able to resume", done.stderr
+    )

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import compare
-from comparison import commands
 from test_source import roots
 
 ROOT = Path(compare.__file__).parent
@@ -346,13 +344,3 @@ def test_an_unknown_option_of_another_command_is_refused(capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         compare.main([*SMALL, "--nonsense"])
     assert capsys.readouterr().err == "compare.py: unrecognized arguments: --nonsense; see compare.py agree --help.\n"
-
-
-def test_a_closed_pipe_ends_it_without_a_word(tmp_path: Path) -> None:
-    port = tmp_path / "right.py"
-    port.write_text("from ports.numpy_port import *\n")
-    command = shlex.join([sys.executable, str(ROOT / "compare.py"), "conform", str(port), "-k", "forward or copied"])
-    shell = ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"]
-    done = subprocess.run(shell, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (commands.PIPE_CLOSED, "")
-    assert done.stdout.startswith("What every port must pass, on ")

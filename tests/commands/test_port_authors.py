@@ -132,3 +132,13 @@ def test_the_budget_bounds_a_slow_port(tmp_path: Path) -> None:
     assert "\nslow float64: compared on the data only, since other nets would take it at least " in done.stdout
     rows = json.loads((tmp_path / "j.json").read_text())["compared_on_data_only"]
     assert [row["dtype"] for row in rows if row["backend"] == "slow" and row["seconds"] > 98 * 0.1] == ["float64"]
+
+
+def test_a_closed_pipe_ends_conform_without_a_word(tmp_path: Path) -> None:
+    port = tmp_path / "right.py"
+    port.write_text("from ports.numpy_port import *\n")
+    command = shlex.join([sys.executable, str(ROOT / "compare.py"), "conform", str(port), "-k", "forward or copied"])
+    shell = ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(shell, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (commands.PIPE_CLOSED, "")
+    assert done.stdout.startswith("What every port must pass, on ")
