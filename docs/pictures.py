@@ -78,7 +78,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xscale="log", xlim=(start, max(times.values()) * 1.5), ylim=(len(strategies) - 0.6, -0.8))
     gain = float(f"{times['loop'] / times['collocated']:.2g}")  # the loop's time is an estimate
     price = times["collocated"] / times[CLOSED_FORM]
-    axes.set_title(f"collocated: a {gain:,.0f}th of the loop,\n{price:.2g} times backpropagation", fontsize=FONT)
+    axes.set_title(f"collocated: 1/{gain:,.0f} of the loop,\n{price:.2g} times backpropagation", fontsize=FONT)
     sizes = rows[0]["sizes"]
     net = f"{sizes['inputs']}-{sizes['hidden']}-{sizes['outputs']}"
     axes.set_xlabel(f"numpy float64, {net}, log scale")

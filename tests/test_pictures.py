@@ -48,7 +48,7 @@ def test_the_bars_are_the_times_in_one_order_and_the_title_is_their_ratio(pictur
     bars, _ = pictures.headline([*slower, *TIMED], [compared()]).axes
     assert [bar.get_x() + bar.get_width() for bar in bars.patches] == pytest.approx(list(TIMES.values()))
     assert [text.get_text().strip().split(",")[0] for text in bars.texts] == [*LADDER[:-1], "backpropagation"]
-    assert bars.get_title() == "collocated: a 10,000th of the loop,\n2 times backpropagation"
+    assert bars.get_title() == "collocated: 1/10,000 of the loop,\n2 times backpropagation"
     assert bars.get_xscale() == "log"
     estimated = [row | {"estimated": "9 of 99 parameters"} if row["strategy"] == "loop" else row for row in TIMED]
     texts = [text.get_text().strip() for text in pictures.headline(estimated, [compared()]).axes[0].texts]

@@ -67,7 +67,7 @@ def differentiate_and_descend(
 ) -> tuple[tuple[Params, Array], Array, Array]:
     """Run `descend`, with the arguments `descent`, on the function that `differentiate_by` returns.
 
-    Returns also whether all weights of the trained net are finite.
+    The last result says whether all weights of the trained net are finite.
     """
     (trained, losses), max_abs_W2 = descend(differentiate_by(strategy, h, memory, plan, magnitudes, guarded), *descent)
     return (trained, losses), max_abs_W2, jnp.isfinite(trained.W1).all() & jnp.isfinite(trained.W2).all()
