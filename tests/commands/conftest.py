@@ -3,6 +3,14 @@
 import pytest
 
 from comparison.timing.load import Load
+from few_nets import few_nets
+
+
+@pytest.fixture(autouse=True)
+def _few_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare ports on fewer nets, in this process; `run` does so in another."""
+    for module, name, value in few_nets():
+        monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 import compare
 import ports
-from command_lines import CRASHING, QUICK, SMALL, WRONG, run
+from command_lines import COMPARE, CRASHING, QUICK, SMALL, WRONG, run, run_python
 from comparison import commands
 
 pytestmark = pytest.mark.usefixtures("outside_github")
@@ -23,15 +23,15 @@ def wrong(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main(list(SMALL)) == commands.AGREES
-    output = capsys.readouterr()
-    assert "quantities agree" in output.out
-    assert output.err == ""  # no progress where nobody looks
+def test_all_agree() -> None:
+    done = run_python(COMPARE, *SMALL)
+    assert done.returncode == commands.AGREES
+    assert "quantities agree" in done.stdout
+    assert done.stderr == ""  # no progress where nobody looks
 
 
 def test_json_is_pure_and_complete() -> None:
-    done = run(*QUICK, "--json")
+    done = run_python(COMPARE, *QUICK, "--json")
     result = json.loads(done.stdout)
     assert done.returncode == 0
     assert (result["schema_version"], result["command"], result["agrees"]) == (2, "agree", True)
@@ -252,5 +252,5 @@ def test_expected_and_got_differ_in_print(tmp_path: Path, capsys: pytest.Capture
 def test_threads_pin_the_process_of_agree(tmp_path: Path) -> None:
     path = tmp_path / "their_port.py"
     path.write_text('import os\n\nfrom ports.numpy_port import *\n\nassert os.environ["OMP_NUM_THREADS"] == "1"\n')
-    done = run(*QUICK, "--threads", "1", "--port", str(path), "--quiet", OMP_NUM_THREADS="2")
+    done = run_python(COMPARE, *QUICK, "--threads", "1", "--port", str(path), "--quiet", OMP_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr
