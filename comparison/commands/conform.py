@@ -131,6 +131,8 @@ def run_pytest(command: list[str], environment: dict[str, str]) -> int:
 
 def check(options: ConformOptions) -> None:
     """Raise ValueError where something is missing or out of range."""
+    from ports.registry import check_exists
+
     missing = [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"`conform` needs {' and '.join(missing)}: pip install 'fdnet[conform]'.")
@@ -149,6 +151,7 @@ def check(options: ConformOptions) -> None:
         raise ValueError(f"`--xfails` must be a file, got {options.xfails!r}.")
     if options.xfails is not None and not _is_utf8(Path(options.xfails).read_bytes()):
         raise ValueError(f"`--xfails` must be text in UTF-8, got {options.xfails!r}.")
+    check_exists(options.port[0])
 
 
 def _is_utf8(text: bytes) -> bool:

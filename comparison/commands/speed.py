@@ -29,7 +29,7 @@ from comparison.commands.speed_scaling import time_scaling
 from comparison.commands.speed_self_check import self_check_once
 from comparison.commands.speed_sweep import SIZES, sweep
 from comparison.commands.subjects import load_data, load_subjects, make_problem
-from reference.defaults import CLOSED_FORM, STRATEGIES
+from reference.defaults import STRATEGIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ def add(commands: Any) -> None:
     add_output(parser)
     benchmark.add_timing(parser, budget=20.0, peer=True)
     add = parser.add_argument
-    known = f"{', '.join(STRATEGIES)}, {CLOSED_FORM}, by comma, or all"
+    known = f"{', '.join(STRATEGIES)}, closed-form, by comma, or all"
     add("--strategy", metavar="NAMES", type=argument_types.timed_strategies, default="collocated", help=known)
     add("--peer", action="store_true", help="also time the finite differences of SciPy and numdifftools")
     add("--sweep", choices=tuple(SIZES), help="repeat it over sizes, and find where one overtakes another")

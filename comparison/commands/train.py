@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, CRASHED, DISAGREES, argument_types, processes
 from comparison.commands.options import TrainOptions, add_output, add_problem, add_selection, new_command
-from comparison.commands.output import make_console, raise_first, try_each, write_json
+from comparison.commands.output import make_console, print_sentences, raise_first, try_each, write_json
 from comparison.commands.progress import track_iterations
 from comparison.commands.subjects import load_data, load_subjects
 from comparison.commands.training_files import accuracies_as_json, check_files, check_files_of_runs, file_writers
@@ -96,7 +96,7 @@ def run(options: TrainOptions) -> int:
         for prepared in runs:
             prepared.checkpoint.write_first(prepared.progress, options.iterations)
         for row in not_run if options.prints else ():
-            print(f"{row['backend']}: not run: {row['reason']}")
+            print_sentences(make_console(), f"{row['backend']}: not run: {row['reason']}")
         trained = train_all(options, runs)
     ended, diverged, crashed, errors = trained
     ends = {end.subject: end.progress for end in ended}
@@ -148,12 +148,11 @@ def _print_drifts(drifts: list[Drift], not_compared: list[str]) -> None:
     from comparison.report.agreement_tables import drift_summary, drift_table
 
     console = make_console()
-    for sentence in not_compared:
-        console.print(sentence)
+    print_sentences(console, *not_compared)
     if drifts:
         console.print("", "How far the runs lie from the float64 reference's, by the norm:", sep="\n")
         console.print(drift_table(drifts))
-        console.print("", drift_summary(drifts), sep="\n")
+        print_sentences(console, "", drift_summary(drifts))
 
 
 def _run_as_json(run: Run) -> dict[str, Any]:

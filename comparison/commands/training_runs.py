@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from comparison import PROGRAM
 from comparison.commands import processes
 from comparison.commands.checkpointing import CheckpointWriter
-from comparison.commands.output import environment
+from comparison.commands.output import environment, make_console, print_sentences
 from comparison.commands.progress import ProgressDisplay
 from comparison.commands.training_files import file_of_run
 
@@ -175,7 +175,7 @@ def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:
     from reference.training import epoch_length, train
 
     if options.prints:
-        print(_heading(options, run))
+        print_sentences(make_console(), _heading(options, run))
     subject, start, now = run.subject, time.perf_counter(), run.progress
     segments = train(subject.port, run.progress, run.data, device=subject.device, **training_options(options))
     try:
@@ -194,11 +194,12 @@ def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:
     run.checkpoint.write()
     run = run._replace(progress=now, seconds=time.perf_counter() - start)
     if options.prints:
-        print(_summary(run))
+        print_sentences(make_console(), _summary(run))
         if (kept := run.checkpoint.iteration) is not None and kept < now.iteration:
-            print(
+            print_sentences(
+                make_console(),
                 f"{options.checkpoint} holds iteration {kept:,}: --resume with more --iterations continues from there, "
-                f"where a segment ends, and not from {now.iteration:,}, so that its bits are those of one long run."
+                f"where a segment ends, and not from {now.iteration:,}, so that its bits are those of one long run.",
             )
     return run
 

@@ -317,6 +317,9 @@ def test_a_test_file_that_is_not_there_is_bad_input_and_the_callers_folder_is_no
     run = conform(folder, "right.py", "test_nosuch.py::test_it")
     assert (run.returncode, run.stdout) == (2, "")
     assert re.fullmatch(r"compare\.py: A test file must be one of test_.*, got test_nosuch\.py\.\n", run.stderr)
+    run = conform(folder, "missing.py")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "compare.py: A port's file must exist, got 'missing.py'.\n"
 
 
 def test_a_port_may_import_what_lies_beside_it(folder: Path) -> None:
