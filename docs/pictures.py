@@ -120,11 +120,11 @@ def growth(sweeps: dict[str, Sequence[Row]], dtype: str = "float64") -> Figure:
         for axes, (over, rows) in zip(panels, sweeps.items(), strict=True):
             rows = [row for row in rows if row["dtype"] == dtype]
             colors = backend_colors(row["backend"] for row in rows)
-            for backend in dict.fromkeys(row["backend"] for row in rows):
-                for strategy, look in (("collocated", "o-"), (CLOSED_FORM, ":")):
+            for backend, marker in zip(dict.fromkeys(row["backend"] for row in rows), "os^Dv", strict=False):
+                for strategy, look in (("collocated", f"{marker}-"), (CLOSED_FORM, ":")):
                     own = [row for row in rows if (row["backend"], row["strategy"]) == (backend, strategy)]
                     at, times = [row["sizes"][over] for row in own], [row["median_s"] for row in own]
-                    axes.plot(at, times, look, color=colors[backend], lw=2.2, ms=5, label=f"{backend} {strategy}")
+                    axes.plot(at, times, look, color=colors[backend], lw=2.2, ms=7, label=f"{backend} {strategy}")
             axes.set(xscale="log", yscale="log")
             axes.set_xlabel("classes (digits)" if over == "outputs" else "hidden units (MNIST)")
             axes.xaxis.set_minor_locator(NullLocator())
@@ -138,7 +138,7 @@ def growth(sweeps: dict[str, Sequence[Row]], dtype: str = "float64") -> Figure:
     return figure
 
 
-_LEGEND: Any = {"handlelength": 1.3, "columnspacing": 0.9, "handletextpad": 0.4, "fontsize": FONT - 2}
+_LEGEND: Any = {"handlelength": 1.3, "columnspacing": 0.9, "handletextpad": 0.4, "fontsize": FONT - 1}
 
 
 def step_errors() -> Figure:

@@ -35,8 +35,12 @@ def of_torch(_: Any) -> Iterator[list[int]]:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    alive: dict[int, int] = {}
-    peaks = [0]
+    alive: set[int] = set()
+    now, peaks = [0], [0]
+
+    def free(key: int, nbytes: int) -> None:
+        alive.discard(key)
+        now[0] -= nbytes
 
     class Meter(TorchDispatchMode):
         def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -44,10 +48,12 @@ def of_torch(_: Any) -> Iterator[list[int]]:
             result = operation(*args, **(kwargs or {}))
             for tensor in (r for r in tree_leaves(result) if isinstance(r, Tensor)):
                 storage = tensor.untyped_storage()
-                if (key := storage.data_ptr()) not in before | alive.keys():
-                    alive[key] = storage.nbytes()
-                    weakref.finalize(tensor, alive.pop, key, None)
-            peaks[0] = max(peaks[0], sum(alive.values()))
+                key, nbytes = storage.data_ptr(), storage.nbytes()
+                if key not in before and key not in alive:
+                    alive.add(key)
+                    now[0] += nbytes
+                    weakref.finalize(tensor, free, key, nbytes)
+            peaks[0] = max(peaks[0], now[0])
             return result
 
     with Meter():

@@ -19,6 +19,7 @@ import pytest
 
 import compare
 from by_night import NIGHTLY
+from command_lines import FEW_NETS
 from comparison.conformance.problems import loaded
 from reference import checkpoints
 from reference.params import load_params
@@ -41,7 +42,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 def torchrun(ranks: int, *arguments: object) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    return [*launcher, str(ROOT / "compare.py"), *map(str, arguments)]
+    return [*launcher, FEW_NETS[1], *map(str, arguments)]
 
 
 def run(command: list[str], **changes: str) -> subprocess.CompletedProcess[str]:
