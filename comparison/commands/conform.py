@@ -114,17 +114,17 @@ def run_pytest(command: list[str], environment: dict[str, str]) -> int:
     """
     if not stat.S_ISFIFO(os.fstat(1).st_mode):
         return subprocess.run(command, env=environment).returncode
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, bufsize=0) as process:
+    group = 0 if os.name == "posix" else None  # one of its own, which its workers belong to
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, bufsize=0, process_group=group) as process:
         assert process.stdout is not None
         try:
             while text := process.stdout.read(2**16):
                 os.write(1, text)
-        except BrokenPipeError:  # as by Ctrl-C pytest ends its workers, and says so to nobody
-            process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
-            process.communicate()
-            raise
-        except BaseException:
-            process.terminate()
+        except BaseException:  # a worker that starts while pytest ends would print a traceback: all end at once
+            if os.name == "posix":
+                os.killpg(process.pid, signal.SIGTERM)
+            else:
+                process.terminate()
             raise
     return process.returncode
 
