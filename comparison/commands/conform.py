@@ -120,11 +120,11 @@ def run_pytest(command: list[str], environment: dict[str, str]) -> int:
         try:
             while text := process.stdout.read(2**16):
                 os.write(1, text)
-        except BaseException:  # a worker that starts while pytest ends would print a traceback: all end at once
+        except BaseException:  # all end at once: pytest would print what its workers' end does to it
             if os.name == "posix":
-                os.killpg(process.pid, signal.SIGTERM)
+                os.killpg(process.pid, signal.SIGKILL)
             else:
-                process.terminate()
+                process.kill()
             raise
     return process.returncode
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,15 @@ def test_a_closed_pipe_ends_conform_without_a_word(tmp_path: Path) -> None:
     done = subprocess.run(shell, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (commands.PIPE_CLOSED, "")
     assert done.stdout.startswith("What every port must pass, on ")
+
+
+def test_ctrl_c_ends_conform_in_a_pipe_with_one_sentence(tmp_path: Path) -> None:
+    port = tmp_path / "right.py"
+    port.write_text("from ports.numpy_port import *\n")
+    command = [sys.executable, str(ROOT / "compare.py"), "conform", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()  # until pytest and its workers have ended, too
+    assert (process.returncode, stderr.strip()) == (commands.INTERRUPTED, "compare.py: interrupted.")
