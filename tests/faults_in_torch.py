@@ -94,10 +94,10 @@ INDEXING = {
     "labels reversed": edit("output_delta", "labels.unsqueeze(1)", "labels.flip(0).unsqueeze(1)"),
     "loop: last parameter dropped": edit("loop_member", "return above", "above[-1] = below[-1]\n    return above"),
     "loop: order rolled": edit("loop_member", "enumerate(at.flat)", "enumerate(np.roll(at, 1).flat)"),
-    "batched: last chunk lost": edit("batched_member", "in slices(at.numel(), size)", "in [*slices(at.numel(), size)][:-1]")
+    "batched: last chunk lost": edit("batched_member", "in slices(at.size, size)", "in [*slices(at.size, size)][:-1]")
     + edit("batched_member", "p.new_empty", "p.new_zeros"),
-    "batched: order rolled": edit("batched_member", "at.flatten()[part]", "at.flatten().roll(1)[part]"),
-    "batched: column-major": edit("batched_member", "torch.unravel_index(at.flatten()[part], p.shape)", "torch.unravel_index(at.flatten()[part], p.shape[::-1])[::-1]"),
+    "batched: order rolled": edit("batched_member", "at.flat[part]", "np.roll(at, 1).flat[part]"),
+    "batched: column-major": edit("batched_member", "np.unravel_index(at.flat[part], p.shape)", "np.unravel_index(at.flat[part], p.shape[::-1])[::-1]"),
     "structured: last parameter dropped": edit("structured_gradient", "    return torch.cat", "    total.b2[-1] = 0\n    return torch.cat"),
     "structured: last chunk of pairs lost": edit("add_input_differences", "nonzero().split(pairs)", "nonzero().split(pairs)[:-1]"),
     "structured: neighbouring input": edit("add_input_differences", "x[b, i]", "x[b, i - 1]"),

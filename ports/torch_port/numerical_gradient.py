@@ -95,21 +95,21 @@ def batched(
 
 def batched_differences(params: Params, x: Tensor, labels: Tensor, h: float, memory: float, entries: Entries) -> Params:
     """Compute the differences at the flat indices `entries` of each member."""
-    on_device = (torch.from_numpy(at).to(x.device) for at in entries)
-    return Params(*(batched_member(params, m, at, x, labels, h, memory) for m, at in enumerate(on_device)))
+    return Params(*(batched_member(params, m, at, x, labels, h, memory) for m, at in enumerate(entries)))
 
 
 def batched_member(
-    params: Params, member: int, at: Tensor, x: Tensor, labels: Tensor, h: float, memory: float
+    params: Params, member: int, at: np.ndarray, x: Tensor, labels: Tensor, h: float, memory: float
 ) -> Tensor:
     """Compute the differences of one member, by its index, at the flat indices `at`."""
     p, name = params[member], Params._fields[member]
-    size = max(1, min(at.numel(), NETS, int(memory) // perturbed_bytes(params, member, len(x))))
+    size = max(1, min(at.size, NETS, int(memory) // perturbed_bytes(params, member, len(x))))
     copies = p.movedim(-1, 0).repeat(size, *[1] * p.ndim).movedim(1, -1)  # (P, I, H), in memory (P, H, I)
     losses = torch.func.vmap(lambda copy: loss_of_labels(params._replace(**{name: copy}), x, labels))
-    differences = p.new_empty(at.numel())
-    for part in slices(at.numel(), size):
-        entry = torch.unravel_index(at.flatten()[part], p.shape)
+    differences = p.new_empty(at.size)
+    for part in slices(at.size, size):
+        indices = np.unravel_index(at.flat[part], p.shape)  # torch's own imports sympy
+        entry = tuple(torch.from_numpy(index).to(x.device) for index in indices)
         differences[part] = copies_differences(losses, copies, entry, p[entry], h)
     return differences.view(at.shape)
 
