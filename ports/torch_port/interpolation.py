@@ -70,17 +70,17 @@ def interpolate(
     coefficients = [combine(row, at_nodes) for row in matrix]  # of (B, H)
     bias = combine(odd_basis(factor, len(at_nodes)), coefficients).sum(0)
     inputs = inputs if factor == 1 else inputs * factor
-    weights = coefficients[0].T @ inputs  # (H, I): faster than (I, H)
-    if len(at_nodes) > 1:
-        can_ask = inputs.device.type == "cpu" and not torch.compiler.is_compiling()  # nothing waits
-        narrow = mixed and can_ask and weights.numel() >= MIXED_LEAST
-        narrow = narrow and float32_holds(coefficients[0])
-        inputs = inputs.float() if narrow else inputs
-        for b, c in zip(odd_basis(inputs, len(at_nodes))[1:], coefficients[1:], strict=True):
-            if narrow:
-                weights.add_(c.float().T @ b)
-            else:
-                weights.addmm_(c.T, b)
+    first, *further = coefficients
+    if not further:
+        return (first.T @ inputs).T, bias  # as (H, I): faster than (I, H)
+    can_ask = inputs.device.type == "cpu" and not torch.compiler.is_compiling()  # nothing waits
+    narrow = mixed and can_ask and first.shape[1] * inputs.shape[1] >= MIXED_LEAST and float32_holds(first)
+    dtype = torch.float32 if narrow else inputs.dtype
+    _, *basis = odd_basis(inputs.to(dtype), len(at_nodes))
+    weights = further[-1].to(dtype).T @ basis[-1]
+    for b, c in zip(basis[-2::-1], further[-2::-1], strict=True):  # a small sum would lose digits in a large one
+        weights.addmm_(c.to(dtype).T, b)
+    weights = weights.to(inputs.dtype).addmm_(first.T, inputs)
     return weights.T, bias
 
 
