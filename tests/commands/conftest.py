@@ -1,16 +1,22 @@
 """Fixtures for the tests of more than one command."""
 
+from collections.abc import Iterator
+
 import pytest
 
+from command_lines import FEW_NETS
 from comparison.timing.load import Load
 from few_nets import few_nets
 
 
-@pytest.fixture(autouse=True)
-def _few_nets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare ports on fewer nets, in this process; `run` does so in another."""
-    for module, name, value in few_nets():
-        monkeypatch.setattr(module, name, value)
+@pytest.fixture(scope="module", autouse=True)
+def _few_nets() -> Iterator[None]:
+    """Compare ports on fewer nets, in this process and in those that `report` starts; `run` does so, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("comparison.commands.report_parts.COMPARE", FEW_NETS[1])
+        for module, name, value in few_nets():
+            patch.setattr(module, name, value)
+        yield
 
 
 @pytest.fixture

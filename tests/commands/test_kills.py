@@ -78,7 +78,7 @@ def test_a_run_survives_being_killed(backend: str, dtype: str, tmp_path: Path) -
         folder.mkdir()
         killed = kill_after(checkpointed(backend, dtype, folder), folder / "run.ckpt", moments.uniform(0, span))
         kills += killed
-        span *= 1 if killed else 0.8
+        span *= 1 if killed else 0.5
         finish(checkpointed(backend, dtype, folder))
         assert results(folder) == results(whole)
         assert sorted(os.listdir(folder)) == ["history.csv", "net.npz", "run.ckpt"]
