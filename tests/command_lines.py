@@ -34,12 +34,12 @@ def loss(params, x, t):
 
 
 COMPARE = str(ROOT / "compare.py")
-FEW_NETS = [sys.executable, str(ROOT / "tests" / "few_nets.py")]
+FEW_NETS = str(ROOT / "tests/few_nets.py")
 """compare.py, quicker where it agrees."""
 
 
 def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run_python(*FEW_NETS[1:], *args, **environment)
+    return run_python(FEW_NETS, *args, **environment)
 
 
 def run_python(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -141,14 +141,14 @@ def saved(folder: Path, **arrays: np.ndarray) -> Path:
     return folder / "letters.npz"
 
 
-def peak_of_refusal(read: Callable[[], object]) -> int:
-    """Return the bytes allocated while a file is refused: the least of three counts, since other threads count, too."""
+def peak_of_refusal(read: Callable[[Path], object], path: Path, match: str) -> int:
+    """Return the most bytes allocated while a file is refused: the least of three counts, since any thread's count."""
     peaks = []
     for _ in range(3):
         tracemalloc.start()
         try:
-            with pytest.raises(DataError):
-                read()
+            with pytest.raises(DataError, match=match):
+                read(path)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

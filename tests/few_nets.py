@@ -5,22 +5,22 @@ What a command prints, writes and returns does not depend on how many nets a por
 
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
 
-def few_nets() -> list[tuple[Any, str, Any]]:
-    """Return what to set to what."""
+def leave_few_nets(set_attribute: Callable[[object, str, object], None]) -> None:
+    """Replace the trials and trainings of `agree` by one of each."""
     from comparison.agreement import training, trials
 
-    return [(trials, "TRIALS", trials.TRIALS[:1]), (training, "TRAININGS", training.TRAININGS[2:3])]
+    set_attribute(trials, "TRIALS", trials.TRIALS[:1])
+    set_attribute(training, "TRAININGS", training.TRAININGS[2:3])
 
 
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # in place of tests/, where another package has the name `comparison`
     sys.argv[0] = str(ROOT / "compare.py")
-    for module, name, value in few_nets():
-        setattr(module, name, value)
+    leave_few_nets(setattr)
     runpy.run_path(sys.argv[0], run_name="__main__")

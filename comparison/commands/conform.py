@@ -12,6 +12,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,19 +117,36 @@ def run_pytest(command: list[str], environment: dict[str, str]) -> int:
     """
     if not stat.S_ISFIFO(os.fstat(1).st_mode):
         return subprocess.run(command, env=environment).returncode
-    group = 0 if os.name == "posix" else None  # one of its own, which its workers belong to
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, bufsize=0, process_group=group) as process:
+    group = 0 if os.name == "posix" else None  # one of its own, to which its workers belong
+    with (
+        _terminate_as_by_ctrl_c(),
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, bufsize=0, process_group=group) as process,
+    ):
         assert process.stdout is not None
         try:
             while text := process.stdout.read(2**16):
                 os.write(1, text)
-        except BaseException:  # all end at once: pytest would print what its workers' end does to it
+        except BaseException:  # all end at once: pytest would report that its workers have ended
             if os.name == "posix":
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 process.kill()
             raise
     return process.returncode
+
+
+@contextmanager
+def _terminate_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt: a signal to this process's group does not reach pytest's."""
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may handle signals
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def check(options: ConformOptions) -> None:

@@ -6,16 +6,15 @@ import pytest
 
 from command_lines import FEW_NETS
 from comparison.timing.load import Load
-from few_nets import few_nets
+from few_nets import leave_few_nets
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_nets() -> Iterator[None]:
-    """Compare ports on fewer nets, in this process and in those that `report` starts; `run` does so, too."""
+    """Compare ports on fewer nets, in this process and in those that `report` starts, as `run` does in its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("comparison.commands.report_parts.COMPARE", FEW_NETS[1])
-        for module, name, value in few_nets():
-            patch.setattr(module, name, value)
+        patch.setattr("comparison.commands.report_parts.COMPARE", FEW_NETS)
+        leave_few_nets(patch.setattr)
         yield
 
 

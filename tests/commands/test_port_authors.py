@@ -142,13 +142,14 @@ def test_a_closed_pipe_ends_conform_without_a_word(tmp_path: Path) -> None:
     assert done.stdout.startswith("What every port must pass, on ")
 
 
-def test_ctrl_c_ends_conform_in_a_pipe_with_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_conform_in_a_pipe_with_one_sentence(number: signal.Signals, tmp_path: Path) -> None:
     port = tmp_path / "right.py"
     port.write_text("from ports.numpy_port import *\n")
     command = [sys.executable, str(ROOT / "compare.py"), "conform", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate()  # until pytest and its workers have ended, too
     assert (process.returncode, stderr.strip()) == (commands.INTERRUPTED, "compare.py: interrupted.")

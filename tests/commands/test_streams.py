@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from command_lines import FEW_NETS, QUICK, run
 from comparison import commands
 from comparison.report.agreement_tables import markdown_cell
 
+COMPARE = [sys.executable, FEW_NETS]
 AGREE = (*QUICK, "--strategy", "collocated")
 TRAIN = ("train", "--data", "random", "--batch", "50", "--hidden", "3", "--iterations", "3")
 NOISY = """
@@ -32,7 +34,7 @@ def loss(params, x, t):
 
 def shell(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a line of the shell, in which "$@" is compare.py with these arguments."""
-    line = ["bash", "-c", command, "bash", *FEW_NETS, *arguments]
+    line = ["bash", "-c", command, "bash", *COMPARE, *arguments]
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
@@ -60,7 +62,7 @@ def test_closed_streams() -> None:
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_a_name_of_stdout_is_written_after_the_table(name: str, tmp_path: Path) -> None:
     with (tmp_path / "out").open("w") as out:
-        done = subprocess.run([*FEW_NETS, *AGREE, "--json", name], stdout=out, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run([*COMPARE, *AGREE, "--json", name], stdout=out, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     text = (tmp_path / "out").read_text()
     assert json.loads(text[text.index("{\n") : text.rindex("}") + 1])["command"] == "agree"
@@ -85,7 +87,7 @@ def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
     port, summary = tmp_path / f"{name}.py", tmp_path / "summary"
     port.write_text("from ports.numpy_port import *\n")
     env = os.environ | {"GITHUB_STEP_SUMMARY": str(summary)}
-    command = [*FEW_NETS, *AGREE, "--port", str(port)]
+    command = [*COMPARE, *AGREE, "--port", str(port)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{name} float32" in done.stdout
@@ -108,7 +110,7 @@ def test_colors_in_a_pipe_cut_no_table_and_put_no_bar_into_a_log(variable: str) 
 def test_a_step_summary_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     for path in (tmp_path / "none" / "summary", tmp_path):
         env = os.environ | {"GITHUB_STEP_SUMMARY": str(path)}
-        done = subprocess.run([*FEW_NETS, *AGREE], capture_output=True, text=True, env=env, check=False)
+        done = subprocess.run([*COMPARE, *AGREE], capture_output=True, text=True, env=env, check=False)
         assert done.returncode == 0
         assert done.stderr.startswith("compare.py: GITHUB_STEP_SUMMARY can't be written: ")
         assert done.stderr.count("\n") == 1

@@ -49,7 +49,7 @@ def two(first: tuple[str, ...], second: tuple[str, ...], patience: int = 60) -> 
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     env = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "FDNET_PATIENCE": str(patience)}
-    return [start(FEW_NETS[1], *args, JAX_PROCESS_ID=str(n), **env) for n, args in enumerate((first, second)) if args]
+    return [start(FEW_NETS, *args, JAX_PROCESS_ID=str(n), **env) for n, args in enumerate((first, second)) if args]
 
 
 def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
@@ -67,7 +67,7 @@ def test_what_holds_on_eight_devices() -> None:
 
 
 def test_agree_on_several_devices() -> None:
-    code, out, err = run(FEW_NETS[1], *AGREE, "--devices", "3", "--json", **EIGHT)
+    code, out, err = run(FEW_NETS, *AGREE, "--devices", "3", "--json", **EIGHT)
     assert code == 0, err
     result = json.loads(out)
     assert result["settings"]["devices"] == 3
@@ -85,7 +85,7 @@ def test_a_checkpoint_of_four_devices_is_resumed_on_three(tmp_path: Path) -> Non
 
 def test_speed_on_several_numbers_of_devices() -> None:
     options = ("--backend", "jax", "--dtype", "float64", "--budget", "1", "--json")
-    code, out, err = run(FEW_NETS[1], "speed", *SMALL, "--devices", "1,3", *options, **EIGHT)
+    code, out, err = run(FEW_NETS, "speed", *SMALL, "--devices", "1,3", *options, **EIGHT)
     assert code == 0, err
     one, three = json.loads(out)["scaling"]
     assert (one["devices"], one["speedup"], one["in_messages"], one["messages"]) == (1, 1, None, 0)

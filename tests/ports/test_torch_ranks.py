@@ -42,7 +42,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 def torchrun(ranks: int, *arguments: object) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    return [*launcher, FEW_NETS[1], *map(str, arguments)]
+    return [*launcher, FEW_NETS, *map(str, arguments)]
 
 
 def run(command: list[str], **changes: str) -> subprocess.CompletedProcess[str]:
