@@ -76,7 +76,7 @@ def interpolate(
         return sum(products[1:], products[0]).astype(values.dtype)
 
     if not mixed or weights.size < MIXED_LEAST:
-        # XLA would begin a product with a vector from the other sum, in which a small one loses digits
+        # Otherwise XLA adds the terms of a product with a vector to `weights` one by one, where small ones lose digits.
         return weights + lax.optimization_barrier(add_others(values.dtype)), bias
     choose = narrow_or_wide if guarded else narrow_or_nan
     return weights + choose(float32_holds(first), add_others, values.dtype), bias

@@ -78,7 +78,7 @@ def interpolate(
     dtype = torch.float32 if narrow else inputs.dtype
     _, *basis = odd_basis(inputs.to(dtype), len(at_nodes))
     weights = further[-1].to(dtype).T @ basis[-1]
-    for b, c in zip(basis[-2::-1], further[-2::-1], strict=True):  # a small sum would lose digits in a large one
+    for b, c in zip(basis[-2::-1], further[-2::-1], strict=True):  # the smallest first: in a large sum they lose digits
         weights.addmm_(c.to(dtype).T, b)
     weights = weights.to(inputs.dtype).addmm_(first.T, inputs)
     return weights.T, bias
