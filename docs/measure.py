@@ -2,6 +2,7 @@
 
     python docs/measure.py                      # all of them: about 15 minutes on two idle cores
     python docs/measure.py --only speed ranks   # these, and whatever is computed from the last results of the others
+    python docs/measure.py --only gpu           # on a machine with a GPU: without its name it is left as it stands
     python docs/measure.py --only               # nothing is run: tables and pictures are made from the last results
 
 What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Each line there that begins with `$` is run
@@ -40,6 +41,7 @@ WIDE = 120
 FIGURES = re.compile(r"(<!-- figures: (\S+)(?: (\d+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SECONDS = re.compile(r"(<!-- seconds: (.+?) -->)(.*?)(<!-- end -->)")
 STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+NEEDS_GPU = {"gpu"}
 DROPPED = ("environment", "settings")
 """What JSON says of the machine and of the options, which stand beside the figures."""
 GAPS = ("backend", "dtype", "gap", "bound", "agrees")
@@ -54,7 +56,7 @@ def main() -> None:
     known = {name for page in PAGES for _, name, *_ in FIGURES.findall(page.read_text())} | {"seconds"}
     if unknown := set(only or ()) - known:
         parser.error(f"`--only` must name some of {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}")
-    names = known if only is None else set(only)
+    names = known - NEEDS_GPU if only is None else set(only)
     for page in PAGES:
         columns = COLUMNS.get(page.name, WIDE)
         text = FIGURES.sub(partial(_run_block, names=names, columns=columns), page.read_text())

@@ -43,6 +43,7 @@ EPILOG = (
 class ConformOptions(PortOptions):
     """The options of `conform`."""
 
+    device: str | None
     examples: int
     xfails: str | None
     allow_missing: bool
@@ -74,6 +75,8 @@ def add(commands: Any) -> None:
     add = parser.add_argument
     port = "a .py file, a module or the name of an installed port"
     add("port", metavar="PORT", type=argument_types.name, nargs=1, help=port)
+    device = "device that the port knows, such as cuda (default: cpu, where the port has it)"
+    add("--device", metavar="NAME", type=argument_types.name, help=device)
     add("--examples", metavar="N", type=int, default=EXAMPLES, help="nets that a property is tried on")
     xfails = "tests that must fail: a test id and the reason a line"
     add("--xfails", metavar="FILE", type=argument_types.name, help=xfails)
@@ -206,6 +209,7 @@ def make_command(options: ConformOptions, results: Path) -> list[str]:
     if _uses_workers(options):
         command += ["-p", "xdist", "--dist", "worksteal", *([] if "-n" in options.pytest else ["-n", "auto"])]
     command += [f"--port={options.port[0]}", f"--results={results}"]
+    command += [f"--device={options.device}"] if options.device else []
     command += [f"--xfails={options.xfails}"] if options.xfails else []
     return [*command, *given, *chosen]
 

@@ -38,17 +38,19 @@ import ports  # noqa: E402, with these settings
 from comparison.agreement.comparison import FORWARD, Subject  # noqa: E402
 from comparison.conformance.gradients import worst_ratios  # noqa: E402
 from comparison.conformance.nets import MAX_EXAMPLES  # noqa: E402
-from comparison.conformance.problems import load, loaded  # noqa: E402
+from comparison.conformance.problems import choose_device, load, loaded  # noqa: E402
 from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES  # noqa: E402
+from reference.validation import DeviceError  # noqa: E402
 
 results: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "xfailed": 0, "ratios": {}, "failures": []}
 """Of the session, for compare.py conform, which reads them from the file --results."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --port, --xfails and --results."""
+    """Add --port, --device, --xfails and --results."""
     add = parser.addoption
     add("--port", metavar="FILE|MODULE|NAME", action="append", default=[], help="run on this port; may be repeated")
+    add("--device", metavar="NAME", help="run on this device of the ports (default: cpu, where a port has it)")
     add("--xfails", metavar="FILE", help="tests that must fail: a test id and the reason a line")
     add("--results", metavar="FILE", help="write the counts and the largest gap / bound of each strategy as JSON")
 
@@ -58,20 +60,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "subjects(*dtypes): what every port must pass; the test takes `subject`")
     for name in config.getoption("port", []):
         try:
-            devices = (port := load(name)).devices()
+            device = choose_device((port := load(name)).devices(), config.getoption("device"))
         except ports.NotRunError as reason:  # without --results each test is skipped with the reason
             if path := config.getoption("results"):
                 Path(path).write_text(json.dumps({"not_run": str(reason)}))
                 os._exit(0)  # nothing has begun, and pytest.exit would print its own sentence
-        except ports.PortError as error:
+        except (ports.PortError, DeviceError) as error:
             raise pytest.UsageError(str(error)) from error
         else:
             own = re.escape(getattr(port, "__name__", name))
             config.addinivalue_line("filterwarnings", rf"error:::{own}(\.|$)")  # not what a framework warns itself of
             if config.getoption("results") and not hasattr(config, "workerinput"):
                 print(
-                    f"What every port must pass, on {name}: {' and '.join(DTYPES)}, on "
-                    f"{'cpu' if 'cpu' in devices else devices[0]}; {MAX_EXAMPLES} nets a property.",
+                    f"What every port must pass, on {name}: {' and '.join(DTYPES)}, on {device}; "
+                    f"{MAX_EXAMPLES} nets a property.",
                     flush=True,
                 )
 
@@ -195,4 +197,8 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     """Return the port and dtype that a test marked with `subjects` runs on, or skip with the reason why it can't."""
     name, dtype = request.param
     port = loaded(name)
-    return Subject(shown(name), port, dtype, "cpu" if "cpu" in port.devices() else port.devices()[0], name)
+    try:
+        device = choose_device(port.devices(), request.config.getoption("device", None))
+    except DeviceError as reason:
+        pytest.skip(f"{name}: {reason}")
+    return Subject(shown(name), port, dtype, device, name)

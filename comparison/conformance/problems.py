@@ -11,6 +11,7 @@ import ports
 from comparison.agreement.bounds import Problem
 from reference.defaults import DTYPES
 from reference.two_layer_net import Params
+from reference.validation import check_device
 
 SHAPES = (  # B, I, H, O: few, since JAX compiles for each; 1s and odd sizes among them
     (1, 1, 1, 1),
@@ -59,6 +60,11 @@ def subjects(*dtypes: str) -> pytest.MarkDecorator:
 def load(name: str) -> ports.Port:
     """Load a port once."""
     return ports.load(name)
+
+
+def choose_device(devices: tuple[str, ...], name: str | None) -> str:
+    """Return the device to test on: by default the CPU, where the port has it, and not its own default."""
+    return check_device(name, devices) if name else "cpu" if "cpu" in devices else devices[0]
 
 
 def loaded(name: str) -> ports.Port:

@@ -22,7 +22,7 @@ from reference.two_layer_net import init
 @subjects()
 def test_a_resumed_run_ends_with_the_same_bits(subject: Subject, tmp_path: Path) -> None:
     data, params = digits(subject.dtype)
-    steps = run(subject.port, params, data, iterations=70)
+    steps = run(subject, params, data, iterations=70)
     assert np.abs(params.W2).max() * 8 < np.abs(steps[-1].params.W2).max()  # the plan has changed on the way
     assert steps[-1].params.W1.dtype == subject.dtype
     for n in (0, 2, 4):
@@ -30,16 +30,16 @@ def test_a_resumed_run_ends_with_the_same_bits(subject: Subject, tmp_path: Path)
             checkpoints.save(file, checkpoints.Checkpoint(steps[n], {}, {}))
         loaded = checkpoints.load(tmp_path / "run").progress
         assert_same_bits(loaded, steps[n])
-        assert_same_bits(run(subject.port, loaded, data, iterations=70)[-1], steps[-1])
+        assert_same_bits(run(subject, loaded, data, iterations=70)[-1], steps[-1])
 
 
 @subjects("float64")
 def test_a_longer_run_resumed_at_the_end_of_a_segment_ends_with_the_same_bits(subject: Subject) -> None:
     data, params = digits(subject.dtype)
-    *_, segment, end = run(subject.port, params, data, iterations=38)
+    *_, segment, end = run(subject, params, data, iterations=38)
     assert (segment.iteration, segment.resumable, end.iteration, end.resumable) == (28, True, 38, False)
-    whole = run(subject.port, params, data, iterations=56)
-    assert_same_bits(run(subject.port, segment, data, iterations=56)[-1], whole[-1])
+    whole = run(subject, params, data, iterations=56)
+    assert_same_bits(run(subject, segment, data, iterations=56)[-1], whole[-1])
 
 
 @pytest.mark.parametrize("strategy", ["collocated", "structured"])
@@ -50,7 +50,8 @@ def test_a_port_that_wraps_another_and_replaces_a_strategy_trains(subject: Subje
     wrapper = SimpleNamespace(**members)
     wrapper.GRADIENTS = {**subject.port.GRADIENTS, strategy: lambda *net, **options: pytest.fail("it was called")}
     data, params = digits()
-    got, expected = (run(port, params, data, strategy=strategy, iterations=14)[-1] for port in (wrapper, subject.port))
+    by_wrapper = subject._replace(port=wrapper)
+    got, expected = (run(by, params, data, strategy=strategy, iterations=14)[-1] for by in (by_wrapper, subject))
     assert_same_bits(got, expected)
 
 
@@ -62,7 +63,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(subject: Subject) -> None:
     params = init(64, 5, 10, 0.3, seed=0, dtype=subject.dtype)
     params = params._replace(W2=100 * params.W2)  # so that a slope is above 1, and the largest rate times it overflows
     rate = float(np.finfo(subject.dtype).max)
-    steps = train(subject.port, params, data, batch=20, learning_rate=rate, iterations=12)
+    steps = train(subject.port, params, data, device=subject.device, batch=20, learning_rate=rate, iterations=12)
     assert next(steps).iteration == 0
     try:
         *_, last = steps
@@ -79,7 +80,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(subject: Subject) -> None:
 @subjects("float64")
 def test_parameters_that_outgrow_the_step_stop_the_run(subject: Subject) -> None:
     data, params = datasets.load("random"), init(64, 2, 10, seed=0)
-    steps = train(subject.port, params, data, strategy="batched", batch=500, learning_rate=1e30, iterations=6)
+    options = {"strategy": "batched", "batch": 500, "learning_rate": 1e30, "iterations": 6}
+    steps = train(subject.port, params, data, device=subject.device, **options)
     assert next(steps).iteration == 0
     with pytest.raises(DivergedError) as caught:
         list(steps)
@@ -95,7 +97,7 @@ def test_parameters_that_outgrow_the_step_at_the_end_stop_the_run(subject: Subje
     """A backend looks at them before its steps, and no further steps are taken."""
     options = {"strategy": "batched", "batch": 5, "learning_rate": 1e15, "iterations": 1}
     with pytest.raises(DivergedError, match="`h` no longer moves the largest parameter after iteration 0; "):
-        run(subject.port, init(64, 2, 10, seed=0), datasets.load("random"), **options)
+        run(subject, init(64, 2, 10, seed=0), datasets.load("random"), **options)
 
 
 @subjects("float64")

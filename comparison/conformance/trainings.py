@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from comparison.agreement.comparison import Subject
 from reference import datasets
 from reference.datasets import Dataset
 from reference.training import Progress, train
@@ -18,9 +19,9 @@ def digits(dtype: str = "float64") -> tuple[Dataset, Params]:
     return datasets.load("digits", dtype=dtype), init(64, 5, 10, seed=0, dtype=dtype)
 
 
-def run(port: Any, params: Params | Progress, data: Dataset, **options: Any) -> list[Progress]:
+def run(subject: Subject, params: Params | Progress, data: Dataset, **options: Any) -> list[Progress]:
     """Train with OPTIONS, except for `options`, and return the progress after each segment."""
-    return list(train(port, params, data, **{**OPTIONS, **options}))
+    return list(train(subject.port, params, data, device=subject.device, **{**OPTIONS, **options}))
 
 
 def assert_same_bits(got: Progress, expected: Progress) -> None:

@@ -1,4 +1,4 @@
-"""`compare.py conform` on ports from outside: the worked examples, and ports that are wrong or not there."""
+"""`compare.py conform` on ports from outside that are wrong, or not there."""
 
 import os
 import re
@@ -10,12 +10,8 @@ from pathlib import Path
 import pytest
 
 import compare
-from test_source import roots
+from conform_command import ROOT, conform
 
-ROOT = Path(compare.__file__).parent
-EXAMPLES = {"array_api_port": "array_api_strict", "numba_port": "numba"}
-SMALL = ("agree", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy")
-SAMPLE = ("test_agreement.py::test_forward", "test_agreement.py::test_gradient", "test_bad_input.py")
 ONE = "test_ports.py::test_synchronize_returns_its_argument"
 FLAWED = """
 from ports.numpy_port import *
@@ -35,6 +31,16 @@ def loss(params, x, t):
         raise TypeError("no sample is alone")
     return right.loss(params, x, t) + 1
 """
+WRONG_ON_ITS_GPU = """
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+def devices():
+    return ("gpu", "cpu")
+
+def from_numpy(array, *, dtype, device):
+    return right.from_numpy(array if device == "cpu" else array + 1, dtype=dtype, device="cpu")
+"""
 RUDE = """
 import warnings
 import numpy
@@ -50,13 +56,6 @@ def loss(params, x, t):
 FAILURE = "test_agreement.py::test_gradient_where_no_term_is_to_spare[flawed-float64-collocated]"
 
 
-def conform(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `compare.py conform` in a folder outside of the project, as the author of a port does."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "FDNET_"))}
-    command = [sys.executable, str(ROOT / "compare.py"), "conform", *arguments]
-    return subprocess.run(command, cwd=folder, env=env | environment, capture_output=True, text=True)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Give a folder with a wrong port, a port without its framework, and a configuration that would break pytest."""
@@ -66,36 +65,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "conftest.py").write_text("raise RuntimeError('not mine to run')\n")
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = '--no-such-option'\n")
     return tmp_path
-
-
-# --- the worked examples
-
-
-def example(name: str) -> Path:
-    pytest.importorskip(EXAMPLES[name])
-    return ROOT / f"tests/examples/{name}.py"
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_agrees(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """In float32 and by one strategy, since `conform` has all of both."""
-    options = ("--dtype", "float32", "--strategy", "batched")
-    assert compare.main([*SMALL, *options, "--port", str(example(name))]) == 0
-    assert f"{name} float32" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_passes_what_every_port_must(name: str, tmp_path: Path) -> None:
-    """A sample of it: .ci/run has all."""
-    run = conform(tmp_path, str(example(name)), *SAMPLE, "--examples", "3")
-    assert run.returncode == 0, run.stdout + run.stderr
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_is_short_and_needs_nothing_but_its_framework(name: str) -> None:
-    path = ROOT / f"tests/examples/{name}.py"
-    assert len(path.read_text().splitlines()) < 220
-    assert roots(path) == {EXAMPLES[name], "numpy", "reference"}
 
 
 # --- what is printed
@@ -122,6 +91,19 @@ def test_several_failures_of_one_property_are_all_told(folder: Path) -> None:
     failed = next(line for line in run.stdout.splitlines() if line.startswith("FAILED "))
     assert "no sample is alone" in failed
     assert "two float64 forward: loss is " in failed
+
+
+def test_a_port_is_tested_on_the_cpu_or_on_the_device_that_is_named(folder: Path) -> None:
+    (folder / "wrong.py").write_text(WRONG_ON_ITS_GPU)
+    run = conform(folder, "wrong.py", "-k", "array_is_copied")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.startswith("What every port must pass, on wrong.py: float64 and float32, on cpu; ")
+    run = conform(folder, "wrong.py", "-k", "array_is_copied", "--device", "gpu")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert run.stdout.startswith("What every port must pass, on wrong.py: float64 and float32, on gpu; ")
+    run = conform(folder, "wrong.py", "--device", "tpu")
+    assert run.returncode == 2
+    assert "ERROR: `device` must be auto or one of gpu, cpu here, got 'tpu'.\n" in run.stderr
 
 
 def test_a_port_that_leaves_the_process_changed_fails(folder: Path) -> None:
@@ -345,5 +327,5 @@ def test_a_port_that_kills_the_process_is_a_crash(folder: Path, workers: str, se
 
 def test_an_unknown_option_of_another_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        compare.main([*SMALL, "--nonsense"])
+        compare.main(["agree", "--nonsense"])
     assert capsys.readouterr().err == "compare.py: unrecognized arguments: --nonsense; see compare.py agree --help.\n"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from comparison.conformance.nets import NUMPY
 from comparison.conformance.trainings import EPOCH, OPTIONS, assert_same_bits, digits, run
 from ports import numpy_port
 from reference import datasets, segments, two_layer_net
@@ -17,7 +18,7 @@ from reference.two_layer_net import Params, init
 
 def test_it_is_the_chapters_loop() -> None:
     data, params = digits()
-    end = run(numpy_port, params, data, iterations=40)[-1]
+    end = run(NUMPY, params, data, iterations=40)[-1]
     rng, losses, accuracies = np.random.default_rng(0), [], []
     for i in range(41):
         if i % EPOCH == 0 or i == 40:
@@ -37,10 +38,10 @@ def test_it_is_the_chapters_loop() -> None:
 def test_the_end_of_a_shorter_run_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     data, params = digits()
     monkeypatch.setattr(segments, "WORK", 4.0 * 100 * sum(p.size for p in params))  # segments of 4 iterations
-    short = run(numpy_port, params, data, iterations=18)[-1]
+    short = run(NUMPY, params, data, iterations=18)[-1]
     assert (short.resumable, short.accuracies[:, 0].tolist()) == (True, [0, 14, 18])
-    assert_same_bits(run(numpy_port, short, data, iterations=28)[-1], run(numpy_port, params, data, iterations=28)[-1])
-    assert_same_bits(run(numpy_port, short, data, iterations=18)[-1], short)
+    assert_same_bits(run(NUMPY, short, data, iterations=28)[-1], run(NUMPY, params, data, iterations=28)[-1])
+    assert_same_bits(run(NUMPY, short, data, iterations=18)[-1], short)
 
 
 def test_draws_do_not_depend_on_where_they_are_cut() -> None:
@@ -66,7 +67,7 @@ def test_numpy_does_not_warn_of_the_numbers_that_stop_a_run() -> None:
     params = params._replace(W2=100 * params.W2)  # a slope above 1, so that the largest rate times it overflows
     options = {"strategy": "structured", "batch": 20, "learning_rate": float(np.finfo("float64").max)}
     with pytest.raises(DivergedError, match="the loss is no longer finite"):
-        run(numpy_port, params, data, **options, iterations=9)
+        run(NUMPY, params, data, **options, iterations=9)
 
 
 def test_numpy_does_not_warn_of_the_numbers_that_an_accuracy_is_of() -> None:
@@ -81,7 +82,7 @@ def test_the_first_loss_that_is_not_finite_is_named() -> None:
     port = SimpleNamespace(**{n: getattr(numpy_port, n) for n in numpy_port.__all__})
     port.train_steps = lambda net, *_, **__: (net, losses)
     with pytest.raises(DivergedError, match="the loss is no longer finite at iteration 3;"):
-        run(port, params, data, iterations=28)
+        run(NUMPY._replace(port=port), params, data, iterations=28)
 
 
 def calls_of_a_port(**options: Any) -> tuple[list[dict[str, Any]], list[Progress]]:
@@ -132,7 +133,7 @@ def test_an_epoch_is_one_iteration_at_least() -> None:
 
 def test_one_iteration_on_one_sample_is_a_run() -> None:
     data, params = digits()
-    assert run(numpy_port, params, data, iterations=1, batch=1)[-1].iteration == 1
+    assert run(NUMPY, params, data, iterations=1, batch=1)[-1].iteration == 1
 
 
 def test_a_parameter_that_is_not_finite_at_the_end_of_a_segment_stops_the_run() -> None:
@@ -147,7 +148,7 @@ def test_a_parameter_that_is_not_finite_at_the_end_of_a_segment_stops_the_run() 
 
     port.train_steps = staticmethod(train_steps)
     with pytest.raises(DivergedError, match="a parameter is no longer finite at iteration 14;"):
-        run(port, params, data, iterations=28)
+        run(NUMPY._replace(port=port), params, data, iterations=28)
 
 
 @pytest.mark.parametrize(
