@@ -1,14 +1,21 @@
 """The report's pages: one HTML file that needs nothing else, and the same in Markdown."""
 
+import re
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import accumulate, takewhile
 from typing import Any, NamedTuple
 
 from jinja2 import Environment
+from markupsafe import Markup, escape
 from rich.table import Table
 from rich.text import Text
 
 from comparison.report.agreement_tables import markdown_cell
+
+NAMES = ("backend", "dtype", "strategy")
+"""Columns of a table that say what a row is about: on the page they are one, which stays in sight on a phone."""
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 
 class Section(NamedTuple):
@@ -23,7 +30,14 @@ class Section(NamedTuple):
 
     def columns(self) -> list[tuple[str, str]]:
         """Return the table's headings, and the side that each is aligned to."""
-        return [(str(c.header), str(c.justify)) for c in self.table.columns] if self.table else []
+        columns = [(str(c.header), str(c.justify)) for c in self.table.columns] if self.table else []
+        names = self._count_names()
+        return [(", ".join(name for name, _ in columns[:names]), "left"), *columns[names:]]
+
+    def _count_names(self) -> int:
+        """Count the columns that say what a row is about: the first, and those of NAMES that follow it."""
+        headings = [str(column.header) for column in self.table.columns] if self.table else []
+        return max(1, len(list(takewhile(NAMES.__contains__, headings))))
 
     def rows(self) -> list[list[str]]:
         """Return the table's cells as plain text, without the empty lines that part its groups."""
@@ -33,7 +47,14 @@ class Section(NamedTuple):
             [cell.plain if isinstance(cell, Text) else str(cell) for cell in column.cells]
             for column in self.table.columns
         )
-        return [list(row) for row in zip(*cells, strict=True) if any(row)]
+        count, rows = self._count_names(), [row for row in zip(*cells, strict=True) if any(row)]
+        names = accumulate((row[:count] for row in rows), _fill)
+        return [[" ".join(name), *row[count:]] for name, row in zip(names, rows, strict=True)]
+
+
+def _fill(above: Sequence[str], row: Sequence[str]) -> list[str]:
+    """Return the names of a row: a table leaves out those that are the same in the row above."""
+    return [name or upper for name, upper in zip(row, above, strict=True)]
 
 
 class Report(NamedTuple):
@@ -58,9 +79,14 @@ def markdown(report: Report) -> str:
     return _render("report.md.jinja", report._replace(sections=with_text), autoescape=False)
 
 
+def _keep_options_whole(text: str) -> Markup:
+    """Mark options of the command line in HTML, so that no line ends within `--budget`."""
+    return Markup(OPTION.sub(r'<span class="option">\g<0></span>', str(escape(text))))
+
+
 def _render(name: str, report: Report, *, autoescape: bool) -> str:
     environment = Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters["cell"] = markdown_cell
+    environment.filters |= {"cell": markdown_cell, "options": _keep_options_whole}
     template = environment.from_string(files("comparison.report").joinpath(name).read_text(encoding="utf-8"))
     context: dict[str, Any] = report._asdict()
     return template.render(context)

@@ -78,3 +78,15 @@ def test_markdown_has_the_same_as_a_table_and_speaks_of_no_figure() -> None:
     assert "# fdnet on <digits>" in text
     assert "**Take numpy & be happy.**" in text
     assert "| name | value |\n| --- | ---: |\n| agrees | 1 \\< 2 |\n" in text
+
+
+def test_what_a_row_is_about_is_one_cell_in_every_row_and_no_line_ends_within_an_option() -> None:
+    table = Table("backend", "strategy", "gap")
+    table.add_row("numpy", "loop", "1")
+    table.add_row("", "batched", "2")
+    page = report()._replace(sections=[Section("Rows", "See.", None, table, ["a share of --budget <5"])])
+    assert "| backend, strategy | gap |" in markdown(page)
+    assert "| numpy loop | 1 |\n| numpy batched | 2 |\n" in markdown(page)
+    assert '<th scope="row">numpy batched</th><td>2</td>' in html(page)
+    assert 'a share of <span class="option">--budget</span> &lt;5' in html(page)
+    assert Page(html(page)).open == []
