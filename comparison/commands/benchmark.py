@@ -111,8 +111,8 @@ def time_and_rank(options: TimingOptions, field: Field, not_run: Sequence[dict[s
     from comparison.timing.sentences import duration
 
     count = len(field.contenders)
-    text = f"timing {count} contenders in turns, {duration(max(field.seconds, options.budget))} at most"
-    with status(text, quiet=options.quiet):
+    who, most = "1 contender" if count == 1 else f"{count} contenders in turns", max(field.seconds, options.budget)
+    with status(f"timing {who}, {duration(most)} at most", quiet=options.quiet):
         return rank(field, options.budget, options.seed, not_run=not_run)
 
 
@@ -123,6 +123,7 @@ def crash_code(field: Field) -> int:
 
 def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
     """Print the table and the advice."""
+    from comparison.report.agreement_tables import headings
     from comparison.report.timing_tables import (
         break_even_table,
         data_only_notes,
@@ -138,16 +139,18 @@ def print_ranking(options: TimingOptions, ranking: Ranking) -> None:
     what = {"gradient": "a gradient", "step": "a training step", "run": f"a run of {steps}"}
     sizes, rounds = sizes_in_words(ranking.task.problem), timings[0].rounds if timings else 0
     print_sentences(console, f"{what[options.what]}, {options.data}, {sizes}, {rounds} rounds in random order")
+    table = speed_table(timings, console.width)
     if timings:
-        console.print(speed_table(timings, console.width))
+        console.print(table)
     missing = missing_notes(ranking.excluded, ranking.not_run, ranking.left_out)
     took = (
         f"The timing took {duration(ranking.seconds)} of --budget {options.budget:g}, after "
         f"{duration(ranking.preparation_s)} for agreement, first calls and compilation."
     )
-    print_sentences(console, *speed_notes(timings), *data_only_notes(ranking.data_only), *missing, took)
+    notes = (*speed_notes(timings, headings(table)), *data_only_notes(ranking.data_only), *missing)
+    print_sentences(console, *notes, took)
     print_sentences(console, "")
     print_sentences(console, *ranking.sentences, style="bold")
-    if table := break_even_table(advice.as_json() for advice in ranking.advice):
+    if totals := break_even_table(advice.as_json() for advice in ranking.advice):
         print_sentences(console, "")
-        console.print(table)
+        console.print(totals)

@@ -108,6 +108,7 @@ def _print(
     outcome: Outcome,
     problem: Problem,
 ) -> None:
+    from comparison.report.agreement_tables import headings
     from comparison.report.scaling_tables import scaling_notes, scaling_table
     from comparison.report.timing_tables import missing_notes
     from comparison.timing.ranking import sizes_in_words
@@ -116,7 +117,8 @@ def _print(
     console = make_console()
     devices = ", ".join(map(str, counts))
     print_sentences(console, f"a training step, {options.data}, {sizes_in_words(problem)}, on {devices} devices")
+    table = scaling_table(curves, console.width)
     if curves:
-        console.print(scaling_table(curves, console.width))
-    print_sentences(console, *scaling_notes(curves), *missing_notes(excluded, outcome.not_run))
+        console.print(table)
+    print_sentences(console, *scaling_notes(curves, headings(table)), *missing_notes(excluded, outcome.not_run))
     print_sentences(console, *(f"\n{advise_devices(curve)}" for curve in curves))

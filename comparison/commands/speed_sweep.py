@@ -166,14 +166,14 @@ def _print(
     notes: list[str],
     sentences: list[str],
 ) -> None:
-    from comparison.report.timing_tables import data_only_notes, missing_notes, number, speed_notes, sweep_tables
+    from comparison.report.timing_tables import data_only_notes, estimate_notes, missing_notes, number, sweep_tables
 
     console = make_console()
     print_sentences(console, f"median time of a {options.what}, {options.data}, by {over}")
     for table in sweep_tables(sizes, [ranking.timings for ranking in rankings], console.width):
         console.print(table)
     for ranking in rankings:
-        notes += speed_notes(ranking.timings)
+        notes += estimate_notes((t.contender.strategy, t.contender.estimated) for t in ranking.timings)
         notes += data_only_notes(ranking.data_only)
         notes += missing_notes(ranking.excluded, ranking.not_run)
     notes += _left_out(over, sizes, rankings)

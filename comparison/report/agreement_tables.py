@@ -69,6 +69,11 @@ def fitted_table(
     return table
 
 
+def headings(table: Table) -> list[str]:
+    """Return the headings of the columns that a table has."""
+    return [str(column.header) for column in table.columns]
+
+
 def agreement_table(outcome: Outcome, width: int | None = None) -> Table:
     """Build a table with a line for each backend x dtype x strategy, showing its worst quantity.
 

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from rich.table import Table
 from rich.text import Text
 
-from comparison.report.agreement_tables import markdown_cell
+from comparison.report.agreement_tables import headings, markdown_cell
 
 NAMES = ("backend", "dtype", "strategy")
 """Columns of a table that say what a row is about: on the page they are one, which stays in sight on a phone."""
@@ -36,8 +36,7 @@ class Section(NamedTuple):
 
     def _count_names(self) -> int:
         """Count the columns that say what a row is about: the first, and those of NAMES that follow it."""
-        headings = [str(column.header) for column in self.table.columns] if self.table else []
-        return max(1, len(list(takewhile(NAMES.__contains__, headings))))
+        return max(1, len(list(takewhile(NAMES.__contains__, headings(self.table))))) if self.table else 1
 
     def rows(self) -> list[list[str]]:
         """Return the table's cells as plain text, without the empty lines that part its groups."""

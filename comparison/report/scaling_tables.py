@@ -49,17 +49,18 @@ def _share(share: Interval) -> str:
     return f"{share.median:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
-def scaling_notes(curves: Sequence[Sequence[Point]]) -> list[str]:
-    """Return the sentences that the table needs to be understood."""
+def scaling_notes(curves: Sequence[Sequence[Point]], shown: Sequence[str]) -> list[str]:
+    """Return the sentences that the table needs to be understood; `shown` are its headings."""
     if not curves:
         return []
     first = curves[0][0]
     base = "" if first.base == 1 else f" {first.base} of them"
-    notes = [
-        f"Speedup: {first.batch} samples a step on all devices together; weak: {first.batch} on each{base}.",
-        "In messages: what a step takes less with nothing sent, waiting for the slowest device included. Messages and "
-        "bytes: what each device puts in, a step.",
-    ]
+    weak = f"; weak: {first.batch} on each{base}" if any(name.startswith("weak") for name in shown) else ""
+    notes = [f"Speedup: {first.batch} samples a step on all devices together{weak}."]
+    if "in messages" in shown:
+        notes.append("In messages: what a step takes less with nothing sent, waiting for the slowest device included.")
+    if sent := [name for name in ("messages", "bytes") if name in shown]:
+        notes.append(f"{' and '.join(sent).capitalize()}: what each device sends in a step.")
     if all(curve[0].device.startswith("cpu") for curve in curves):
         notes.append(f"These devices share one machine ({machine()}): together they can compute no faster than it.")
     return notes

@@ -61,14 +61,15 @@ def _speed_cells(timing: Timing) -> dict[str, str]:
     }
 
 
-def speed_notes(timings: Sequence[Timing]) -> list[str]:
-    """Return the sentences that the table of timings needs to be understood."""
+def speed_notes(timings: Sequence[Timing], shown: Sequence[str]) -> list[str]:
+    """Return the sentences that the table of timings needs to be understood; `shown` are its headings."""
     contenders = [timing.contender for timing in timings]
     notes = estimate_notes((c.strategy, c.estimated) for c in contenders)
-    if any(timing.contender.first_call_s is not None for timing in timings):
+    if "first call" in shown:
+        later = "the median and its interval are" if "95% interval" in shown else "the median is"
         notes.append(
-            "The first call is one step or gradient in a process of its own, where nothing is compiled; the median and "
-            "its interval are of later ones."
+            "The first call is one step or gradient in a process of its own, where nothing is compiled; "
+            f"{later} of later ones."
         )
     return notes
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import ports
 from comparison.agreement.comparison import Subject, random_problem
+from comparison.report.agreement_tables import headings
 from comparison.report.scaling_tables import scaling_notes, scaling_table
 from comparison.timing.rank_calls import broadcast_calls, end_calls, repeat_calls
 from comparison.timing.recommendation import GAIN
@@ -158,12 +159,30 @@ def test_of_several_strategies_each_is_named(capsys: pytest.CaptureFixture[str])
     assert shown.count("collocated") == shown.count("structured") == 2
 
 
+WIDE = ("weak: a step", "weak: efficiency", "in messages", "messages", "bytes")
+
+
 def test_notes_say_what_is_shared() -> None:
-    notes = " ".join(scaling_notes([timed((1, 2), 8, 5, 10, 4)]))
+    notes = " ".join(scaling_notes([timed((1, 2), 8, 5, 10, 4)], WIDE))
     assert "These devices share one machine" in notes
     assert "weak: 100 on each." in notes
-    assert "weak: 100 on each 2 of them." in " ".join(scaling_notes([timed((2, 4), 8, 4, 10, 6, 1)]))
-    assert scaling_notes([]) == []
+    assert "weak: 100 on each 2 of them." in " ".join(scaling_notes([timed((2, 4), 8, 4, 10, 6, 1)], WIDE))
+    assert scaling_notes([], WIDE) == []
+
+
+@pytest.mark.parametrize(
+    ("width", "words"),
+    [
+        (160, {"weak", "In messages", "Messages and bytes"}),
+        (120, {"weak", "In messages", "Bytes"}),
+        (80, {"In messages"}),
+        (50, set()),
+    ],
+)
+def test_notes_speak_of_columns_that_are_shown(width: int, words: set[str]) -> None:
+    curves = [timed((1, 2), 8, 5, 10, 4)]
+    notes = " ".join(scaling_notes(curves, headings(scaling_table(curves, width))))
+    assert {word for word in ("weak", "In messages", "Messages and bytes", "Bytes") if word in notes} == words
 
 
 # --- what is run

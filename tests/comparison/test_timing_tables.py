@@ -1,7 +1,15 @@
 import pytest
 from rich.console import Console
 
-from comparison.report.timing_tables import DROPPABLE, estimate_notes, seconds, self_check_sentence, speed_table
+from comparison.report.agreement_tables import headings
+from comparison.report.timing_tables import (
+    DROPPABLE,
+    estimate_notes,
+    seconds,
+    self_check_sentence,
+    speed_notes,
+    speed_table,
+)
 from comparison.timing.recommendation import Timing
 from comparison.timing.rounds import Interval
 from comparison.timing.self_check import SelfCheck
@@ -26,6 +34,15 @@ def test_a_narrow_terminal_does_without_columns_and_cuts_none(width: int, capsys
     dropped = [name for name in DROPPABLE if name not in heading]
     assert dropped == list(DROPPABLE[: len(dropped)])
     assert (len(dropped) > 0) == (width < 160)
+
+
+@pytest.mark.parametrize(
+    ("width", "words"), [(120, "its interval are of later"), (70, "the median is of later"), (40, "")]
+)
+def test_a_note_speaks_of_columns_that_are_shown(width: int, words: str) -> None:
+    notes = speed_notes(TIMINGS, headings(speed_table(TIMINGS, width)))
+    assert len(notes) == bool(words)
+    assert words in "".join(notes)
 
 
 def test_a_column_without_any_figure_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
