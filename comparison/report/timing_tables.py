@@ -116,7 +116,8 @@ def break_even_table(advice: Iterable[dict[str, Any] | None]) -> Table | None:
     None where no advice has any.
     """
     shown = [row for row in advice if row and row["break_even"]]
-    table = plain_table(("steps", "right"), *((f"first in {row['dtype']}", "left") for row in shown))
+    table = plain_table(("steps", "right"), *((f"first in {row['dtype']}", "left") for row in shown), fold=True)
+    table.columns[0].no_wrap = True
     for rows in zip(*(row["break_even"] for row in shown), strict=True):
         cells = (_first_cell(row) for row in rows)
         table.add_row(f"{rows[0]['steps']:,}", *cells)
@@ -124,8 +125,14 @@ def break_even_table(advice: Iterable[dict[str, Any] | None]) -> Table | None:
 
 
 def _first_cell(row: dict[str, Any]) -> str:
-    names = " or ".join(f"{tied['backend']} {tied['strategy']}" for tied in row.get("tie") or [row])
-    return f"{names}, {seconds(row['seconds'])}"
+    return f"{names_in_words(row.get('tie') or [row])}, {seconds(row['seconds'])}"
+
+
+def names_in_words(contenders: Sequence[dict[str, Any]]) -> str:
+    """Name contenders by backend and strategy, such as "numpy or jax collocated"."""
+    strategies = {c["strategy"] for c in contenders}
+    names = [c["backend"] if len(strategies) == 1 else f"{c['backend']} {c['strategy']}" for c in contenders]
+    return " or ".join(names) + (f" {strategies.pop()}" if len(strategies) == 1 else "")
 
 
 def self_check_sentence(result: SelfCheck) -> str:
@@ -188,8 +195,7 @@ def fastest_sentences(rows: Sequence[dict[str, Any]], over: str) -> list[str]:
 
 
 def _names_of_fastest(row: dict[str, Any]) -> str:
-    names = [f"{fastest['backend']} {fastest['strategy']}" for fastest in row["fastest"]]
-    return names[0] if len(names) == 1 else f"{' or '.join(names)} (a tie)"
+    return names_in_words(row["fastest"]) + (" (a tie)" if len(row["fastest"]) > 1 else "")
 
 
 def crossover_sentence(row: dict[str, Any], over: str) -> str:

@@ -88,7 +88,7 @@ def test_who_is_fastest_where() -> None:
     swept = [at(10, 1, 2, 3, 1, of=of), at(25, 1, 1, 3, 1, of=of), at(50, 3, 2, 1, 1, of=of), at(99, 4, 2, 1, 1, of=of)]
     assert fastest_sentences(fastest_by_size(swept, 16), "hidden") == [
         "Fastest in float32 by hidden: at 10 to 99 jax collocated.",
-        "Fastest in float64 by hidden: at 10 numpy collocated; at 25 numpy collocated or torch collocated (a tie); "
+        "Fastest in float64 by hidden: at 10 numpy collocated; at 25 numpy or torch collocated (a tie); "
         "at 50 to 99 jax collocated.",
     ]
 

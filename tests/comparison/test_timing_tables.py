@@ -4,7 +4,9 @@ from rich.console import Console
 from comparison.report.agreement_tables import headings
 from comparison.report.timing_tables import (
     DROPPABLE,
+    break_even_table,
     estimate_notes,
+    names_in_words,
     seconds,
     self_check_sentence,
     speed_notes,
@@ -51,6 +53,24 @@ def test_a_column_without_any_figure_is_left_out(capsys: pytest.CaptureFixture[s
     heading = capsys.readouterr().out.splitlines()[0]
     assert "x closed form" not in heading
     assert "peak" in heading
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 160])
+def test_the_table_of_totals_is_folded_and_not_cut(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    tie = [{"backend": name, "strategy": "collocated"} for name in ("numpy", "torch", "jax")]
+    rows = [{"steps": steps, **tie[0], "seconds": 12.3, "tie": tie} for steps in (1, 1_000_000)]
+    table = break_even_table([{"dtype": dtype, "break_even": rows} for dtype in ("float64", "float32")])
+    Console(width=width).print(table)
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "1,000,000" in shown
+    assert ("numpy or torch or jax collocated, 12.3 s" in shown) == (width == 160)
+
+
+def test_contenders_of_several_strategies_are_named_in_full() -> None:
+    rows = [{"backend": "numpy", "strategy": "structured"}, {"backend": "jax", "strategy": "collocated"}]
+    assert names_in_words(rows) == "numpy structured or jax collocated"
+    assert names_in_words(rows[1:]) == "jax collocated"
 
 
 @pytest.mark.parametrize(
