@@ -42,10 +42,10 @@ FIGURES = re.compile(r"(<!-- figures: (\S+)(?: (\d+))? -->\n)(.*?)(<!-- end -->)
 SECONDS = re.compile(r"(<!-- seconds: (.+?) -->)(.*?)(<!-- end -->)")
 STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 NEEDS_GPU = {"gpu"}
+_used: set[str] = set()
+"""The results that a table or a picture has been made from; the others are not kept."""
 DROPPED = ("environment", "settings")
 """What JSON says of the machine and of the options, which stand beside the figures."""
-GAPS = ("backend", "dtype", "gap", "bound", "agrees")
-"""What the picture shows of agreement."""
 
 
 def main() -> None:
@@ -66,6 +66,9 @@ def main() -> None:
     for page in PAGES:  # a table may be computed from what stands on a later page
         page.write_text(FIGURES.sub(_fill_table, page.read_text()))
     pictures.draw_all(_read)
+    for result in MEASURED.glob("*.json"):
+        if result.stem not in _used:
+            result.unlink()
 
 
 def _run_block(block: re.Match[str], *, names: set[str], columns: int) -> str:
@@ -131,9 +134,28 @@ def _strip(path: Path) -> None:
     kept = {key: value for key, value in result.items() if key not in DROPPED}
     versions = {name: result["environment"][name] for name in ("python", "numpy", "torch", "jax", "cpus")}
     kept |= {"versions": versions, "date": date.today().isoformat()}
-    if rows := kept.get("agreement"):  # of hundreds
-        kept["agreement"] = [{key: row[key] for key in GAPS} for row in rows]
+    if rows := kept.get("agreement"):
+        kept["agreement"] = worst_of_each(rows)
     path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+
+
+def worst_of_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the largest gap / bound of each backend and dtype, None where one has no gap, and the counts."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["backend"], row["dtype"]), []).append(row)
+    return [
+        {
+            "backend": backend,
+            "dtype": dtype,
+            "quantities": len(own),
+            "disagreeing": sum(not row["agrees"] for row in own),
+            "worst": None
+            if any(row["gap"] is None for row in own)
+            else max((row["gap"] / row["bound"] for row in own if row["bound"]), default=0.0),
+        }
+        for (backend, dtype), own in groups.items()
+    ]
 
 
 def _seconds(command: str) -> str:
@@ -157,6 +179,7 @@ def _fill_table(block: re.Match[str]) -> str:
 
 def _read(name: str) -> Any:
     """Return the last result of the commands of a block."""
+    _used.add(name)
     return json.loads((MEASURED / f"{name}.json").read_text())
 
 

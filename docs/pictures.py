@@ -37,7 +37,7 @@ FONT = 15
 def draw_all(read: Read) -> None:
     """Draw all pictures in both schemes."""
     pictures = {
-        "headline": headline(read("speed")["speed"], read("first-run")["agreement"]),
+        "headline": headline(read("speed")["speed"], read("agree")["agreement"]),
         "growth": growth({over: read(over)["speed"] for over in ("outputs", "hidden")}),
         "errors": step_errors(),
         "reach": reach(),
@@ -94,20 +94,17 @@ def _draw_bars(axes: Axes, rows: Sequence[Row]) -> None:
 def _draw_worst_gaps(axes: Axes, rows: Sequence[Row]) -> None:
     """Draw the worst gap of each backend and dtype as a share of its bound: a dot each."""
     colors = backend_colors(row["backend"] for row in rows)
-    names = list(dict.fromkeys((row["backend"], row["dtype"]) for row in rows))
-    for n, (backend, dtype) in enumerate(names):
-        own = [row for row in rows if (row["backend"], row["dtype"]) == (backend, dtype)]
-        worst = max(row["gap"] / row["bound"] if row["gap"] is not None and row["bound"] else 0.0 for row in own)
-        worst = worst if all(row["gap"] is not None for row in own) else 2.0
-        axes.plot([0, min(worst, 2.0)], [n, n], color=colors[backend], lw=2)
-        axes.plot(min(worst, 2.0), n, "o", ms=11, color=colors[backend])
-    wrong = sum(not row["agrees"] for row in rows)
-    title = f"{wrong} of {len(rows)} DISAGREE" if wrong else f"All agree: {len(rows):,} quantities"
+    for n, row in enumerate(rows):
+        worst = 2.0 if row["worst"] is None else min(row["worst"], 2.0)
+        axes.plot([0, worst], [n, n], color=colors[row["backend"]], lw=2)
+        axes.plot(worst, n, "o", ms=11, color=colors[row["backend"]])
+    wrong, count = (sum(row[key] for row in rows) for key in ("disagreeing", "quantities"))
+    title = f"{wrong:,} of {count:,} DISAGREE" if wrong else f"All agree: {count:,} quantities"
     axes.set_title(f"{title},\nthe worst of each backend", fontsize=FONT)
     axes.axvline(1, color=INK, lw=2)
     axes.text(1, -0.75, "the bound ", ha="right", va="center")
-    axes.set(xlim=(0, 2.1 if wrong else 1.06), ylim=(len(names) - 0.4, -1.2), xlabel="gap / bound, on the digits")
-    axes.set_yticks(range(len(names)), [" ".join(name) for name in names])
+    axes.set(xlim=(0, 2.1 if wrong else 1.06), ylim=(len(rows) - 0.4, -1.2), xlabel="gap / bound, on the digits")
+    axes.set_yticks(range(len(rows)), [f"{row['backend']} {row['dtype']}" for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     axes.grid(axis="x")

@@ -36,7 +36,7 @@ def timed(**changes: Any) -> dict[str, Any]:
 
 
 def compared(**changes: Any) -> dict[str, Any]:
-    return {"backend": "numpy", "dtype": "float64", "gap": 0.2, "bound": 1.0, "agrees": True} | changes
+    return {"backend": "numpy", "dtype": "float64", "quantities": 3, "disagreeing": 0, "worst": 0.2} | changes
 
 
 TIMES = dict(zip(LADDER, (10.0, 8.0, 1e-2, 1e-3, 5e-4), strict=True))
@@ -55,20 +55,30 @@ def test_the_bars_are_the_times_in_one_order_and_the_title_is_their_ratio(pictur
     assert [text.split(", ")[0] for text in texts if ", ~" in text] == ["loop"]
 
 
-def test_a_dot_is_the_worst_of_its_backend_and_dtype(pictures: ModuleType) -> None:
-    rows = [compared(gap=gap, backend=backend, dtype=dtype) for gap, backend, dtype in
-            ((0.1, "numpy", "float64"), (0.4, "numpy", "float64"), (0.3, "jax", "float32"))]  # fmt: skip
+def test_a_dot_is_the_worst_of_its_backend_and_dtype(pictures: ModuleType, measure: ModuleType) -> None:
+    of = [
+        ("numpy", "float64", 0.1, 1),
+        ("numpy", "float64", 0.8, 2),
+        ("jax", "float32", 0.3, 1),
+        ("jax", "float32", 0, 0),
+    ]
+    rows = measure.worst_of_each(
+        [dict(zip(("backend", "dtype", "gap", "bound"), row, strict=True), agrees=True) for row in of]
+    )
     gaps = pictures.headline(TIMED, rows).axes[1]
     dots = [line for line in gaps.lines if line.get_marker() == "o"]
     assert [line.get_xdata()[0] for line in dots] == [0.4, 0.3]
     assert [line.get_color() for line in dots] == [COLORS["numpy"], COLORS["jax"]]
     assert [label.get_text() for label in gaps.get_yticklabels()] == ["numpy float64", "jax float32"]
-    assert gaps.get_title().startswith("All agree: 3 quantities")
+    assert gaps.get_title().startswith("All agree: 4 quantities")
 
 
-@pytest.mark.parametrize("wrong", [{"gap": 7.0}, {"gap": None, "bound": None}])
-def test_a_disagreement_is_beyond_the_bound_and_in_the_title(wrong: dict[str, Any], pictures: ModuleType) -> None:
-    gaps = pictures.headline(TIMED, [compared(), compared(**wrong, agrees=False)]).axes[1]
+@pytest.mark.parametrize("wrong", [{"gap": 7.0, "bound": 2.0}, {"gap": None, "bound": None}])
+def test_a_disagreement_is_beyond_the_bound_and_in_the_title(
+    wrong: dict[str, Any], pictures: ModuleType, measure: ModuleType
+) -> None:
+    row = {"backend": "jax", "dtype": "float32", "gap": 0.5, "bound": 1.0, "agrees": True}
+    gaps = pictures.headline(TIMED, measure.worst_of_each([row, row | wrong | {"agrees": False}])).axes[1]
     assert max(line.get_xdata()[0] for line in gaps.lines if line.get_marker() == "o") > 1
     assert gaps.get_title().startswith("1 of 2 DISAGREE")
 
