@@ -150,12 +150,16 @@ def worst_of_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "dtype": dtype,
             "quantities": len(own),
             "disagreeing": sum(not row["agrees"] for row in own),
-            "worst": None
-            if any(row["gap"] is None for row in own)
-            else max((row["gap"] / row["bound"] for row in own if row["bound"]), default=0.0),
+            "worst": _largest_ratio(own),
         }
         for (backend, dtype), own in groups.items()
     ]
+
+
+def _largest_ratio(rows: list[dict[str, Any]]) -> float | None:
+    if any(row["gap"] is None for row in rows):
+        return None
+    return max((row["gap"] / row["bound"] for row in rows if row["bound"]), default=0.0)
 
 
 def _seconds(command: str) -> str:
