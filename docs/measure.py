@@ -6,8 +6,8 @@
     python docs/measure.py --only               # nothing is run: tables and pictures are made from the last results
 
 What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Each line there that begins with `$` is run
-in a terminal of 120 columns (in README.md of 100), and what it prints is put below it, or as many of its lines as a
-number after NAME says. Where docs/tables.py has a function NAME, its table is put there instead. Commands of compare.py
+in a terminal of 120 columns (in README.md of 100), and what it prints is put below it, or those lines that ranges
+after NAME say, such as `2-5,12-15`. Where docs/tables.py has a function NAME, its table is put there instead. Commands of compare.py
 leave their JSON in docs/measured, from which tables and pictures are made: in NAME.json, and of the second command of a
 block in NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes; the name
 of all of these is `seconds`.
@@ -38,7 +38,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 COLUMNS = {"README.md": 100}
 """The width of a page's terminal, where it is not WIDE."""
 WIDE = 120
-FIGURES = re.compile(r"(<!-- figures: (\S+)(?: (\d+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+FIGURES = re.compile(r"(<!-- figures: (\S+)(?: (\d[\d,-]*))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SECONDS = re.compile(r"(<!-- seconds: (.+?) -->)(.*?)(<!-- end -->)")
 STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 NEEDS_GPU = {"gpu"}
@@ -73,22 +73,27 @@ def main() -> None:
 
 def _run_block(block: re.Match[str], *, names: set[str], columns: int) -> str:
     """Run the commands of a block, and return it with what they print."""
-    head, name, most, body, end = block.groups()
+    head, name, ranges, body, end = block.groups()
     commands = [line[2:] for line in body.splitlines() if line.startswith("$ ")]
     if name not in names or not commands:
         return block[0]
     shown = ""
     for n, command in enumerate(commands, start=1):
         print(f"{name}: {command}", flush=True)
-        output = _excerpt(_run(command, name if n == 1 else f"{name}-{n}", columns), most)
+        output = excerpt(_run(command, name if n == 1 else f"{name}-{n}", columns), ranges)
         shown += f"$ {command}\n" + ("" if hasattr(tables, name.replace("-", "_")) else output)
     return f"{head}```console\n{shown}```\n{end}"
 
 
-def _excerpt(output: str, most: str | None) -> str:
-    """Return the first lines of an output, as many as `most` says, and dots in place of the others."""
-    lines = output.splitlines(keepends=True)
-    return output if most is None or len(lines) <= int(most) else "".join(lines[: int(most)]) + "...\n"
+def excerpt(output: str, ranges: str | None) -> str:
+    """Return the lines of an output that `ranges` name, such as "2-5,12-15", and dots in place of the others."""
+    if ranges is None:
+        return output
+    lines, shown, end = output.splitlines(keepends=True), "", 0
+    for first, last in (map(int, span.split("-")) for span in ranges.split(",")):
+        shown += ("...\n" if first > end + 1 else "") + "".join(lines[first - 1 : last])
+        end = last
+    return shown + ("...\n" if end < len(lines) else "")
 
 
 def _run(command: str, name: str, columns: int = WIDE) -> str:

@@ -83,6 +83,13 @@ def test_a_disagreement_is_beyond_the_bound_and_in_the_title(
     assert gaps.get_title().startswith("1 of 2 DISAGREE")
 
 
+def test_an_excerpt_has_the_lines_that_are_named_and_dots_in_place_of_the_others(measure: ModuleType) -> None:
+    output = "a\nb\nc\nd\n"
+    assert measure.excerpt(output, None) == output
+    assert measure.excerpt(output, "1-2,4-4") == "a\nb\n...\nd\n"
+    assert measure.excerpt(output, "2-3") == "...\nb\nc\n...\n"
+
+
 def test_growth_has_the_closed_form_below_each_backend(pictures: ModuleType) -> None:
     rows = [
         timed(backend=backend, strategy=strategy, median_s=n * factor, sizes=SIZES | {"hidden": n}, dtype=dtype)
