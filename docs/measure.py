@@ -6,11 +6,11 @@
     python docs/measure.py --only               # nothing is run: tables and pictures are made from the last results
 
 What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Each line there that begins with `$` is run
-in a terminal of 120 columns (in README.md of 100), and what it prints is put below it, or those lines that ranges
-after NAME say, such as `2-5,12-15`. Where docs/tables.py has a function NAME, its table is put there instead. Commands of compare.py
-leave their JSON in docs/measured, from which tables and pictures are made: in NAME.json, and of the second command of a
-block in NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command takes; the name
-of all of these is `seconds`.
+in a terminal of 120 columns (in README.md of 100), and what it prints is put below it, or those lines that ranges after
+NAME say, such as `2-5,12-15`. Where docs/tables.py has a function NAME, its table is put there instead. Commands of
+compare.py leave their JSON in docs/measured, from which tables and pictures are made: in NAME.json, and of the second
+command of a block in NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command
+takes; the name of all of these is `seconds`.
 
 MNIST is taken from the folder that FDNET_MNIST names, or downloaded.
 """
@@ -90,9 +90,10 @@ def excerpt(output: str, ranges: str | None) -> str:
     if ranges is None:
         return output
     lines, shown, end = output.splitlines(keepends=True), "", 0
-    for first, last in (map(int, span.split("-")) for span in ranges.split(",")):
-        shown += ("...\n" if first > end + 1 else "") + "".join(lines[first - 1 : last])
-        end = last
+    for span in ranges.split(","):
+        first, _, last = span.partition("-")
+        shown += ("...\n" if int(first) > end + 1 else "") + "".join(lines[int(first) - 1 : int(last or first)])
+        end = int(last or first)
     return shown + ("...\n" if end < len(lines) else "")
 
 

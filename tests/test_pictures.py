@@ -86,7 +86,7 @@ def test_a_disagreement_is_beyond_the_bound_and_in_the_title(
 def test_an_excerpt_has_the_lines_that_are_named_and_dots_in_place_of_the_others(measure: ModuleType) -> None:
     output = "a\nb\nc\nd\n"
     assert measure.excerpt(output, None) == output
-    assert measure.excerpt(output, "1-2,4-4") == "a\nb\n...\nd\n"
+    assert measure.excerpt(output, "1-2,4") == "a\nb\n...\nd\n"
     assert measure.excerpt(output, "2-3") == "...\nb\nc\n...\n"
 
 
