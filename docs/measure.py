@@ -6,7 +6,7 @@
     python docs/measure.py --only               # nothing is run: tables and pictures are made from the last results
 
 What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Each line there that begins with `$` is run
-in a terminal of 120 columns (in README.md of 100), and what it prints is put below it, or those lines that ranges after
+in a terminal of 112 columns (in README.md of 100), and what it prints is put below it, or those lines that ranges after
 NAME say, such as `2-5,12-15`. Where docs/tables.py has a function NAME, its table is put there instead. Commands of
 compare.py leave their JSON in docs/measured, from which tables and pictures are made: in NAME.json, and of the second
 command of a block in NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command
@@ -37,7 +37,7 @@ MEASURED = ROOT / "docs/measured"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 COLUMNS = {"README.md": 100}
 """The width of a page's terminal, where it is not WIDE."""
-WIDE = 120
+WIDE = 112
 FIGURES = re.compile(r"(<!-- figures: (\S+)(?: (\d[\d,-]*))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SECONDS = re.compile(r"(<!-- seconds: (.+?) -->)(.*?)(<!-- end -->)")
 STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
