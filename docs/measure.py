@@ -2,12 +2,12 @@
 
     python docs/measure.py                      # all of them: about 15 minutes on two idle cores
     python docs/measure.py --only speed ranks   # these, and whatever is computed from the last results of the others
-    python docs/measure.py --only gpu           # on a machine with a GPU: without its name it is left as it stands
+    python docs/measure.py --only gpu           # needs a GPU: skipped unless it is named
     python docs/measure.py --only               # nothing is run: tables and pictures are made from the last results
 
 What is measured stands between `<!-- figures: NAME -->` and `<!-- end -->`. Each line there that begins with `$` is run
-in a terminal of 112 columns (in README.md of 100), and what it prints is put below it, or those lines that ranges after
-NAME say, such as `2-5,12-15`. Where docs/tables.py has a function NAME, its table is put there instead. Commands of
+in a terminal of 112 columns (in README.md of 100), and what it prints is put below it, or only its lines in the ranges
+after NAME, such as `2-5,12-15`. Where docs/tables.py has a function NAME, its table is put there instead. Commands of
 compare.py leave their JSON in docs/measured, from which tables and pictures are made: in NAME.json, and of the second
 command of a block in NAME-2.json. Between `<!-- seconds: COMMAND -->` and `<!-- end -->` stands how long a command
 takes; the name of all of these is `seconds`.

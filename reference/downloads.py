@@ -43,7 +43,7 @@ def download(name: str) -> Path:
         import pooch  # type: ignore[import-untyped, unused-ignore]
     except ModuleNotFoundError as error:
         raise DataError(
-            f"{name} must be downloaded by pooch, got {str(error)!r}; in place of the name you can give a folder."
+            f"{name} must be downloaded by pooch, got {str(error)!r}; a folder can be given instead of the name."
         ) from error
     folder = Path(os.path.expanduser(os.environ.get("FDNET_CACHE") or pooch.os_cache("fdnet"))) / name
     with _quiet(pooch.get_logger()):
@@ -68,7 +68,7 @@ def _fetch(retrieve: Any, name: str, file: str, md5: str, folder: Path) -> None:
                 bar.close()
     raise DataError(
         f"{name} could not be downloaded to {folder}, got no {file} from {' or '.join(failures)}; "
-        "in place of the name you can give a folder."
+        "a folder can be given instead of the name."
     ) from last
 
 

@@ -111,8 +111,9 @@ def time_and_rank(options: TimingOptions, field: Field, not_run: Sequence[dict[s
     from comparison.timing.sentences import duration
 
     count = len(field.contenders)
-    who, most = "1 contender" if count == 1 else f"{count} contenders in turns", max(field.seconds, options.budget)
-    with status(f"timing {who}, {duration(most)} at most", quiet=options.quiet):
+    who = "1 contender" if count == 1 else f"{count} contenders in turns"
+    most = duration(max(field.seconds, options.budget))
+    with status(f"timing {who}, {most} at most", quiet=options.quiet):
         return rank(field, options.budget, options.seed, not_run=not_run)
 
 

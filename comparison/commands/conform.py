@@ -75,7 +75,7 @@ def add(commands: Any) -> None:
     add = parser.add_argument
     port = "a .py file, a module or the name of an installed port"
     add("port", metavar="PORT", type=argument_types.name, nargs=1, help=port)
-    device = "device that the port knows, such as cuda (default: cpu, where the port has it)"
+    device = "device of the port, such as cuda (default: cpu if the port has it)"
     add("--device", metavar="NAME", type=argument_types.name, help=device)
     add("--examples", metavar="N", type=int, default=EXAMPLES, help="nets that a property is tried on")
     xfails = "tests that must fail: a test id and the reason a line"

@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --port, --device, --xfails and --results."""
     add = parser.addoption
     add("--port", metavar="FILE|MODULE|NAME", action="append", default=[], help="run on this port; may be repeated")
-    add("--device", metavar="NAME", help="run on this device of the ports (default: cpu, where a port has it)")
+    add("--device", metavar="NAME", help="run on this device (default: cpu if the port has it)")
     add("--xfails", metavar="FILE", help="tests that must fail: a test id and the reason a line")
     add("--results", metavar="FILE", help="write the counts and the largest gap / bound of each strategy as JSON")
 

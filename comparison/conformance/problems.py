@@ -63,8 +63,10 @@ def load(name: str) -> ports.Port:
 
 
 def choose_device(devices: tuple[str, ...], name: str | None) -> str:
-    """Return the device to test on: by default the CPU, where the port has it, and not its own default."""
-    return check_device(name, devices) if name else "cpu" if "cpu" in devices else devices[0]
+    """Choose the device to test on: the one named, by default the CPU if the port has it."""
+    if name:
+        return check_device(name, devices)
+    return "cpu" if "cpu" in devices else devices[0]
 
 
 def loaded(name: str) -> ports.Port:

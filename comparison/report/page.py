@@ -14,7 +14,7 @@ from rich.text import Text
 from comparison.report.agreement_tables import headings, markdown_cell
 
 NAMES = ("backend", "dtype", "strategy")
-"""Columns of a table that say what a row is about: on the page they are one, which stays in sight on a phone."""
+"""Columns that name a row: on the page they are one column, which stays in sight on a phone."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 
@@ -35,7 +35,7 @@ class Section(NamedTuple):
         return [(", ".join(name for name, _ in columns[:names]), "left"), *columns[names:]]
 
     def _count_names(self) -> int:
-        """Count the columns that say what a row is about: the first, and those of NAMES that follow it."""
+        """Count the columns that name a row: the leading ones that are in NAMES, at least one."""
         return max(1, len(list(takewhile(NAMES.__contains__, headings(self.table))))) if self.table else 1
 
     def rows(self) -> list[list[str]]:
@@ -52,7 +52,7 @@ class Section(NamedTuple):
 
 
 def _fill(above: Sequence[str], row: Sequence[str]) -> list[str]:
-    """Return the names of a row: a table leaves out those that are the same in the row above."""
+    """Fill in the names that a table leaves out because they are the same in the row above."""
     return [name or upper for name, upper in zip(row, above, strict=True)]
 
 
@@ -79,7 +79,7 @@ def markdown(report: Report) -> str:
 
 
 def _keep_options_whole(text: str) -> Markup:
-    """Mark options of the command line in HTML, so that no line ends within `--budget`."""
+    """Mark options of the command line in HTML, so that no line breaks within `--budget`."""
     return Markup(OPTION.sub(r'<span class="option">\g<0></span>', str(escape(text))))
 
 

@@ -75,7 +75,7 @@ def test_no_mirror_is_one_sentence_with_a_way_out(cache, monkeypatch):
     assert str(caught.value) == (
         f"fashion-mnist could not be downloaded to {cache / 'fashion-mnist'}, got no train-images-idx3-ubyte.gz from "
         "fashion-mnist.s3-website.eu-central-1.amazonaws.com (TimeoutError) or raw.githubusercontent.com "
-        "(wrong checksum); in place of the name you can give a folder."
+        "(wrong checksum); a folder can be given instead of the name."
     )
     assert caught.value.__cause__ is last
 
@@ -196,5 +196,5 @@ def test_without_pooch_a_local_folder_is_offered(monkeypatch):
         load("mnist")
     assert str(caught.value) == (
         "mnist must be downloaded by pooch, got 'import of pooch halted; None in sys.modules'; "
-        "in place of the name you can give a folder."
+        "a folder can be given instead of the name."
     )
