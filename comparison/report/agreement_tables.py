@@ -31,18 +31,18 @@ UNSEEN = (
 """What `agree` does not look at."""
 
 
-def plain_table(*columns: tuple[str, str], fold: bool = False) -> Table:
+def plain_table(*columns: tuple[str, str]) -> Table:
     """Build a table with these columns, (heading, left or right), without lines.
 
-    A cell that is too wide is cut, or with `fold` continues on the next line.
+    In a narrow terminal what is aligned left wraps, so that numbers, which are aligned right, need not be cut.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in columns:
         table.add_column(
             name,
             justify="left" if justify == "left" else "right",
-            no_wrap=not fold,
-            overflow="fold" if fold else "ellipsis",
+            no_wrap=justify == "right",
+            overflow="fold" if justify == "left" else "ellipsis",
         )
     return table
 
@@ -226,7 +226,7 @@ def confusion_table(counts: np.ndarray) -> Table:
 def drift_table(rows: list[Drift]) -> Table:
     """Build a table of how far runs of training have drifted from the reference's."""
     columns = ("backend", "quantity", *NUMBERS, "verdict")
-    table = plain_table(*((name, "right" if name in NUMBERS else "left") for name in columns), fold=True)
+    table = plain_table(*((name, "right" if name in NUMBERS else "left") for name in columns))
     for name, group in groupby(rows, lambda row: f"{row.backend} {row.dtype}"):
         for n, row in enumerate(group):
             verdict, style = VERDICTS[row.agrees]

@@ -116,8 +116,7 @@ def break_even_table(advice: Iterable[dict[str, Any] | None]) -> Table | None:
     None where no advice has any.
     """
     shown = [row for row in advice if row and row["break_even"]]
-    table = plain_table(("steps", "right"), *((f"first in {row['dtype']}", "left") for row in shown), fold=True)
-    table.columns[0].no_wrap = True
+    table = plain_table(("steps", "right"), *((f"first in {row['dtype']}", "left") for row in shown))
     for rows in zip(*(row["break_even"] for row in shown), strict=True):
         cells = (_first_cell(row) for row in rows)
         table.add_row(f"{rows[0]['steps']:,}", *cells)

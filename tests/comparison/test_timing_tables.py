@@ -5,6 +5,7 @@ from comparison.report.agreement_tables import headings
 from comparison.report.timing_tables import (
     DROPPABLE,
     break_even_table,
+    change_table,
     estimate_notes,
     names_in_words,
     seconds,
@@ -12,6 +13,7 @@ from comparison.report.timing_tables import (
     speed_notes,
     speed_table,
 )
+from comparison.timing.baseline import Change
 from comparison.timing.recommendation import Timing
 from comparison.timing.rounds import Interval
 from comparison.timing.self_check import SelfCheck
@@ -65,6 +67,16 @@ def test_the_table_of_totals_is_folded_and_not_cut(width: int, capsys: pytest.Ca
     assert "…" not in shown
     assert "1,000,000" in shown
     assert ("numpy or torch or jax collocated, 12.3 s" in shown) == (width == 160)
+
+
+@pytest.mark.parametrize("width", [44, 60, 80])
+def test_a_table_of_changes_wraps_its_names_and_cuts_no_number(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    key = ("torch-compiled", "collocated", "float32", "cpu")
+    change = Change(key, ("numpy", *key[1:]), Interval(0.123, 0.12, 0.125), Interval(0.15, 0.14, 0.16))
+    Console(width=width).print(change_table([change]))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "1.22 (1.12 to 1.33)" in shown
 
 
 def test_contenders_of_several_strategies_are_named_in_full() -> None:
