@@ -6,6 +6,7 @@ process 0 can be reached; JAX_NUM_PROCESSES; and JAX_PROCESS_ID, counted from 0.
 
 import os
 import pickle
+import re
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
@@ -45,14 +46,22 @@ def report_lost_peer(function: Callable[Arguments, Result]) -> Callable[Argument
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
             return function(*args, **kwargs)
-        except jax.errors.JaxRuntimeError as error:
-            if jax.process_count() == 1:
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            if jax.process_count() == 1 or not _is_of_the_runtime(error):
                 raise
             raise ConnectionAbortedError(
                 f"Process {jax.process_index()} can't go on: another has ended, or has failed."
             ) from error
 
     return run
+
+
+def _is_of_the_runtime(error: Exception) -> bool:
+    """Whether the runtime raised it: where a compiled function is called again, JAX makes a ValueError of its status.
+
+    That begins with the status code, as in "UNKNOWN: Gloo ..."; no sentence of ours does.
+    """
+    return isinstance(error, jax.errors.JaxRuntimeError) or re.match(r"[A-Z]+(_[A-Z]+)*: ", str(error)) is not None
 
 
 def gather(value: Any) -> list[Any]:

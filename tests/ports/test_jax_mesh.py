@@ -163,6 +163,33 @@ def test_a_process_that_can_not_be_is_one_sentence() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("sentence", "raised"),
+    [
+        ("UNKNOWN: Gloo all-reduce failed: Read error: Connection reset by peer", ConnectionAbortedError),
+        ("DEADLINE_EXCEEDED: Gloo all-gather failed: Timed out", ConnectionAbortedError),
+        ("`h` must be finite and greater than 0, got 0.", ValueError),
+    ],
+)
+def test_a_value_error_of_the_runtime_is_told_from_one_of_bad_input(
+    sentence: str, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JAX raises the status of a failed run as a ValueError where a compiled function is called again."""
+    import jax
+
+    from ports.jax_port.processes import report_lost_peer
+
+    def fail() -> None:
+        raise ValueError(sentence)
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(raised, match="^Process 0 can't go on" if raised is ConnectionAbortedError else "^`h` must"):
+        report_lost_peer(fail)()
+    monkeypatch.setattr(jax, "process_count", lambda: 1)
+    with pytest.raises(ValueError, match=sentence):
+        report_lost_peer(fail)()
+
+
 def reached(path: Path) -> int:
     """Return the iteration that a checkpoint is of."""
     return load(path).progress.iteration if path.exists() else 0
