@@ -90,6 +90,8 @@ class Plan(NamedTuple):
         Whether float32 serves for the second and later coefficients.
     linear, output_linear : bool
         Whether D is to rounding what the logits' moves are, each times the slope of the loss.
+    unit_inputs : bool
+        Whether the nodes are those of a bias, whose input is 1, so that the inputs are not scaled.
     """
 
     hidden_nodes: int
@@ -104,6 +106,7 @@ class Plan(NamedTuple):
     output_mixed: bool = False
     linear: bool = False
     output_linear: bool = False
+    unit_inputs: bool = False
 
     @property
     def collocates(self) -> bool:
@@ -237,6 +240,7 @@ def _plan(h: float, shift: float, spread: float, unit: float) -> Plan:
         output_mixed=_second_coefficient(h, h / 2, 4.5) * _FLOAT32 <= 4 * unit < _FLOAT32,
         linear=terms == arctanh_terms == 1 and theta * (2 * math.tanh(shift / 2) + theta) <= unit,
         output_linear=output_arctanh_terms == 1 and 2 * h**2 <= unit,
+        unit_inputs=shift == h,
     )
 
 

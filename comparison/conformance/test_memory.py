@@ -96,7 +96,7 @@ METERS = {"numpy": of_numpy, "array_api_strict": of_numpy, "torch": of_torch, "j
     ("strategy", "samples", "mib", "h", "weight"),
     [
         ("batched", 100, 2, 1e-4, 4.0),
-        ("structured", 200, 1, 1e-4, 4.0),
+        ("structured", 250, 1, 1e-4, 4.0),
         ("collocated", 2000, 1, 1e-4, 4.0),
         ("collocated", 200, 1, 0.0265, 20.3),  # 8 nodes, and no power sums are exact
     ],

@@ -13,14 +13,13 @@ from reference.collocation import Plan, positive_nodes
 from reference.interpolation import FLOAT32_LEAST, MIXED_LEAST, interpolation_matrix
 
 # Not in JAX: `interpolation_matrix`: it is a constant of the plan.
-# Not in JAX: `combine`: XLA fuses the sums.
 
 
 class Nodes(NamedTuple):
     """What collocation needs to know of the step and the inputs."""
 
     scale: Array  # the unit of the hidden shifts
-    input_factor: Array  # h / S, which takes the inputs to [-1, 1]
+    input_factor: Array | None  # h / S, which takes the inputs to [-1, 1]; None for 1
     hidden: Shift  # (m, 1, 1)
     output: Shift
     hidden_matrix: Array  # (m, m), from the values at the nodes to the coefficients of the gradient
@@ -38,7 +37,7 @@ def make_nodes(h: Array, shift: Array, scale: Array, plan: Plan) -> Nodes:
     output = constant(positive_nodes(plan.output_nodes))[:, None, None]
     return Nodes(
         scale=scale,
-        input_factor=h / shift,
+        input_factor=None if plan.unit_inputs else h / shift,
         hidden=make_shift(hidden, scale, plan.shift_terms),
         output=make_shift(output, h, plan.output_shift_terms),
         hidden_matrix=scale / h * constant(interpolation_matrix(plan.hidden_nodes)),
@@ -61,10 +60,11 @@ def interpolate(
     inputs: Array, factor: Array | None, values: Array, matrix: Array, mixed: bool, guarded: bool = True
 ) -> tuple[Array, Array]:
     """Sum the interpolated differences over the samples; the reference has the shapes. No factor stands for 1."""
-    count, (first, *others) = len(values), [(row[:, None, None] * values).sum(axis=0) for row in matrix]
+    count, at_nodes = len(values), list(values)
+    first, *others = coefficients = [combine(list(row), at_nodes) for row in matrix]  # of (B, H)
     one = jnp.ones((), values.dtype)
     bias_basis = odd_basis(one if factor is None else factor, count)
-    bias = sum(b * c.sum(axis=0) for b, c in zip(bias_basis, (first, *others), strict=True))
+    bias = combine(bias_basis, [c.sum(axis=0) for c in coefficients])
     inputs = inputs if factor is None else inputs * factor
     weights = matmul(inputs.T, first)
     if count == 1:
@@ -80,6 +80,14 @@ def interpolate(
         return weights + lax.optimization_barrier(add_others(values.dtype)), bias
     choose = narrow_or_wide if guarded else narrow_or_nan
     return weights + choose(float32_holds(first), add_others, values.dtype), bias
+
+
+def combine(factors: list[Array], arrays: list[Array]) -> Array:
+    """Compute the sum of the arrays, each times its factor: for a sum over an axis XLA makes the products twice."""
+    total = factors[0] * arrays[0]
+    for factor, array in zip(factors[1:], arrays[1:], strict=True):
+        total = total + factor * array
+    return total
 
 
 # Only in JAX: NumPy and PyTorch ask before they multiply.

@@ -93,11 +93,11 @@ def batched_member(params: Params, member: int, at: Any, x: Array, labels: Array
         copies = jnp.broadcast_to(jnp.expand_dims(p, axis), (*p.shape[:-1], len(entry), p.shape[-1]))
         return copies_differences(params, copies, entry, p.ravel()[entry], x, labels, h, member)
 
-    whole = flat.size // size * size
-    parts = [lax.map(differences, flat[:whole].reshape(-1, size)).ravel()] if whole else []
-    if whole < flat.size:
-        parts.append(differences(flat[whole:]))
-    return jnp.concatenate(parts).reshape(at.shape) if parts else jnp.zeros(at.shape, p.dtype)
+    if not flat.size:
+        return jnp.zeros(at.shape, p.dtype)
+    count = -(-flat.size // size)
+    chunks = jnp.pad(flat, (0, -flat.size % count)).reshape(count, -1)  # of equal sizes: a shorter one is compiled anew
+    return lax.map(differences, chunks).ravel()[: flat.size].reshape(at.shape)
 
 
 def copies_differences(
@@ -203,13 +203,14 @@ def add_input_differences(
 
     How many there are is known only on the device: the loop over chunks of pairs ends there, and shapes stay the same.
     """
-    padded = -(-x.size // pairs) * pairs
-    inputs, samples = jnp.nonzero(x.T, size=padded)
-    count = jnp.count_nonzero(x)
+    not_0 = x.T.ravel() != 0
+    count_up_to = jnp.cumsum(not_0)
+    padded, count = -(-x.size // pairs) * pairs, count_up_to[-1]
+    place = jnp.where(not_0, count_up_to - 1, padded)  # beyond the end: dropped
+    found = jnp.zeros(padded, int).at[place].set(jnp.arange(x.size), mode="drop")  # jnp.nonzero compiles twice as long
 
     def add_chunk(n: Array, total: Array) -> Array:
-        i = lax.dynamic_slice_in_dim(inputs, n * pairs, pairs)
-        b = lax.dynamic_slice_in_dim(samples, n * pairs, pairs)
+        i, b = jnp.divmod(lax.dynamic_slice_in_dim(found, n * pairs, pairs), len(x))
         value = jnp.where(n * pairs + jnp.arange(pairs) < count, x[b, i], 0)[:, None]  # 0 in the last chunk's padding
         shift = make_shift(factor * jnp.abs(value), scale, plan.shift_terms)
         differences = jnp.sign(value) * hidden_difference(base.take(b), shift, scale, plan)  # (P, H)

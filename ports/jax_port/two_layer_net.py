@@ -38,13 +38,13 @@ def predict(params: Params, x: Array) -> Array:
 @with_x64
 def loss(params: Params, x: Array, t: Any) -> Array:
     """Compute the mean cross entropy of the batch."""
-    return compiled(loss_of_labels)(params, x, check_batch(params, x, t)[0])
+    return compiled(loss_and_accuracy)(params, x, check_batch(params, x, t)[0])[0]
 
 
 @with_x64
 def accuracy(params: Params, x: Array, t: Any) -> Array:
     """Compute the share of samples whose most probable class is the right one."""
-    return compiled(accuracy_of_labels)(params, x, check_batch(params, x, t)[0])
+    return compiled(loss_and_accuracy)(params, x, check_batch(params, x, t)[0])[1]
 
 
 @with_x64
@@ -82,10 +82,11 @@ def probabilities(params: Params, x: Array) -> Array:
     return softmax(logits(params, x))
 
 
-# Only in JAX: a function that can be compiled without the checks of `accuracy`.
-def accuracy_of_labels(params: Params, x: Array, labels: Array) -> Array:
-    """Compute the accuracy for labels that are class indices."""
-    return (logits(params, x).argmax(axis=1) == labels).astype(x.dtype).mean()  # the mean of bools would be float32
+# Only in JAX: one program for both, since compiling a second one costs more than computing what is not asked for.
+def loss_and_accuracy(params: Params, x: Array, labels: Array) -> tuple[Array, Array]:
+    """Compute the loss and the accuracy for labels that are class indices; XLA computes the logits once."""
+    right = logits(params, x).argmax(axis=1) == labels
+    return loss_of_labels(params, x, labels), right.astype(x.dtype).mean()  # the mean of bools would be float32
 
 
 # Only in JAX: over several devices, a sum stands here (ports/jax_port/mesh_programs.py).

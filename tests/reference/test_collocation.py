@@ -124,6 +124,12 @@ def test_a_small_growth_of_the_weights_seldom_asks_for_a_new_plan():
         assert make_plan(h, 1.0, 0.71, "float64") == make_plan(h, 1.0, 1.0, "float64")
 
 
+@DTYPES
+@pytest.mark.parametrize(("max_abs_x", "unit"), [(0.0, True), (0.3, True), (1.0, True), (1.001, False), (255.0, False)])
+def test_inputs_are_scaled_where_one_is_larger_than_a_bias_input(max_abs_x, unit, dtype):
+    assert make_plan(1e-4, max_abs_x, 1.0, dtype).unit_inputs is unit
+
+
 def test_the_largest_shift_counts_a_bias_as_an_input_of_1():
     assert largest_shift(0.01, 0.5) == 0.01
     assert largest_shift(0.01, 255.0) == 0.01 * 255
