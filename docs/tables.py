@@ -39,10 +39,18 @@ def _runs(read: Read) -> list[Row]:
 
 
 def _widest(read: Read, over: str) -> list[Row]:
-    """Return the timings of the largest size of a sweep."""
-    rows = read(over)["speed"]
+    """Return the timings of the largest size of a sweep, with its verdict, which allows for all sizes."""
+    rows, sweep = read(over)["speed"], read(over)["sweep"]
     size = max(row["sizes"][over] for row in rows)
-    return [row | {"at": f"{over[0].upper()} = {size:,}"} for row in rows if row["sizes"][over] == size]
+    fastest = [
+        (verdict["dtype"], best["backend"])
+        for verdict in sweep["fastest"]
+        for best in verdict["fastest"]
+        if verdict["size"] == size
+    ]
+    at = f"{over[0].upper()} = {size:,}"
+    widest = [row for row in rows if row["sizes"][over] == size]
+    return [row | {"at": at, "is_fastest": (row["dtype"], row["backend"]) in fastest} for row in widest]
 
 
 def _fastest(rows: Iterable[Row], dtype: str) -> str:
@@ -55,6 +63,8 @@ def _fastest(rows: Iterable[Row], dtype: str) -> str:
 
 def _ties(row: Row, first: Row) -> bool:
     """Whether it is not slower than the fastest, or by too little; intervals are of the ratio to the best of all."""
+    if "is_fastest" in row:
+        return bool(row["is_fastest"])
     doubtful = first["ratio_interval"] and row["ratio_interval"][0] <= first["ratio_interval"][1]
     return bool(doubtful) or row["median_s"] < GAIN * first["median_s"]
 

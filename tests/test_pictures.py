@@ -90,6 +90,17 @@ def test_an_excerpt_has_the_lines_that_are_named_and_dots_in_place_of_the_others
     assert measure.excerpt(output, "2-3") == "...\nb\nc\n...\n"
 
 
+def test_goals_name_the_ties_of_a_sweeps_own_verdict(measure: ModuleType) -> None:
+    rows = [
+        timed(backend=backend, median_s=median_s, sizes={"hidden": 4}, ranked=True, ratio_interval=[1.0, 1.0])
+        for backend, median_s in (("jax", 1.0), ("numpy", 2.0), ("torch", 1.1))
+    ]
+    best = [{"backend": "jax"}, {"backend": "numpy"}]
+    result = {"speed": rows, "sweep": {"fastest": [{"dtype": "float64", "size": 4, "fastest": best}]}}
+    widest = measure.tables._widest(lambda _: result, "hidden")
+    assert measure.tables._fastest(widest, "float64") == "jax, 1 s; a tie with numpy"
+
+
 def test_growth_has_the_closed_form_below_each_backend(pictures: ModuleType) -> None:
     rows = [
         timed(backend=backend, strategy=strategy, median_s=n * factor, sizes=SIZES | {"hidden": n}, dtype=dtype)

@@ -83,7 +83,7 @@ def interpolate(
 
 
 def combine(factors: list[Array], arrays: list[Array]) -> Array:
-    """Compute the sum of the arrays, each times its factor: for a sum over an axis XLA makes the products twice."""
+    """Compute the sum of the arrays, each times its factor; a sum over an axis XLA would compute twice."""
     total = factors[0] * arrays[0]
     for factor, array in zip(factors[1:], arrays[1:], strict=True):
         total = total + factor * array

@@ -96,7 +96,7 @@ def batched_member(params: Params, member: int, at: Any, x: Array, labels: Array
     if not flat.size:
         return jnp.zeros(at.shape, p.dtype)
     count = -(-flat.size // size)
-    chunks = jnp.pad(flat, (0, -flat.size % count)).reshape(count, -1)  # of equal sizes: a shorter one is compiled anew
+    chunks = jnp.pad(flat, (0, -flat.size % count)).reshape(count, -1)  # a shorter one would be compiled, too
     return lax.map(differences, chunks).ravel()[: flat.size].reshape(at.shape)
 
 
@@ -207,7 +207,7 @@ def add_input_differences(
     count_up_to = jnp.cumsum(not_0)
     padded, count = -(-x.size // pairs) * pairs, count_up_to[-1]
     place = jnp.where(not_0, count_up_to - 1, padded)  # beyond the end: dropped
-    found = jnp.zeros(padded, int).at[place].set(jnp.arange(x.size), mode="drop")  # jnp.nonzero compiles twice as long
+    found = jnp.zeros(padded, int).at[place].set(jnp.arange(x.size), mode="drop")  # jnp.nonzero sums twice
 
     def add_chunk(n: Array, total: Array) -> Array:
         i, b = jnp.divmod(lax.dynamic_slice_in_dim(found, n * pairs, pairs), len(x))

@@ -57,9 +57,9 @@ def report_lost_peer(function: Callable[Arguments, Result]) -> Callable[Argument
 
 
 def _is_of_the_runtime(error: Exception) -> bool:
-    """Whether the runtime raised it: where a compiled function is called again, JAX makes a ValueError of its status.
+    """Whether the runtime raised an error: from a compiled function that is called again, it comes as a ValueError.
 
-    That begins with the status code, as in "UNKNOWN: Gloo ..."; no sentence of ours does.
+    Its text begins with a status code, as in "UNKNOWN: Gloo ...", which no error message of ours does.
     """
     return isinstance(error, jax.errors.JaxRuntimeError) or re.match(r"[A-Z]+(_[A-Z]+)*: ", str(error)) is not None
 
