@@ -101,7 +101,7 @@ INDEXING = {
     "structured: last parameter dropped": edit("structured_gradient", "    return torch.cat", "    total.b2[-1] = 0\n    return torch.cat"),
     "structured: last chunk of pairs lost": edit("add_input_differences", "nonzero().split(pairs)", "nonzero().split(pairs)[:-1]"),
     "structured: neighbouring input": edit("add_input_differences", "x[b, i]", "x[b, i - 1]"),
-    "structured: sums of an input lost": edit("add_input_differences", "total.index_add_(0, i, differences.mul_(value.sign()))", "total[i] += differences.mul_(value.sign())"),
+    "structured: sums of an input lost": edit("add_rows", "total.index_add_(0, i, rows)", "total[i] += rows"),
     "collocated: last chunk lost": edit("collocated_gradient", "slices(len(x), size)]", "slices(len(x), size)][:-1]"),
     "shorter chunk lost": edit("slices", "range(0, length, size)", "range(0, max(1, length - size + 1), size)", "reference.collocation"),
     "collocated: labels of the first chunk for all": edit("collocated_gradient", "labels[rows]", "labels[:size][: len(x[rows])]"),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ports.jax_port.functions import matmul
 from ports.jax_port.interpolation import Nodes, interpolate, make_nodes
 from ports.jax_port.loss_difference import (
     Base,
@@ -146,7 +147,8 @@ def structured_gradient(
     forward: Callable[..., Base] = unperturbed_pass,
 ) -> tuple[Array, Params]:
     """Compute the loss and the gradient of `structured`, unchecked. `forward` runs the unperturbed pass."""
-    pairs = max(1, min(PAIRS, memory // (unit_bytes(params, plan) * len(params.b1))))
+    pair_bytes = unit_bytes(params, plan) * len(params.b1) + x.itemsize * len(params.W1)
+    pairs = max(1, min(PAIRS, memory // pair_bytes))
     scale, one = jnp.minimum(1, h * jnp.maximum(1, max_abs_x)), jnp.ones((1, 1), x.dtype)
     bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
     output_bias_shift = make_shift(one, h, plan.output_shift_terms)
@@ -214,9 +216,25 @@ def add_input_differences(
         value = jnp.where(n * pairs + jnp.arange(pairs) < count, x[b, i], 0)[:, None]  # 0 in the last chunk's padding
         shift = make_shift(factor * jnp.abs(value), scale, plan.shift_terms)
         differences = jnp.sign(value) * hidden_difference(base.take(b), shift, scale, plan)  # (P, H)
-        return total.at[i].add(differences)
+        return add_rows(total, i, differences)
 
     return lax.fori_loop(0, -(-count // pairs), add_chunk, total)
+
+
+# Only in JAX: on a GPU a scatter adds by atomics, in any order.
+def add_rows(total: Array, i: Array, rows: Array) -> Array:
+    """Add `rows` to the rows `i` of `total` in a fixed order, so that a repeated call gives the same bits."""
+
+    def scatter(total: Array, i: Array, rows: Array) -> Array:
+        return total.at[i].add(rows)
+
+    return lax.platform_dependent(total, i, rows, cpu=scatter, default=multiply_rows)
+
+
+# Only in JAX: the sums of `add_rows` by a matrix product.
+def multiply_rows(total: Array, i: Array, rows: Array) -> Array:
+    """Add `rows` (P, H) to the rows `i` (P,) of `total` (I, H), off a CPU."""
+    return total + matmul((jnp.arange(len(total))[:, None] == i).astype(rows.dtype), rows)
 
 
 @with_x64

@@ -192,7 +192,16 @@ def add_input_differences(
         value = x[b, i][:, None]
         shift = make_shift(factor * value.abs(), scale, plan.shift_terms)
         differences = hidden_difference(base.take(b), shift, scale, plan)  # (P, H)
-        total.index_add_(0, i, differences.mul_(value.sign()))
+        add_rows(total, i, differences.mul_(value.sign()))
+
+
+# Only in PyTorch: on a GPU `index_add_` adds by atomics, in any order.
+def add_rows(total: Tensor, i: Tensor, rows: Tensor) -> None:
+    """Add `rows` to the rows `i` of `total` in a fixed order, so that a repeated call gives the same bits."""
+    if total.is_cpu:
+        total.index_add_(0, i, rows)
+    else:
+        total.index_put_((i,), rows, accumulate=True)
 
 
 @isolated

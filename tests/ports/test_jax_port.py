@@ -1,6 +1,7 @@
 """What only JAX has: arrays that never change, a compiler that may be wrong, and settings that threads have each."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from comparison.agreement.comparison import Subject, disagreement_sentence
 from comparison.agreement.kinds import draw
 from comparison.agreement.training import check_training
 from comparison.conformance.problems import loaded
-from reference.defaults import CLOSED_FORM
+from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES
 from reference.two_layer_net import Params
 
 ROOT = Path(ports.__file__).parents[1]
@@ -140,6 +141,46 @@ def test_calls_that_overlap_in_two_threads_restore_each_its_own_setting(port: An
     leave.set()
     thread.join()
     assert jnp.ones(1).dtype == before
+
+
+# --- a GPU
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, CLOSED_FORM])
+def test_a_gpu_adds_nothing_by_atomics(
+    strategy: str, port: Any, runtime: Any, descent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a repeated call would add in another order: what XLA is given for a GPU scatters no sums."""
+    programs: list[str] = []
+
+    def compiled(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            program = runtime.compiled(function)
+            programs.append(program.trace(*arguments).lower(lowering_platforms=("cuda",)).as_text())
+            return program(*arguments)
+
+        return call
+
+    monkeypatch.setattr(descent, "compiled", compiled)
+    params, x, t = draw((5, 6, 4, 3), 0)
+    own = Params(*(port.from_numpy(p, dtype="float64", device="cpu") for p in params))
+    x = port.from_numpy(x, dtype="float64", device="cpu")
+    port.train_steps(own, x, t, np.arange(4).reshape(2, 2), strategy=strategy, learning_rate=0.1)
+    (program,) = programs
+    scatters = re.findall(r'"stablehlo.scatter".*?stablehlo.return', program, re.DOTALL)
+    assert bool(scatters) == (strategy in ("loop", "batched", "structured"))  # what they read is not empty
+    assert not [scatter for scatter in scatters if "stablehlo.add" in scatter]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_are_added_by_a_product_as_by_a_scatter(dtype: str, port: Any, runtime: Any) -> None:
+    numerical_gradient, rng = import_module("ports.jax_port.numerical_gradient"), np.random.default_rng(0)
+    i, rows = rng.integers(0, 5, 40) * 2, rng.standard_normal((40, 3)).astype(dtype)
+    expected = np.ones((9, 3))
+    np.add.at(expected, i, rows)
+    got = runtime.with_x64(numerical_gradient.multiply_rows)(np.ones((9, 3), dtype), i, rows)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, expected, atol=50 * np.finfo(dtype).eps)
 
 
 # --- training
