@@ -11,6 +11,8 @@ import pytest
 
 import ports
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(ports.__file__).parents[1]
 ACTION = (ROOT / "action.yml").read_text(encoding="utf-8")
 FLAWED = """

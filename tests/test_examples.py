@@ -10,6 +10,8 @@ from nbclient import NotebookClient
 
 from command_lines import ROOT, run_python
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 CHAPTER = EXAMPLES / "chapter_4_5.py"
 SCRIPTS = sorted({*EXAMPLES.glob("*.py")} - {CHAPTER})

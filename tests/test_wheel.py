@@ -12,6 +12,8 @@ import pytest
 
 import ports
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(ports.__file__).parents[1]
 DECOYS = ("ports", "reference", "comparison", "compare.py", "fdnet.py", "conftest.py")
 SMALL = ("--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy", "--quiet")

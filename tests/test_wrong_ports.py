@@ -105,6 +105,7 @@ def test_there_are_faults_of_every_kind(backend: str) -> None:
     assert sum(map(len, kinds)) == len(faults.FAULTS) >= 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", FAULTS if NIGHTLY else ("numpy",))
 def test_a_right_port_that_is_imported_again_agrees(backend: str) -> None:
     loaded(backend)
@@ -118,6 +119,7 @@ def test_agreement_catches_a_fault_in_numpy(backend: str, name: str) -> None:
     assert not agrees(lambda: edited(backend, FAULTS[backend][name]))
 
 
+@pytest.mark.slow
 @each_fault(MIRRORED, 50, unseen=UNSEEN_BY_AGREE)
 def test_agreement_catches_a_fault(backend: str, name: str) -> None:
     loaded(backend)
@@ -137,6 +139,7 @@ UNSEEN_KINDS = {
 """What `agree` leaves to the property tests, on a backend that it does not compile for."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sample((name for name in faults_by_kind.FAULTS if name not in UNSEEN_KINDS), 9))
 def test_agreement_catches_a_fault_of_a_kind(name: str) -> None:
     assert not agrees(lambda: faults_by_kind.FAULTS[name](ports.load("numpy")))
@@ -155,12 +158,13 @@ def property_tests(backend: str, fault: str, *, port: str = "", names: Collectio
     """Run the property tests of a backend with a fault in it, up to the first failure."""
     files = (f"comparison/conformance/test_{name}.py" for name in names)
     options = ("-p", "fault_plugin", "--fault", backend, fault, "-x", "--port", port or backend)
-    command = [sys.executable, "-m", "pytest", "-n", "0", *options, *files]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "", *options, *files]
     environment = {name: value for name, value in os.environ.items() if name != "HYPOTHESIS_PROFILE"}
     environment |= {"CI": "1", "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @each_fault(MIRRORED if NIGHTLY else ("torch",), 150)  # JAX compiles for minutes
 def test_the_property_tests_catch_a_fault(backend: str, name: str) -> None:
     loaded(backend)
@@ -172,6 +176,7 @@ IN_A_PROCESS = {"state: a constant of the first dtype"}
 """Faults that show only where float32 comes first in a process: that of test_determinism loads the right port."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sample((name for name in faults_by_kind.FAULTS if name not in IN_A_PROCESS), 30))
 def test_the_property_tests_catch_a_fault_of_a_kind(name: str) -> None:
     run = property_tests("numpy", name, port="wrong_port", names=OF_A_KIND)

@@ -58,6 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Load the ports once, so that one that can't be loaded is one sentence."""
     config.addinivalue_line("markers", "subjects(*dtypes): what every port must pass; the test takes `subject`")
+    config.addinivalue_line("markers", "slow: takes seconds; the project's own run leaves it out by default")
     for name in config.getoption("port", []):
         try:
             device = choose_device((port := load(name)).devices(), config.getoption("device"))
@@ -79,11 +80,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked on each port in each dtype."""
+    """Run what is marked on each port in each dtype; float32 is slow on JAX, which compiles each dtype anew."""
     if mark := metafunc.definition.get_closest_marker("subjects"):
-        pairs = list(product(metafunc.config.getoption("port", []) or ports.BUILT_IN, mark.args))
-        ids = [f"{shown(name)}-{dtype}" for name, dtype in pairs]
-        metafunc.parametrize("subject", pairs, indirect=True, ids=ids)
+        pairs, cases = product(metafunc.config.getoption("port", []) or ports.BUILT_IN, mark.args), []
+        for name, dtype in pairs:
+            slow = [pytest.mark.slow] if (name, dtype) == ("jax", "float32") else []
+            cases.append(pytest.param((name, dtype), id=f"{shown(name)}-{dtype}", marks=slow))
+        metafunc.parametrize("subject", cases, indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -117,6 +117,7 @@ def test_training_plans_again_from_the_last_weights_that_were_finite(subject: Su
     assert all(np.isfinite(array).all() for array in (*expected, *got))
 
 
+@pytest.mark.slow
 @subjects()
 def test_all_backends_train_alike(subject: Subject) -> None:
     """Steps on real digits, in 1,000 from a loss of 2.3 to 0.07: two runs differ by what rounding adds in each step.

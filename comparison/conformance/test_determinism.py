@@ -8,6 +8,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import pytest
 
 import ports
 from comparison.agreement.comparison import Subject, on_device, random_problem
@@ -60,6 +61,7 @@ def in_a_process(subject: Subject, dtypes: tuple[str, ...]) -> list[list[dict[st
     return results
 
 
+@pytest.mark.slow
 @subjects("float64")
 def test_a_repeated_call_gives_the_same_bits_here_and_in_another_process(subject: Subject) -> None:
     """The other process begins in the other dtype: a constant that a port makes once is right for both."""

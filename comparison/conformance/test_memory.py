@@ -91,6 +91,7 @@ NEEDED: dict[tuple[Callable[..., Any], str], int] = {}
 METERS = {"numpy": of_numpy, "array_api_strict": of_numpy, "torch": of_torch, "jaxlib": of_jax}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True], ids=["gradient", "training"])
 @pytest.mark.parametrize(
     ("strategy", "samples", "mib", "h", "weight"),

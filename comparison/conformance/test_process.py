@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pytest
 
 import ports
 from comparison.agreement.comparison import Subject
@@ -105,6 +106,7 @@ print(json.dumps([loaded, called]))
 """
 
 
+@pytest.mark.slow
 @subjects("float64")
 def test_the_process_is_as_before(subject: Subject) -> None:
     """In a process of its own: elsewhere an earlier call may have made the change already."""

@@ -30,6 +30,7 @@ def compare_all(subject: Subject, problem: Problem) -> None:
         assert_agrees(check_gradient(subject, problem, strategy, 1e-2))
 
 
+@pytest.mark.slow
 @subjects("float64")
 def test_dtypes_and_nets_by_turns(subject: Subject) -> None:
     for seed in (0, 1, 0):

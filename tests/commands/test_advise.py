@@ -37,6 +37,7 @@ def test_without_a_command_a_wrong_port_fails_it(tmp_path: Path, capsys: pytest.
     assert "DISAGREES" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_busy_machine_names_no_winner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(Load, "is_busy", True)
     output = result(capsys, *SHORT)

@@ -30,6 +30,7 @@ def test_all_agree() -> None:
     assert done.stderr == ""  # no progress where nobody looks
 
 
+@pytest.mark.slow
 def test_json_is_pure_and_complete() -> None:
     done = run_python(COMPARE, *QUICK, "--json")
     result = json.loads(done.stdout)
@@ -107,6 +108,7 @@ def without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "load", absent)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_jax")
 def test_a_missing_framework_is_a_row_unless_it_was_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -151,6 +153,7 @@ def test_a_pipe_cuts_nothing_and_has_no_color() -> None:
     assert "…" not in done.stdout
 
 
+@pytest.mark.slow
 def test_an_ascii_terminal_is_enough(wrong: str) -> None:
     done = run(*QUICK, "--port", wrong, PYTHONIOENCODING="ascii", LC_ALL="C", NO_COLOR="1")
     assert done.returncode == 1
@@ -168,6 +171,7 @@ def test_github_gets_a_summary_and_annotations(wrong: str, tmp_path: Path) -> No
     assert all(mark.startswith(f"::error file={wrong},line=1,title=wrong_port disagrees::") for mark in marks)
 
 
+@pytest.mark.slow
 def test_a_crash_ends_one_strategy_and_is_marked(tmp_path: Path) -> None:
     """The strategies after it are compared, in a file of the checkout by its path there."""
     (tmp_path / "ports").mkdir()
@@ -209,6 +213,7 @@ GRADIENTS = {**right.GRADIENTS, "batched": batched}
 """
 
 
+@pytest.mark.slow
 def test_a_crash_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for source, strategy in ((HALF, "batched"), (CRASHING, "forward")):
         path = tmp_path / "half_port.py"
@@ -249,6 +254,7 @@ def test_expected_and_got_differ_in_print(tmp_path: Path, capsys: pytest.Capture
     assert float(got) == pytest.approx(float(expected), rel=1e-11)
 
 
+@pytest.mark.slow
 def test_threads_pin_the_process_of_agree(tmp_path: Path) -> None:
     path = tmp_path / "their_port.py"
     path.write_text('import os\n\nfrom ports.numpy_port import *\n\nassert os.environ["OMP_NUM_THREADS"] == "1"\n')

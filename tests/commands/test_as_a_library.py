@@ -28,6 +28,7 @@ def python(*arguments: str, text: str | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, input=text, capture_output=True, text=True, env=ENVIRONMENT, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [[*ADVISE, "--threads", "1"], SPEED], ids=["threads", "run"])
 @pytest.mark.parametrize("way", ["-c", "stdin", "script", "exec"])
 def test_main_does_what_its_arguments_say_however_python_was_started(argv: list[str], way: str, tmp_path: Path) -> None:
@@ -46,6 +47,7 @@ def test_main_does_what_its_arguments_say_however_python_was_started(argv: list[
     assert any("quantities agree" in line for line in table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [["compare.py"], ["-m", "fdnet"], ["-X", "dev", "compare.py"]])
 def test_the_command_line_with_threads(way: list[str]) -> None:
     command = [sys.executable, *way, *ADVISE, "--threads", "1"]

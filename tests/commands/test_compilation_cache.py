@@ -32,6 +32,7 @@ def programs(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*-cache")}
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_found_again(tmp_path: Path) -> None:
     compile_canary(FDNET_CACHE=str(tmp_path))
     compiled = programs(tmp_path)
@@ -41,6 +42,7 @@ def test_what_was_compiled_is_found_again(tmp_path: Path) -> None:
     assert log.count("Persistent compilation cache hit") >= len(compiled)
 
 
+@pytest.mark.slow
 def test_a_corrupt_cache_is_compiled_anew_without_a_word(tmp_path: Path) -> None:
     compile_canary(FDNET_CACHE=str(tmp_path))
     for path in programs(tmp_path):

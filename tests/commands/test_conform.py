@@ -12,6 +12,8 @@ import pytest
 import compare
 from conform_command import ROOT, conform
 
+pytestmark = pytest.mark.slow
+
 ONE = "test_ports.py::test_synchronize_returns_its_argument"
 FLAWED = """
 from ports.numpy_port import *

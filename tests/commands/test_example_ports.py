@@ -26,6 +26,7 @@ def test_an_example_agrees(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"{name} float32" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_passes_what_every_port_must(name: str, tmp_path: Path) -> None:
     """A sample of it: .ci/run has all."""

@@ -18,6 +18,8 @@ import compare
 from by_night import NIGHTLY
 from comparison.conformance.problems import loaded
 
+pytestmark = pytest.mark.slow
+
 COMPARE = [sys.executable, str(Path(compare.__file__)), "train"]
 KILLS = {"numpy": 12, "torch": 10, "jax": 10} if NIGHTLY else {"numpy": 3, "torch": 1, "jax": 1}
 """In each dtype under the nightly profile, otherwise only in float32."""

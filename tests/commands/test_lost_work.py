@@ -61,6 +61,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_run_that_fails_does_not_take_the_others_results(error: str, tmp_path: Path) -> None:
     port = tmp_path / "failing.py"
@@ -179,6 +180,7 @@ def test_a_ports_name_is_drawn_and_written_as_it_is(name: str, tmp_path: Path, m
     assert compare.main([*TRAIN, "--backend", f"{name}.py", *arguments[2:]]) == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_over_batches_leaves_out_what_the_data_are_not_enough_for(tmp_path: Path) -> None:
     path = tmp_path / "small.npz"
     rng = np.random.default_rng(0)
@@ -203,6 +205,7 @@ def test_names_tell_ports_apart() -> None:
         subject_names(["a/p.py", "./a/p.py"])
 
 
+@pytest.mark.slow
 def test_two_ports_of_one_name_have_files_and_rows_of_their_own(tmp_path: Path) -> None:
     ports = [tmp_path / folder / "port.py" for folder in ("a", "b")]
     for port in ports:

@@ -66,6 +66,7 @@ def train_steps(params, x, t, batches, **options):
 """
 
 
+@pytest.mark.slow
 def test_a_crash_names_the_ports_own_line(tmp_path: Path) -> None:
     (tmp_path / "crashing.py").write_text(CRASHING)
     done = run(*QUICK, "--port", str(tmp_path / "crashing.py"))
@@ -104,6 +105,7 @@ def test_an_interruption_is_no_crash_of_a_port(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err == "compare.py: interrupted.\n"
 
 
+@pytest.mark.slow
 def test_a_port_that_prints_for_nobody_is_no_crash(tmp_path: Path) -> None:
     port = tmp_path / "printing.py"
     port.write_text(LEAVING.format(error="print('x' * 100_000)").replace("raise", "return"))

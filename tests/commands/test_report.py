@@ -22,6 +22,8 @@ from comparison.report import agreement_figures, figures, timing_figures
 from comparison.report.training_figure import Curves, training_figure
 from reference.datasets import load
 
+pytestmark = pytest.mark.slow
+
 NET = (*SMALL[1:], "--dtype", "float64", "--budget", "0.1", "--iterations", "5")
 
 

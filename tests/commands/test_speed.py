@@ -21,6 +21,7 @@ FIT = contenders._fit
 pytestmark = pytest.mark.usefixtures("idle")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["gradient", "step", "run"])
 def test_json_has_what_was_timed(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     output = result(capsys, "speed", *SHORT, "--what", what, "--iterations", "3", "--budget", "9")
@@ -117,6 +118,7 @@ def test_a_crash_in_the_first_call_excludes(tmp_path: Path, capsys: pytest.Captu
     assert [row["reason"] for row in output["excluded"]] == ["crashed: TypeError at their_port.py:6: no such loss"]
 
 
+@pytest.mark.slow
 def test_slow_is_a_failure_only_with_the_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     slow = """
 from ports.numpy_port import *
@@ -153,6 +155,7 @@ def test_what_cannot_be_judged_does_not_pass(
     assert speed._check_slower(ranking, None, None) == commands.AGREES
 
 
+@pytest.mark.slow
 def test_the_self_check_prints_its_rate(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["speed", *SHORT, "--what", "gradient", "--self-check"]
     assert compare.main(arguments) == 0
@@ -170,6 +173,7 @@ def test_a_self_check_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert re.search(r"^compare.py: Nothing to time: .* crashed: TypeError at .*: none\n$", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_threads_are_set_before_a_library_counts_them() -> None:
     done = run("speed", *SHORT, "--threads", "1", "--json")
     assert done.returncode == 0, done.stderr
@@ -179,6 +183,7 @@ def test_threads_are_set_before_a_library_counts_them() -> None:
     assert re.search(r"\b1 core\)", output["advice"]["sentence"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system pins no process to cores")
 def test_threads_pin_the_process_before_a_port_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "their_port.py"
@@ -195,6 +200,7 @@ def test_peers_stand_beside_and_are_not_ranked(capsys: pytest.CaptureFixture[str
     assert not any(row["ranked"] for row in others)
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ([], ["speed"]):
         assert compare.main([*command, *SHORT, "--quiet"]) == 0
@@ -250,6 +256,7 @@ def test_the_agreement_is_timed(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert [outcome.seconds > 0 for outcome in outcomes] == [True]
 
 
+@pytest.mark.slow
 def test_a_long_command_is_cut_to_its_budget_and_says_what_is_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def baseline(timed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(timed, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_result_is_no_slower_than_itself(baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([*LADDER, "--baseline", str(baseline), "--fail-if-slower", "50"]) == 0
     printed = capsys.readouterr().out
@@ -49,6 +50,7 @@ def test_a_result_is_no_slower_than_itself(baseline: Path, capsys: pytest.Captur
     assert re.search(r"^numpy float64 collocated +\S+ +\S+ +\S+ \(\S+ to \S+\)$", printed, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_what_has_become_slower_fails(baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
     earlier = json.loads(baseline.read_text())
     for row in earlier["ratios_to_reference"]:
@@ -128,6 +130,7 @@ def test_a_baseline_of_other_contenders_is_refused_before_the_timing(
     assert capsys.readouterr().err == f"compare.py: `--baseline` {sentence}{str(baseline)!r}.\n"
 
 
+@pytest.mark.slow
 def test_a_timing_that_has_lost_the_contenders_of_the_baseline_is_kept(
     baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, Any
     return code, json.loads(out)
 
 
+@pytest.mark.slow
 def test_each_number_of_devices_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, output = as_json(capsys, *port(tmp_path), "--devices", "1,2,4", "--strategy", "collocated,closed-form")
     assert code == 0

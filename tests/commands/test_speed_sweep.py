@@ -7,6 +7,8 @@ import pytest
 import compare
 from speed_commands import SHORT, result
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.usefixtures("idle")
 
 

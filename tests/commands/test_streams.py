@@ -38,6 +38,7 @@ def shell(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["agree", "advise"])
 def test_json_on_stdout_is_json_whatever_a_port_prints(command: str, tmp_path: Path) -> None:
     port = tmp_path / "noisy.py"
@@ -50,6 +51,7 @@ def test_json_on_stdout_is_json_whatever_a_port_prints(command: str, tmp_path: P
         assert f"noise from {kind}" in done.stderr
 
 
+@pytest.mark.slow
 def test_closed_streams() -> None:
     done = shell('"$@" >&-', *AGREE, "--json")
     sentence = "compare.py: `--json` must name a file where stdout is closed, got stdout.\n"
@@ -96,6 +98,7 @@ def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
     assert bars == {0, 9}  # of the verdict above the table, and of the table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
 def test_colors_in_a_pipe_cut_no_table_and_put_no_bar_into_a_log(variable: str) -> None:
     done = run(*AGREE, **{variable: "1"})
@@ -107,6 +110,7 @@ def test_colors_in_a_pipe_cut_no_table_and_put_no_bar_into_a_log(variable: str) 
     assert trained.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_step_summary_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     for path in (tmp_path / "none" / "summary", tmp_path):
         env = os.environ | {"GITHUB_STEP_SUMMARY": str(path)}
@@ -164,6 +168,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(option: str, kind: st
     assert ".fdnet-" not in done.stderr
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_under_the_defaults_of_matplotlib(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: No Such Font\naxes.titlesize: 0.1\n")
     done = run(*TRAIN, "--quiet", "--plot", str(tmp_path / "a.png"), MATPLOTLIBRC=str(tmp_path))

@@ -91,6 +91,7 @@ def names(h: float = 1e-4, strategies: Any = STRATEGIES, **changes: Any) -> set[
     return {(row.problem, row.strategy, row.h) for row in rows if isinstance(row, Agreement)}
 
 
+@pytest.mark.slow
 def test_each_strategy_is_compared_on_the_data_and_on_other_nets_at_many_values_of_h() -> None:
     compared = names()
     assert {strategy for name, strategy, _ in compared if name == "data"} == {None, "closed form", *STRATEGIES}
@@ -99,6 +100,7 @@ def test_each_strategy_is_compared_on_the_data_and_on_other_nets_at_many_values_
         assert len({h for _, name, h in compared if name == strategy}) > 10
 
 
+@pytest.mark.slow
 def test_where_rounding_hides_the_difference_the_data_are_compared_at_the_larger_h() -> None:
     compared = {(name, h) for name, strategy, h in names(h=1e-6, dtype="float32") if strategy == "loop"}
     assert {h for name, h in compared if name == "data"} == {1e-2}
@@ -185,6 +187,7 @@ def test_each_sample_is_in_a_batch_and_all_batches_are_of_one_size(samples: int,
     np.testing.assert_array_equal(call.t, np.eye(4)[plain(samples).t])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_each_strategy_trains_with_repeated_samples_in_no_order(strategy: str) -> None:
     calls: list[PortCall] = []
@@ -225,6 +228,7 @@ def test_an_argument_that_training_changes_is_named(name: str) -> None:
     assert {row.got for row in rows} == {f"computed by a call that changed `{name}`"}
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_compared_has_a_row_with_the_reason() -> None:
     subject = NUMPY._replace(dtype="float32")
     rows = check_subject(subject, plain(), STRATEGIES, h=1e-6, memory=2**28, seed=0)

@@ -58,6 +58,7 @@ def test_the_more_pairs_and_sizes_the_more_rounds_a_crossing_needs() -> None:
     assert crossovers([at(1, 1.0, 1.02, noise=0.02, rounds=30), at(2, 1.02, 1.0, noise=0.02, rounds=30)], 10**6) == []
 
 
+@pytest.mark.slow
 def test_noise_crosses_in_no_more_than_a_share_of_sweeps() -> None:
     """Six contenders that are the same, at six sizes, 100 times: uncorrected, nearly every sweep has a crossing."""
     of = tuple(contender(f"port {n}") for n in range(6))

@@ -143,6 +143,7 @@ def test_a_fault_breaks_the_bound_in_float64(name: str) -> None:
     assert largest_ratio(FAULTS[name]) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_forward_differences_break_the_bound(dtype: str) -> None:
     data = datasets.load("random")

@@ -55,6 +55,7 @@ def check(subject: Subject, limit: float, strategies: tuple[str, ...] = STRATEGI
     return list(check_subject_in_time(subject, data(), strategies, limit=limit, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`collocated` needs more than:RuntimeWarning")
 def test_the_number_of_calls_is_that_of_the_trials_and_trainings() -> None:
     calls: Counter[str] = Counter()

@@ -91,7 +91,7 @@ source_paths = ["reference", "ports", "comparison"]
 only_mutate = {module}
 also_copy = ["compare.py"]
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-n", "0", "-p", "no:cacheprovider", "-k", "{select}"]
+pytest_add_cli_args = ["-n", "0", "-p", "no:cacheprovider", "-m", "", "-k", "{select}"]
 process_isolation = "forkserver"  # JAX's and PyTorch's threads do not outlive a fork
 timeout_constant = 3.0
 """

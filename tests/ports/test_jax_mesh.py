@@ -20,6 +20,8 @@ from reference import datasets
 from reference.checkpoints import load
 from reference.two_layer_net import init
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("jax", reason="jax not run: it is not installed")
 
 ROOT = Path(compare.__file__).parent

@@ -168,6 +168,7 @@ def installed(port_file: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(port_file.parent), "HYPOTHESIS_PROFILE": "dev"}
 
 
+@pytest.mark.slow
 def test_compare_finds_an_installed_port(installed: dict[str, str], port_file: Path) -> None:
     run = shell("compare.py", *SMALL[:-1], "numpy,other", "--json", **installed)
     assert run.returncode == 0, run.stderr
@@ -295,6 +296,7 @@ def test_an_interrupt_is_passed_on(port_file: Path) -> None:
         ports.load(str(port_file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

@@ -35,6 +35,7 @@ print({str(r.dtype) for r in results} == {"float64", "float32"}, jax.config.jax_
 """
 
 
+@pytest.mark.slow
 def test_jax_has_float64_whatever_the_callers_flag() -> None:
     pytest.importorskip("jax", reason="jax not run: it is not installed")
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests/ports"), str(ROOT / "tests")))

@@ -30,6 +30,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Subject, list[bytes]]:
     return subject, bits(subject)
 
 
+@pytest.mark.slow
 def test_a_setting_neither_changes_a_result_nor_is_changed(case: tuple[Subject, list[bytes]]) -> None:
     subject, expected = case
     faults = []

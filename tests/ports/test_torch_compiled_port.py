@@ -75,6 +75,7 @@ def test_a_compiler_that_errs_is_not_run(monkeypatch):
         compiled.run_canary("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="another compiler is looked for there")
 def test_without_a_compiler_it_is_not_run(tmp_path):
     code = "import ports\ntry: ports.load('torch-compiled')\nexcept ports.NotRunError as reason: print(reason)"

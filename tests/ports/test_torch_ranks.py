@@ -24,6 +24,8 @@ from comparison.conformance.problems import loaded
 from reference import checkpoints
 from reference.params import load_params
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(compare.__file__).parent
 NETS = ROOT / "tests/agree_on_ranks.py"
 TRAIN = ("train", "--data", "random", "--backend", "torch", "--hidden", "20", "--learning-rate", "1", "--quiet")

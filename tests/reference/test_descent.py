@@ -165,6 +165,7 @@ def test_steps_that_move_no_parameter_are_refused_where_one_is_moved(strategy, d
         assert train_steps(params, x, T, BATCHES, **options)[1].dtype == dtype
 
 
+@pytest.mark.slow
 @DTYPES
 def test_1000_steps_on_digits_grow_apart_only_by_rounding(dtype):
     data = datasets.load("digits", dtype=dtype)

@@ -309,6 +309,7 @@ for name, reader in fuzz.READERS.items():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory can be limited on Linux only")
 def test_files_made_to_do_harm_do_none(tmp_path: Path) -> None:
     """200 MiB are left to the reader, it may write nowhere but where the test itself does, and nothing is unpickled."""

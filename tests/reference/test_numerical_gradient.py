@@ -66,6 +66,7 @@ def test_collocated_is_structured_at_any_step_and_input(dtype, scale, problem, h
 # --- and they are the central differences
 
 
+@pytest.mark.slow
 @EXACT
 @given(problem=problems(shapes=SMALL), h=st.sampled_from((1e-6, *STEPS, *LARGE_STEPS)))
 def test_extreme_nets_stay_within_the_bound_of_150_digits(strategy, problem, h):
