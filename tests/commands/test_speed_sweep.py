@@ -7,9 +7,7 @@ import pytest
 import compare
 from speed_commands import SHORT, result
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.usefixtures("idle")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("idle")]
 
 
 def test_the_sweep_repeats_it_over_sizes(capsys: pytest.CaptureFixture[str]) -> None:

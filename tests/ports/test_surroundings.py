@@ -47,6 +47,7 @@ def test_a_setting_neither_changes_a_result_nor_is_changed(case: tuple[Subject, 
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.slow
 def test_two_threads_do_not_disturb_each_other(case: tuple[Subject, list[bytes]]) -> None:
     """One thread is within the setting; where that is the thread's own, the other has the framework's default."""
     subject, expected = case

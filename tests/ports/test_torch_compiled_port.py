@@ -6,20 +6,24 @@ import numpy as np
 import pytest
 
 import ports
+from comparison.conformance.problems import loaded
 from interpreters import python
 from reference.collocation import make_plan
 from reference.two_layer_net import Params, init
 from reference.validation import unit_roundoff
 
-torch = pytest.importorskip("torch")
-try:
-    compiled = ports.load("torch-compiled")
-except ports.NotRunError as reason:
-    pytest.skip(str(reason), allow_module_level=True)
-eager = ports.load("torch")
-
 rng = np.random.default_rng(0)
 X, T, BATCHES = rng.random((30, 6)), rng.integers(0, 3, 30), rng.integers(0, 30, (12, 10))
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return loaded("torch-compiled")
+
+
+@pytest.fixture(scope="module")
+def eager():
+    return loaded("torch")
 
 
 def train(port, dtype, strategy="collocated", kind=lambda a: a, **options):
@@ -30,19 +34,21 @@ def train(port, dtype, strategy="collocated", kind=lambda a: a, **options):
 
 
 @pytest.mark.parametrize(("strategy", "dtype"), [("collocated", "float64"), ("closed form", "float32")])
-def test_compiled_steps_are_the_ports_own_to_rounding(strategy, dtype):
+def test_compiled_steps_are_the_ports_own_to_rounding(strategy, dtype, compiled, eager):
     for got, expected in zip(train(compiled, dtype, strategy), train(eager, dtype, strategy), strict=True):
         # Each of 12 steps rounds anew, and nothing amplifies it in a net this tame: some roundings of numbers below 10.
         assert np.abs(got - expected).max() <= 12 * 10 * unit_roundoff(dtype)
 
 
-def test_a_graph_sees_that_a_view_is_negated():
+def test_a_graph_sees_that_a_view_is_negated(compiled, eager):
+    import torch
+
     got = train(compiled, "float64", kind=lambda a: torch.complex(a, -a).conj().imag)
     for array, expected in zip(got, train(eager, "float64"), strict=True):
         assert np.abs(array - expected).max() <= 12 * 10 * unit_roundoff("float64")  # as above
 
 
-def test_another_rate_and_other_numbers_compile_nothing_anew():
+def test_another_rate_and_other_numbers_compile_nothing_anew(compiled):
     from torch._dynamo.utils import counters
 
     train(compiled, "float64")
@@ -52,7 +58,7 @@ def test_another_rate_and_other_numbers_compile_nothing_anew():
     assert counters["stats"]["unique_graphs"] == graphs
 
 
-def test_a_step_that_needs_expm1_or_atanh_is_not_compiled():
+def test_a_step_that_needs_expm1_or_atanh_is_not_compiled(compiled):
     plans = {h: make_plan(h, 1.0, 1.0, "float64") for h in (1e-4, 1.0)}
     assert compiled.choose_step("collocated", plans[1e-4]) is compiled.compiled_step
     assert compiled.choose_step("collocated", plans[1.0]) is compiled.take_step
@@ -60,7 +66,7 @@ def test_a_step_that_needs_expm1_or_atanh_is_not_compiled():
     assert compiled.choose_step("closed form", plans[1.0]) is compiled.compiled_step
 
 
-def test_many_graphs_are_allowed_within_and_the_limit_is_as_before_after():
+def test_many_graphs_are_allowed_within_and_the_limit_is_as_before_after(compiled):
     from torch._dynamo import config
 
     train(compiled, "float32", "closed form")
@@ -69,7 +75,9 @@ def test_many_graphs_are_allowed_within_and_the_limit_is_as_before_after():
         assert config.recompile_limit == 1
 
 
-def test_a_compiler_that_errs_is_not_run(monkeypatch):
+def test_a_compiler_that_errs_is_not_run(compiled, monkeypatch):
+    import torch
+
     monkeypatch.setattr(compiled, "canary_functions", lambda inputs: [torch.sigmoid(v) * (1 + 1e-4) for v in inputs])
     with pytest.raises(ports.NotRunError, match=r"miscompiles exp: it is off by 0\.0001\."):
         compiled.run_canary("cpu")
@@ -77,7 +85,7 @@ def test_a_compiler_that_errs_is_not_run(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="another compiler is looked for there")
-def test_without_a_compiler_it_is_not_run(tmp_path):
+def test_without_a_compiler_it_is_not_run(compiled, tmp_path):
     code = "import ports\ntry: ports.load('torch-compiled')\nexcept ports.NotRunError as reason: print(reason)"
     environment = {"CXX": "/nonexistent", "PATH": "", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     assert python(code, **environment).startswith("torch.compile does not work here: ")

@@ -247,41 +247,45 @@ def with_header(header: str) -> bytes:
     return with_member(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(60))
 
 
-HOSTILE = {
-    "a pickle": pickle.dumps(Trap()),
-    "a pickle in gzip": gzipped(pickle.dumps(Trap())),
-    "a pickle for an array": with_member(pickle.dumps(Trap())),
-    "pickled objects": npz(NPZ | {"x_train": np.array([Trap()] * 5)}),
-    "pickled labels": npz(NPZ | {"y_train": np.array([Trap()] * 5)}),
-    "a claim of 79 GB x 10^18": b"\0\0\x08\x03" + b"\xff" * 12,
-    "a claim of a gigabyte": struct.pack(">4I", 0x0803, 1 << 20, 32, 32),
-    "a gigabyte in gzip": boundless_gzip(1 << 30),
-    "a gigabyte of labels in gzip": gzipped(struct.pack(">2I", 0x0801, 1 << 30)) + gzip.compress(bytes(8 << 20)) * 128,
-    "a gzip name without an end": b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * 100_000,
-    "an npz claim of a gigabyte": with_member(npy("|u1", "(1048576, 32, 32)", b"")),
-    "an npz claim past all memory": with_member(npy("|u1", "(9223372036854775807, 9223372036854775807, 9)", b"")),
-    "an item of a gigabyte": with_member(npy("|S1073741824", "(5, 4, 3)", bytes(60))),
-    "records": with_header("{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (5, 4, 3)}"),
-    "a deep header": with_header("(" * 9000),
-    "deep lists in a header": with_header("[" * 4000 + "]" * 4000),
-    "many signs in a header": with_header("{'descr': " + "-" * 9000 + "1}"),
-    "a power in a header": with_header("{'descr': '|u1', 'fortran_order': False, 'shape': (9**9**9, 1, 1)}"),
-    "a call in a header": with_header("{'descr': open('/tmp/harm', 'w'), 'fortran_order': False, 'shape': (5, 4, 3)}"),
-    "a number of 9,000 digits": with_member(npy("|u1", f"({'9' * 9000}, 1, 1)", bytes(60))),
-    "a dictionary of 4 GB": with_lzma_of(0xFFFFFFFF),
-    "bzip2": packed_by(zipfile.ZIP_BZIP2),
-    "an absolute path": of_names("/tmp/x_train.npy"),
-    "a path above": of_names("../../x_train.npy", "..\\x_train.npy"),
-    "a folder for an array": of_names("x_train.npy/"),
-    "10,000 names": of_names(*(f"{n}.npy" for n in range(10_000))),
-    "a name of 60,000 characters": of_names("x" * 60_000),
-    "a gigabyte on a line": gzipped(b"1,2") + gzip.compress(bytes(8 << 20)) * 128,
-    "a gigabyte of columns": gzipped(b"1") + gzip.compress(b",1" * (4 << 20)) * 128,
-    "a gigabyte of empty lines": gzipped(csv(X, T)) + gzip.compress(b"\n" * (8 << 20)) * 128,
-    "a zip in a zip": with_member(npz()),
-    "encrypted arrays": re.sub(rb"(?s)(PK\x01\x02....)..", lambda found: found[1] + b"\1\0", npz()),
-    "a directory past the end": npz()[:-10] + struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0) + b"\0\0",
-}
+def hostile_files() -> dict[str, bytes]:
+    """Return files made to do harm, by what they do."""
+    return {
+        "a pickle": pickle.dumps(Trap()),
+        "a pickle in gzip": gzipped(pickle.dumps(Trap())),
+        "a pickle for an array": with_member(pickle.dumps(Trap())),
+        "pickled objects": npz(NPZ | {"x_train": np.array([Trap()] * 5)}),
+        "pickled labels": npz(NPZ | {"y_train": np.array([Trap()] * 5)}),
+        "a claim of 79 GB x 10^18": b"\0\0\x08\x03" + b"\xff" * 12,
+        "a claim of a gigabyte": struct.pack(">4I", 0x0803, 1 << 20, 32, 32),
+        "a gigabyte in gzip": boundless_gzip(1 << 30),
+        "a gigabyte of labels": gzipped(struct.pack(">2I", 0x0801, 1 << 30)) + gzip.compress(bytes(8 << 20)) * 128,
+        "a gzip name without an end": b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * 100_000,
+        "an npz claim of a gigabyte": with_member(npy("|u1", "(1048576, 32, 32)", b"")),
+        "an npz claim past all memory": with_member(npy("|u1", "(9223372036854775807, 9223372036854775807, 9)", b"")),
+        "an item of a gigabyte": with_member(npy("|S1073741824", "(5, 4, 3)", bytes(60))),
+        "records": with_header("{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (5, 4, 3)}"),
+        "a deep header": with_header("(" * 9000),
+        "deep lists in a header": with_header("[" * 4000 + "]" * 4000),
+        "many signs in a header": with_header("{'descr': " + "-" * 9000 + "1}"),
+        "a power in a header": with_header("{'descr': '|u1', 'fortran_order': False, 'shape': (9**9**9, 1, 1)}"),
+        "a call in a header": with_header("{'descr': open('/tmp/x', 'w'), 'fortran_order': False, 'shape': (5, 4, 3)}"),
+        "a number of 9,000 digits": with_member(npy("|u1", f"({'9' * 9000}, 1, 1)", bytes(60))),
+        "a dictionary of 4 GB": with_lzma_of(0xFFFFFFFF),
+        "bzip2": packed_by(zipfile.ZIP_BZIP2),
+        "an absolute path": of_names("/tmp/x_train.npy"),
+        "a path above": of_names("../../x_train.npy", "..\\x_train.npy"),
+        "a folder for an array": of_names("x_train.npy/"),
+        "10,000 names": of_names(*(f"{n}.npy" for n in range(10_000))),
+        "a name of 60,000 characters": of_names("x" * 60_000),
+        "a gigabyte on a line": gzipped(b"1,2") + gzip.compress(bytes(8 << 20)) * 128,
+        "a gigabyte of columns": gzipped(b"1") + gzip.compress(b",1" * (4 << 20)) * 128,
+        "a gigabyte of empty lines": gzipped(csv(X, T)) + gzip.compress(b"\n" * (8 << 20)) * 128,
+        "a zip in a zip": with_member(npz()),
+        "encrypted arrays": re.sub(rb"(?s)(PK\x01\x02....)..", lambda found: found[1] + b"\1\0", npz()),
+        "a directory past the end": npz()[:-10] + struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0) + b"\0\0",
+    }
+
+
 SANDBOX = """
 import json, resource, sys
 from pathlib import Path
@@ -313,7 +317,8 @@ for name, reader in fuzz.READERS.items():
 @pytest.mark.skipif(sys.platform != "linux", reason="memory can be limited on Linux only")
 def test_files_made_to_do_harm_do_none(tmp_path: Path) -> None:
     """200 MiB are left to the reader, it may write nowhere but where the test itself does, and nothing is unpickled."""
-    for n, content in enumerate(HOSTILE.values()):
+    hostile = hostile_files()
+    for n, content in enumerate(hostile.values()):
         (tmp_path / f"{n}.file").write_bytes(content)
     folder = Path(__file__).parent
     paths = os.pathsep.join(map(str, (folder, *folder.parents[:2])))
@@ -322,9 +327,9 @@ def test_files_made_to_do_harm_do_none(tmp_path: Path) -> None:
     run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     results = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(results) == len(READERS) * len(HOSTILE)
+    assert len(results) == len(READERS) * len(hostile)
     for reader, case, sentence, harm in results:
-        where = f"{reader}: {list(HOSTILE)[int(case)]}"
+        where = f"{reader}: {list(hostile)[int(case)]}"
         assert harm == [], where
         assert sentence is not None, where
         assert sentence.startswith(str(tmp_path)), where
