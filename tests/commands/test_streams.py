@@ -147,6 +147,7 @@ def test_a_pipe_is_written_and_stays_a_pipe(option: str, tmp_path: Path) -> None
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--json", "--history", "--save", "--plot", "--checkpoint"])
 @pytest.mark.parametrize("kind", ["a dangling link", "a long name", "a folder"])
 def test_what_cannot_be_written_is_refused_before_the_work(option: str, kind: str, tmp_path: Path) -> None:

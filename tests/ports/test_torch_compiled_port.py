@@ -33,6 +33,7 @@ def train(port, dtype, strategy="collocated", kind=lambda a: a, **options):
     return [port.to_numpy(array) for array in (*trained, losses)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "dtype"), [("collocated", "float64"), ("closed form", "float32")])
 def test_compiled_steps_are_the_ports_own_to_rounding(strategy, dtype, compiled, eager):
     for got, expected in zip(train(compiled, dtype, strategy), train(eager, dtype, strategy), strict=True):

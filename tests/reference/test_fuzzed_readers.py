@@ -204,6 +204,7 @@ def files(reader: Reader) -> st.SearchStrategy[bytes]:
     )
 
 
+@pytest.mark.slow
 @EACH_READER
 @EXAMPLES
 @given(data=st.data())

@@ -83,6 +83,7 @@ def wide_problems(draw, dtype):
     return Problem(params, arrays["x"], rng.integers(0, 2, 1)).rounded(dtype)
 
 
+@pytest.mark.slow
 @PORTS
 @EXACT
 @DTYPES
