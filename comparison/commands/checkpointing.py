@@ -125,10 +125,11 @@ class CheckpointWriter:
 
         if self._file is None or self._last is None or self._last.iteration == self._written:
             return
-        try:
-            checkpoints.save(self._file, checkpoints.Checkpoint(self._last, self.settings, self._environment))
-        except OSError as error:
-            is_kept = self._written >= 0 and os.path.exists(self._file.path)
-            kept = f"; the checkpoint of iteration {self._written} is kept" if is_kept else ""
-            raise OSError(error.errno, f"{error.strerror}{kept}", self.path) from error
-        self._written = self._last.iteration
+        with processes.stop_waits():  # within the file it would be taken for an error of it
+            try:
+                checkpoints.save(self._file, checkpoints.Checkpoint(self._last, self.settings, self._environment))
+            except OSError as error:
+                is_kept = self._written >= 0 and os.path.exists(self._file.path)
+                kept = f"; the checkpoint of iteration {self._written} is kept" if is_kept else ""
+                raise OSError(error.errno, f"{error.strerror}{kept}", self.path) from error
+            self._written = self._last.iteration

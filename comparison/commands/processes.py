@@ -10,11 +10,12 @@ import hashlib
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -84,6 +85,22 @@ def _check_command(command: str, options: PortOptions) -> None:
 def _stop(*_: object) -> None:
     ignore_stop_requests()
     raise ConnectionAbortedError("torchrun has asked the ranks to stop, as it does when one of them has ended.")
+
+
+@contextmanager
+def stop_waits() -> Iterator[None]:
+    """Let a request to stop, which is raised wherever it comes, wait for the end of the block, such as of a file."""
+    if signal.getsignal(signal.SIGTERM) is not _stop:
+        yield
+        return
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, _stop)
+    if asked:
+        _stop(signal.SIGTERM, None)
 
 
 def ignore_stop_requests() -> None:

@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
+import ports
 from comparison import commands
-from reference import checkpoints
+from comparison.commands import processes
+from comparison.commands.checkpointing import CheckpointWriter
+from reference import checkpoints, datasets
 from reference.files import ExclusiveFile
 from reference.params import load_params
+from reference.training import train
+from reference.two_layer_net import init
 from training_commands import COMPARE, SMALL, main
 
 
@@ -227,3 +232,30 @@ def test_ctrl_c_without_a_checkpoint_says_so() -> None:
     assert re.search(
         r"interrupted at iteration [\d,]+ of 100,000; use --checkpoint FILE to be able to resume", done.stderr
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise")
+def test_a_request_to_stop_waits_for_the_checkpoint_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is raised wherever it comes, as torchrun sends it: within a file it would be an error of that file."""
+    start = next(train(ports.load("numpy"), init(64, 3, 10, seed=0), datasets.load("random"), iterations=1))
+    save = checkpoints.save
+
+    def stopped(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(*arguments)
+
+    monkeypatch.setattr(checkpoints, "save", stopped)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "is_first", lambda: True)
+    before = signal.signal(signal.SIGTERM, processes._stop)
+    try:
+        with CheckpointWriter(str(tmp_path / "run.ckpt"), 1, {}, {}) as writer:
+            with pytest.raises(ConnectionAbortedError, match=r"^torchrun has asked the ranks to stop"):
+                writer.update(start)
+            assert writer.iteration == 0
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert checkpoints.load(tmp_path / "run.ckpt").progress.iteration == 0

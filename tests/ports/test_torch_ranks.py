@@ -178,6 +178,7 @@ def test_a_lost_rank_ends_the_others_with_a_sentence_and_the_run_can_resume(
     signal_rank(begun.pid, rank, number)
     _, stderr = begun.communicate(timeout=WAIT)  # bounded by the time-out of a message, and 30 s of torchrun
     assert begun.returncode != 0
+    assert len(sentences(stderr)) == 1, stderr
     [sentence] = sentences(stderr)
     assert f"A rank has ended, or has not answered for {timeout} s" in sentence or "torchrun has asked" in sentence
     assert re.search(r"interrupted at iteration [\d,]+ of 1,000,000; to go on: the same command", sentence)
