@@ -167,7 +167,7 @@ def test_a_lost_rank_ends_the_others_with_a_sentence_and_the_run_can_resume(
     begun = subprocess.Popen(
         torchrun(2, *options, "--iterations", "1000000"),
         cwd=ROOT,
-        env=environment(FDNET_PATIENCE=timeout),
+        env=environment(FDNET_PATIENCE=timeout, PYTHONFAULTHANDLER="1"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -176,7 +176,11 @@ def test_a_lost_rank_ends_the_others_with_a_sentence_and_the_run_can_resume(
         assert begun.poll() is None
         time.sleep(0.05)
     signal_rank(begun.pid, rank, number)
-    _, stderr = begun.communicate(timeout=WAIT)  # bounded by the time-out of a message, and 30 s of torchrun
+    try:
+        _, stderr = begun.communicate(timeout=25)
+    except subprocess.TimeoutExpired:  # torchrun will kill it after 30 s, and nobody would know where it was
+        signal_rank(begun.pid, 1 - rank, signal.SIGABRT)
+        _, stderr = begun.communicate(timeout=WAIT)
     assert begun.returncode != 0
     assert len(sentences(stderr)) == 1, stderr
     [sentence] = sentences(stderr)
