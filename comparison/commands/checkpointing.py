@@ -125,7 +125,7 @@ class CheckpointWriter:
 
         if self._file is None or self._last is None or self._last.iteration == self._written:
             return
-        with processes.stop_waits():  # within the file it would be taken for an error of it
+        with processes.delay_stop_requests():
             try:
                 checkpoints.save(self._file, checkpoints.Checkpoint(self._last, self.settings, self._environment))
             except OSError as error:

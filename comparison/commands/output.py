@@ -104,7 +104,8 @@ def write(path: str, text: str) -> None:
         return
     from reference.files import write_atomically
 
-    write_atomically(path, [text.encode("utf-8", "backslashreplace")])
+    with processes.delay_stop_requests():
+        write_atomically(path, [text.encode("utf-8", "backslashreplace")])
 
 
 def try_each(writers: Iterable[Callable[[], object]]) -> list[Exception]:
@@ -112,7 +113,8 @@ def try_each(writers: Iterable[Callable[[], object]]) -> list[Exception]:
     errors = []
     for writer in writers:
         try:
-            writer()
+            with processes.delay_stop_requests():
+                writer()
         except Exception as error:  # the caller raises it, once all has been tried
             errors.append(error)
     return errors

@@ -88,8 +88,8 @@ def _stop(*_: object) -> None:
 
 
 @contextmanager
-def stop_waits() -> Iterator[None]:
-    """Let a request to stop, which is raised wherever it comes, wait for the end of the block, such as of a file."""
+def delay_stop_requests() -> Iterator[None]:
+    """Delay a request to stop until the block has ended: raised while a file is written, it would seem its error."""
     if signal.getsignal(signal.SIGTERM) is not _stop:
         yield
         return

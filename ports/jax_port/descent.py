@@ -67,7 +67,7 @@ def differentiate_and_descend(
 ) -> tuple[tuple[Params, Array], Array, Array]:
     """Run `descend`, with the arguments `descent`, on the function that `differentiate_by` returns.
 
-    The last result says whether all weights of the trained net are finite; where each step is `guarded`, nobody asks.
+    The last result says whether all weights of the trained net are finite; if `guarded`, where nobody asks, it is True.
     """
     result, max_abs_W2 = descend(differentiate_by(strategy, h, memory, plan, magnitudes, guarded), *descent)
     if guarded:

@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ import ports
 from comparison import commands
 from comparison.commands import processes
 from comparison.commands.checkpointing import CheckpointWriter
+from comparison.commands.output import try_each
 from reference import checkpoints, datasets
-from reference.files import ExclusiveFile
+from reference.files import ExclusiveFile, write_atomically
 from reference.params import load_params
 from reference.training import train
 from reference.two_layer_net import init
 from training_commands import COMPARE, SMALL, main
+
+ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise")
 
 
 def net(path: Path) -> dict[str, bytes]:
@@ -234,28 +239,38 @@ def test_ctrl_c_without_a_checkpoint_says_so() -> None:
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise")
-def test_a_request_to_stop_waits_for_the_checkpoint_that_is_being_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is raised wherever it comes, as torchrun sends it: within a file it would be an error of that file."""
-    start = next(train(ports.load("numpy"), init(64, 3, 10, seed=0), datasets.load("random"), iterations=1))
-    save = checkpoints.save
-
-    def stopped(*arguments: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        save(*arguments)
-
-    monkeypatch.setattr(checkpoints, "save", stopped)
+@pytest.fixture
+def asked_to_stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Act as the first of two ranks; the function that is returned asks it to stop, as torchrun does."""
     monkeypatch.setattr(processes, "count", lambda: 2)
     monkeypatch.setattr(processes, "is_first", lambda: True)
     before = signal.signal(signal.SIGTERM, processes._stop)
-    try:
-        with CheckpointWriter(str(tmp_path / "run.ckpt"), 1, {}, {}) as writer:
-            with pytest.raises(ConnectionAbortedError, match=r"^torchrun has asked the ranks to stop"):
-                writer.update(start)
-            assert writer.iteration == 0
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    yield lambda: os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    signal.signal(signal.SIGTERM, before)
+
+
+@ON_POSIX
+def test_a_request_to_stop_waits_for_the_checkpoint_that_is_being_written(
+    asked_to_stop: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = next(train(ports.load("numpy"), init(64, 3, 10, seed=0), datasets.load("random"), iterations=1))
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda *arguments: (asked_to_stop(), save(*arguments)))
+    with CheckpointWriter(str(tmp_path / "run.ckpt"), 1, {}, {}) as writer:
+        with pytest.raises(ConnectionAbortedError, match=r"^torchrun has asked the ranks to stop"):
+            writer.update(start)
+        assert writer.iteration == 0
     assert checkpoints.load(tmp_path / "run.ckpt").progress.iteration == 0
+
+
+@ON_POSIX
+def test_a_request_to_stop_waits_for_each_file_that_is_being_written(
+    asked_to_stop: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (asked_to_stop(), replace(*names)))
+    one, other = tmp_path / "one", tmp_path / "other"
+    [error] = try_each([partial(write_atomically, path, [b"whole"]) for path in (one, other)])
+    assert isinstance(error, ConnectionAbortedError)
+    assert one.read_bytes() == other.read_bytes() == b"whole"

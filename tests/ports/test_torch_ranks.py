@@ -177,7 +177,7 @@ def test_a_lost_rank_ends_the_others_with_a_sentence_and_the_run_can_resume(
         time.sleep(0.05)
     signal_rank(begun.pid, rank, number)
     try:
-        _, stderr = begun.communicate(timeout=25)
+        _, stderr = begun.communicate(timeout=25 if number == signal.SIGKILL else WAIT)
     except subprocess.TimeoutExpired:  # torchrun will kill it after 30 s, and nobody would know where it was
         signal_rank(begun.pid, 1 - rank, signal.SIGABRT)
         _, stderr = begun.communicate(timeout=WAIT)
