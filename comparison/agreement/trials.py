@@ -62,15 +62,15 @@ ANOTHER_H = 0.97
 TRIALS = (
     # Small: odd, 1, 2, and equal to each other; in several chunks, the last of them shorter.
     Trial(
-        (7, 5, 5, 3), 3e-3, 2000, "uint8", "columns", compiled=(("float64", "structured"), ("float32", "collocated"))
+        (7, 5, 5, 3), 3e-3, 20_000, "uint8", "columns", compiled=(("float64", "structured"), ("float32", "collocated"))
     ),
     Trial((4, 4, 3, 7), np.float32(0.0173), 4096, "one-hot floats", "reversed", compiled=(("float64", "collocated"),)),
     Trial((6, 2, 7, 2), np.float64(0.7), 1, "bools", "offset", FURTHER, compiled=(("float32", "structured"),)),
     # Shifts of more than 1, where no interpolant and no series applies.
     Trial(
-        (3, 2, 1, 2),
+        (7, 2, 1, 2),
         0.15,
-        np.float32(900),
+        np.float32(2500),
         "one-hot bools",
         "every other",
         (*FURTHER, "logits far apart"),

@@ -70,13 +70,13 @@ def of_jax(port: Any) -> Iterator[list[int]]:
         pytest.skip("which programs this port calls is not known")
     peaks, compiled = [], port.descent.compiled
 
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*function: Any) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            key = function, str([getattr(a, "shape", a) for a in tree_leaves(args)])
+            key = *function, str([getattr(a, "shape", a) for a in tree_leaves(args)])
             if key not in NEEDED:
-                NEEDED[key] = compiled(function).lower(*args).compile().memory_analysis().temp_size_in_bytes
+                NEEDED[key] = compiled(*function).lower(*args).compile().memory_analysis().temp_size_in_bytes
             peaks.append(NEEDED[key])
-            return compiled(function)(*args)
+            return compiled(*function)(*args)
 
         return call
 
@@ -86,7 +86,7 @@ def of_jax(port: Any) -> Iterator[list[int]]:
         yield peaks
 
 
-NEEDED: dict[tuple[Callable[..., Any], str], int] = {}
+NEEDED: dict[tuple[Any, ...], int] = {}
 """By a program of JAX, its shapes and what is compiled in: the bytes that it needs."""
 METERS = {"numpy": of_numpy, "array_api_strict": of_numpy, "torch": of_torch, "jaxlib": of_jax}
 

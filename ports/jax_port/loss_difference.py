@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import jax.numpy as jnp
 from jax import Array
 
-from ports.jax_port.functions import matmul, sigmoid, sigmoids, softmax
+from ports.jax_port.functions import matmul, sigmoid, sigmoids, softmax, take
 from ports.jax_port.two_layer_net import no_reduction
 from reference.collocation import Plan
 from reference.functions import DELTA
@@ -26,7 +26,7 @@ class Base(NamedTuple):
     q: Array  # (B, 1)
     r: Array  # (B, 1), 1 - q without cancellation
     abs_delta: Array  # (B, O), y, for the right class the sum of the others
-    labels: Array  # (B,)
+    labels: Array  # (B,); -1 is no sample: its loss and all its differences are 0
     loss: Array  # (B, 1), of each sample
     half_margin: Array  # (B, O), (a2 - a2[t]) / 2
     half_spread: Array  # (B, O, H), scale V / 2; with power sums (B, 0, H)
@@ -34,8 +34,8 @@ class Base(NamedTuple):
 
     def take(self, samples: Array) -> Self:
         """Return the pass for `samples`, in their order."""
-        fields = {name: field[samples] for name, field in self._asdict().items() if name != "power_sums"}
-        return self._replace(**fields, power_sums=self.power_sums[:, samples])
+        fields = {name: take(field, samples) for name, field in self._asdict().items() if name != "power_sums"}
+        return self._replace(**fields, power_sums=take(self.power_sums, samples, axis=1))
 
 
 SumPowers = Callable[[Array, Array, Array, Array, int], Array]
@@ -51,7 +51,10 @@ def unperturbed_pass(
     power_sums: SumPowers,
     all_reduce: Callable[[Array], Array] = no_reduction,
 ) -> Base:
-    """Run the forward pass once. `terms` is n, the number of power sums; with 0 the exponentials are prepared."""
+    """Run the forward pass once. `terms` is n, the number of power sums; with 0 the exponentials are prepared.
+
+    A label of -1 stands for no sample: then q is 0, and so is all that is multiplied by it.
+    """
     z1, one_minus_z1 = sigmoids(a1 := matmul(x, params.W1) + params.b1)
     a2 = all_reduce(matmul(z1, params.W2)) + params.b2
     y = softmax(a2)
@@ -67,7 +70,7 @@ def unperturbed_pass(
         r=DELTA / (y_t + DELTA),
         abs_delta=abs_delta,
         labels=labels,
-        loss=-jnp.log(y_t + DELTA),
+        loss=jnp.where(labels[:, None] < 0, 0, -jnp.log(y_t + DELTA)),
         half_margin=half - jnp.where(right, half, 0).sum(axis=1, keepdims=True),
         half_spread=jnp.empty((len(x), 0, len(params.b1))) if terms else scale * halved_spread(params.W2, labels),
         power_sums=power_sums(abs_delta, params.W2, labels, scale, terms),
@@ -75,16 +78,16 @@ def unperturbed_pass(
 
 
 def halved_spread(W2: Array, labels: Array) -> Array:
-    """Compute V / 2, (B, O, H), which is finite wherever W2 is."""
+    """Compute V / 2, (B, O, H), which is finite wherever W2 is; 0 where there is no sample."""
     half = W2.T / 2
-    return half - half[labels][:, None]
+    return jnp.where(labels[:, None, None] < 0, 0, half - take(half, labels)[:, None])
 
 
 def sum_powers(abs_delta: Array, W2: Array, labels: Array, scale: Array, terms: int) -> Array:
     """Compute P_1, ..., P_n, (n, B, H), from V itself, to a few roundings also where columns of W2 are alike."""
     if terms == 0:
         return jnp.empty((0, len(labels), len(W2)), W2.dtype)
-    V = W2.T - W2.T[labels][:, None]  # (B, O, H), 0 for the right class
+    V = W2.T - take(W2.T, labels)[:, None]  # (B, O, H), 0 for the right class
     power_sums, product = [], abs_delta[:, :, None] * V
     for n in range(terms):
         power_sums.append(product.sum(axis=1))
@@ -101,7 +104,7 @@ def multiply_powers(abs_delta: Array, W2: Array, labels: Array, scale: Array, te
     for r in range(terms):
         R.append(matmul(delta, power))
         power = power * (scaled / (r + 2))
-    return jnp.stack([binomial_sum(R[:n], -scaled[labels]) for n in range(1, terms + 1)])
+    return jnp.stack([binomial_sum(R[:n], -take(scaled, labels)) for n in range(1, terms + 1)])
 
 
 def binomial_sum(R: list[Array], c: Array) -> Array:

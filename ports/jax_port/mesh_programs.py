@@ -20,7 +20,6 @@ from ports.jax_port.collectives import all_gather, all_reduce_max, all_reduce_su
 from ports.jax_port.descent import LossAndGradient, descend
 from ports.jax_port.functions import softmax
 from ports.jax_port.layout import AXES
-from ports.jax_port.loss_difference import Base, SumPowers, multiply_powers, unperturbed_pass
 from ports.jax_port.numerical_gradient import (
     batched_differences,
     collocated_gradient,
@@ -30,6 +29,7 @@ from ports.jax_port.numerical_gradient import (
 from ports.jax_port.two_layer_net import closed_form, logits, loss_of_labels
 from reference.collocation import Plan
 from reference.defaults import CLOSED_FORM
+from reference.functions import DELTA
 from reference.two_layer_net import Params
 from reference.validation import Entries, check_entries
 
@@ -39,29 +39,16 @@ def sum_units(part: Array) -> Array:
     return all_reduce_sum(part, "hidden")
 
 
-def masked_pass(
-    params: Params,
-    x: Array,
-    labels: Array,
-    scale: Any = 1.0,
-    terms: int = 0,
-    power_sums: SumPowers = multiply_powers,
-) -> Base:
-    """Run the unperturbed pass, with no difference and no loss where there is no sample."""
-    base = unperturbed_pass(params, x, labels, scale, terms, power_sums, sum_units)
-    mask = (labels >= 0).astype(x.dtype)[:, None]
-    return base._replace(
-        q=base.q * mask,
-        loss=base.loss * mask,
-        half_spread=base.half_spread * mask[:, :, None],
-        power_sums=base.power_sums * mask,
-    )
+def sample_losses(params: Params, x: Array, labels: Array) -> Array:
+    """Compute the loss of each of the device's samples, 0 where there is none."""
+    y = softmax(logits(params, x, sum_units))
+    y_t = jnp.where(labels[:, None] == jnp.arange(y.shape[1]), y, 0).sum(axis=1)
+    return jnp.where(labels < 0, 0, -jnp.log(y_t + DELTA))
 
 
-def masked_closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params]:
-    """Compute the loss and its derivative; a row that is no sample has no derivative."""
-    loss = masked_pass(params, x, labels).loss.mean()
-    return loss, closed_form(params, x, labels, sum_units)[1]
+def mesh_closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params]:
+    """Compute the loss and its derivative; a row that is no sample has neither."""
+    return sample_losses(params, x, labels).mean(), closed_form(params, x, labels, sum_units)[1]
 
 
 def mesh_probabilities(params: Params, x: Array) -> Array:
@@ -71,7 +58,7 @@ def mesh_probabilities(params: Params, x: Array) -> Array:
 
 def mesh_loss(params: Params, x: Array, labels: Array, *, samples: int) -> Array:
     """Compute the loss of the whole batch."""
-    return all_reduce_sum(masked_pass(params, x, labels).loss.sum(), "batch") / samples
+    return all_reduce_sum(sample_losses(params, x, labels).sum(), "batch") / samples
 
 
 def mesh_accuracy(params: Params, x: Array, labels: Array, *, samples: int) -> Array:
@@ -100,9 +87,9 @@ def differentiate_batch_by(strategy: str, samples: int, **options: Any) -> LossA
     `options` are those of the strategy's own function on one device: h, memory, plan, max_abs_x.
     """
     functions: dict[str, Callable[..., tuple[Array, Params]]] = {
-        CLOSED_FORM: masked_closed_form,
-        "structured": partial(structured_gradient, forward=masked_pass),
-        "collocated": partial(collocated_gradient, forward=masked_pass),
+        CLOSED_FORM: mesh_closed_form,
+        "structured": partial(structured_gradient, all_reduce=sum_units),
+        "collocated": partial(collocated_gradient, all_reduce=sum_units),
     }
 
     def loss_and_gradient(params: Params, x: Array, labels: Array) -> tuple[Array, Params]:

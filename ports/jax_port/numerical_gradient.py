@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ports.jax_port.functions import matmul
+from ports.jax_port.functions import matmul, take
 from ports.jax_port.interpolation import Nodes, interpolate, make_nodes
 from ports.jax_port.loss_difference import (
     Base,
@@ -23,7 +23,7 @@ from ports.jax_port.loss_difference import (
     unperturbed_pass,
 )
 from ports.jax_port.runtime import compiled, with_x64
-from ports.jax_port.two_layer_net import check_batch, loss_of_labels
+from ports.jax_port.two_layer_net import check_batch, loss_of_labels, no_reduction
 from reference.collocation import Plan, make_plan, warn_of_structured
 from reference.defaults import MEMORY, H
 from reference.two_layer_net import Params
@@ -31,8 +31,8 @@ from reference.validation import Entries, check_entries, check_h, check_h_moves
 
 PAIRS = 512
 """Pairs of sample and input that `structured` works on at a time."""
-NETS = 64
-"""Perturbed nets that `batched` works on at a time, at most: more would only leave the cache."""
+NETS = 32
+"""Parameters that `batched` moves at a time, at most, each to either side: more would only leave the cache."""
 
 
 @with_x64
@@ -91,7 +91,7 @@ def batched_member(params: Params, member: int, at: Any, x: Array, labels: Array
     axis = p.ndim - 1  # of the copies: last but one, so that vmap makes one large matrix product of theirs
 
     def differences(entry: Array) -> Array:
-        copies = jnp.broadcast_to(jnp.expand_dims(p, axis), (*p.shape[:-1], len(entry), p.shape[-1]))
+        copies = jnp.broadcast_to(jnp.expand_dims(p, axis), (*p.shape[:-1], 2 * len(entry), p.shape[-1]))
         return copies_differences(params, copies, entry, p.ravel()[entry], x, labels, h, member)
 
     if not flat.size:
@@ -104,17 +104,13 @@ def batched_member(params: Params, member: int, at: Any, x: Array, labels: Array
 def copies_differences(
     perturbed: Params, copies: Array, entry: Array, value: Array, x: Array, labels: Array, h: Array, member: int
 ) -> Array:
-    """Compute the differences of copies of one member, an entry of each moved, which replace it in `perturbed`."""
+    """Compute the differences by copies of one member, two for each entry, which replace it in `perturbed`."""
     axis = copies.ndim - 2
     axes = Params(*(axis if m == member else None for m in range(4)))
-    *row, column = jnp.unravel_index(entry, perturbed[member].shape)
-    moved = (*row, jnp.arange(len(entry)), column)
-
-    def losses(value: Array) -> Array:  # (P,)
-        nets = perturbed._replace(**{Params._fields[member]: copies.at[moved].set(value)})
-        return jax.vmap(loss_of_labels, in_axes=(axes, None, None))(nets, x, labels)
-
-    above, below = losses(value + h), losses(value - h)
+    *row, column = jnp.unravel_index(jnp.tile(entry, 2), perturbed[member].shape)
+    moved = copies.at[*row, jnp.arange(2 * len(entry)), column].set(jnp.concatenate((value + h, value - h)))
+    nets = perturbed._replace(**{Params._fields[member]: moved})
+    above, below = jax.vmap(loss_of_labels, in_axes=(axes, None, None))(nets, x, labels).reshape(2, -1)
     return (above - below) / (2 * h)
 
 
@@ -132,8 +128,8 @@ def structured(params: Params, x: Array, t: Any, *, h: float = H, memory: float 
     labels, magnitudes = check_batch(params, x, t, memory)
     plan = make_plan(h, magnitudes["x"], magnitudes["W2"], str(x.dtype))
     scalar = x.dtype.type
-    program = compiled(structured_gradient)
-    return program(params, x, labels, scalar(h), int(memory), plan, scalar(magnitudes["x"]))[1]
+    program = compiled(structured_gradient, 1)
+    return program(params, x, labels, scalar(h), int(memory), plan, scalar(magnitudes["x"]))
 
 
 def structured_gradient(
@@ -144,9 +140,9 @@ def structured_gradient(
     memory: int,
     plan: Plan,
     max_abs_x: Array,
-    forward: Callable[..., Base] = unperturbed_pass,
+    all_reduce: Callable[[Array], Array] = no_reduction,
 ) -> tuple[Array, Params]:
-    """Compute the loss and the gradient of `structured`, unchecked. `forward` runs the unperturbed pass."""
+    """Compute the loss and the gradient of `structured`, unchecked."""
     pair_bytes = unit_bytes(params, plan) * len(params.b1) + x.itemsize * len(params.W1)
     pairs = max(1, min(PAIRS, memory // pair_bytes))
     scale, one = jnp.minimum(1, h * jnp.maximum(1, max_abs_x)), jnp.ones((1, 1), x.dtype)
@@ -154,7 +150,7 @@ def structured_gradient(
     output_bias_shift = make_shift(one, h, plan.output_shift_terms)
 
     def sums(x: Array, labels: Array) -> tuple[Array, Params]:
-        base = forward(params, x, labels, scale, plan.terms, sum_powers)
+        base = unperturbed_pass(params, x, labels, scale, plan.terms, sum_powers, all_reduce)
         z1_shift = make_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
         return base.loss.sum(), Params(
             W1=add_input_differences(jnp.zeros_like(params.W1), base, x, h / scale, scale, plan, pairs),
@@ -168,24 +164,26 @@ def structured_gradient(
     return loss / len(x), Params(total.W1 * hidden, total.b1 * hidden, total.W2 * output, total.b2 * output)
 
 
-# Only in JAX: a program's slices have shapes of their own, so that a loop over equal ones is compiled only once.
+# Only in JAX: a loop over slices is compiled once, and those of another length would be compiled for themselves.
 def sum_slices(
     sums: Callable[[Array, Array], tuple[Array, Params]], params: Params, x: Array, labels: Array, size: int
 ) -> tuple[Array, Params]:
-    """Add up `sums`, a scalar and arrays shaped like `params`, over slices of at most `size` samples, at least one."""
+    """Add up `sums`, a scalar and arrays shaped like `params`, over slices of at most `size` samples, at least one.
+
+    All are of one length: the last one begins within the one before, and a sample that was counted has the label -1.
+    """
     count = -(-len(x) // max(1, size))
+    if count == 1:
+        return sums(x, labels)
     size = -(-len(x) // count)
 
-    def add(n: Any, total: tuple[Array, Params]) -> tuple[Array, Params]:
-        part = (lax.dynamic_slice_in_dim(array, n * size, size) for array in (x, labels))
-        return jax.tree.map(jnp.add, total, sums(*part))
+    def add(n: Array, total: tuple[Array, Params]) -> tuple[Array, Params]:
+        start = jnp.minimum(n * size, len(x) - size)
+        part_x, part_labels = (lax.dynamic_slice_in_dim(array, start, size) for array in (x, labels))
+        counted = start + jnp.arange(size) < n * size
+        return jax.tree.map(jnp.add, total, sums(part_x, jnp.where(counted, -1, part_labels)))
 
-    zero = jnp.zeros((), x.dtype), jax.tree.map(jnp.zeros_like, params)
-    whole = len(x) // size
-    total = lax.fori_loop(0, whole, add, zero) if whole > 1 else add(0, zero)
-    if rest := len(x) % size:
-        total = jax.tree.map(jnp.add, total, sums(x[-rest:], labels[-rest:]))
-    return total
+    return lax.fori_loop(0, count, add, (jnp.zeros((), x.dtype), jax.tree.map(jnp.zeros_like, params)))
 
 
 def unit_bytes(params: Params, plan: Plan) -> int:
@@ -205,15 +203,18 @@ def add_input_differences(
 
     How many there are is known only on the device: the loop over chunks of pairs ends there, and shapes stay the same.
     """
-    not_0 = x.T.ravel() != 0
+    values = x.T.ravel()
+    not_0 = values != 0
     count_up_to = jnp.cumsum(not_0)
     padded, count = -(-x.size // pairs) * pairs, count_up_to[-1]
     place = jnp.where(not_0, count_up_to - 1, padded)  # beyond the end: dropped
     found = jnp.zeros(padded, int).at[place].set(jnp.arange(x.size), mode="drop")  # jnp.nonzero sums twice
 
     def add_chunk(n: Array, total: Array) -> Array:
-        i, b = jnp.divmod(lax.dynamic_slice_in_dim(found, n * pairs, pairs), len(x))
-        value = jnp.where(n * pairs + jnp.arange(pairs) < count, x[b, i], 0)[:, None]  # 0 in the last chunk's padding
+        at = lax.dynamic_slice_in_dim(found, n * pairs, pairs)
+        i, b = lax.div(at, len(x)), lax.rem(at, len(x))  # jnp.divmod would compile for negative ones, too
+        padding = n * pairs + jnp.arange(pairs) >= count  # of the last chunk
+        value = jnp.where(padding, 0, take(values, at))[:, None]
         shift = make_shift(factor * jnp.abs(value), scale, plan.shift_terms)
         differences = jnp.sign(value) * hidden_difference(base.take(b), shift, scale, plan)  # (P, H)
         return add_rows(total, i, differences)
@@ -246,8 +247,8 @@ def collocated(params: Params, x: Array, t: Any, *, h: float = H, memory: float 
     if not plan.collocates:
         warn_of_structured(h, magnitudes["x"])
     scalar = x.dtype.type
-    program = compiled(collocated_gradient)
-    return program(params, x, labels, scalar(h), int(memory), plan, scalar(magnitudes["x"]))[1]
+    program = compiled(collocated_gradient, 1)
+    return program(params, x, labels, scalar(h), int(memory), plan, scalar(magnitudes["x"]))
 
 
 def collocated_gradient(
@@ -258,17 +259,17 @@ def collocated_gradient(
     memory: int,
     plan: Plan,
     max_abs_x: Array,
-    forward: Callable[..., Base] = unperturbed_pass,
+    all_reduce: Callable[[Array], Array] = no_reduction,
     guarded: bool = True,
 ) -> tuple[Array, Params]:
     """Compute the loss and the gradient of `collocated`, unchecked; where it does not collocate, `structured`'s."""
     if not plan.collocates:
-        return structured_gradient(params, x, labels, h, memory, plan, max_abs_x, forward)
+        return structured_gradient(params, x, labels, h, memory, plan, max_abs_x, all_reduce)
     shift = h * jnp.maximum(1, max_abs_x)
     nodes = make_nodes(h, shift, jnp.minimum(1, shift), plan)
 
     def sums(part: Array, labels: Array) -> tuple[Array, Params]:
-        base = forward(params, part, labels, nodes.scale, plan.terms, multiply_powers)
+        base = unperturbed_pass(params, part, labels, nodes.scale, plan.terms, multiply_powers, all_reduce)
         return base.loss.sum(), collocated_sums(base, part, h, nodes, len(x), plan, guarded)
 
     loss, total = sum_slices(sums, params, x, labels, memory // collocated_row_bytes(params, plan))

@@ -124,10 +124,19 @@ def synchronize(result: Any) -> Any:
 
 
 @cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` when it is called; it is compiled anew for other shapes and for other STATIC arguments."""
+def compiled(function: Callable[..., Any], part: int | None = None) -> Callable[..., Any]:
+    """Compile `function` when it is called; it is compiled anew for other shapes and for other STATIC arguments.
+
+    With `part` the program returns that part of the result, and computes nothing for the others.
+    """
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)[part]
+
     static = sorted(STATIC & set(inspect.signature(function).parameters))
-    return jax.jit(function, static_argnames=static, compiler_options=compiler_options())
+    program = function if part is None else call
+    return jax.jit(program, static_argnames=static, compiler_options=compiler_options())
 
 
 @cache
