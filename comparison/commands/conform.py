@@ -116,31 +116,31 @@ def run(options: ConformOptions) -> int:
 def run_pytest(command: list[str], environment: dict[str, str]) -> int:
     """Run the command and return its exit code; BrokenPipeError where stdout is a pipe that its reader has closed.
 
-    In a pipe the output is passed on: pytest itself would print a traceback for each line that nobody reads.
+    In a pipe the output is passed on: pytest itself would print a traceback for each line that nobody reads. Off a
+    terminal, which would stop the output of another group, pytest and its workers are a group and end together.
     """
-    if not stat.S_ISFIFO(os.fstat(1).st_mode):
-        return subprocess.run(command, env=environment).returncode
-    group = 0 if os.name == "posix" else None  # one of its own, to which its workers belong
+    piped, group = stat.S_ISFIFO(os.fstat(1).st_mode), 0 if os.name == "posix" and not os.isatty(1) else None
+    output = subprocess.PIPE if piped else None
     with (
         _terminate_as_by_ctrl_c(),
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, bufsize=0, process_group=group) as process,
+        subprocess.Popen(command, env=environment, stdout=output, bufsize=0, process_group=group) as process,
     ):
-        assert process.stdout is not None
         try:
-            while text := process.stdout.read(2**16):
+            while process.stdout and (text := process.stdout.read(2**16)):
                 os.write(1, text)
+            process.wait()
         except BaseException:  # all end at once: pytest would report that its workers have ended
-            if os.name == "posix":
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
+            if group is None:
                 process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     return process.returncode
 
 
 @contextmanager
 def _terminate_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt: a signal to this process's group does not reach pytest's."""
+    """Let SIGTERM raise KeyboardInterrupt, so that pytest ends, too: nobody sends it the signal."""
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may handle signals
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -145,13 +146,18 @@ def test_a_closed_pipe_ends_conform_without_a_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_conform_in_a_pipe_with_one_sentence(number: signal.Signals, tmp_path: Path) -> None:
-    port = tmp_path / "right.py"
+@pytest.mark.parametrize("to", ["a pipe", "a file"])
+def test_a_signal_ends_conform_with_one_sentence(to: str, number: signal.Signals, tmp_path: Path) -> None:
+    port, log = tmp_path / "right.py", tmp_path / "log"
     port.write_text("from ports.numpy_port import *\n")
     command = [sys.executable, str(ROOT / "compare.py"), "conform", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
+    with log.open("w") as file:
+        stdout = subprocess.PIPE if to == "a pipe" else file
+        process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    if process.stdout:
+        process.stdout.readline()
+    while not (process.stdout or log.read_text()):
+        time.sleep(0.1)
     process.send_signal(number)
     _, stderr = process.communicate()  # until pytest and its workers have ended, too
     assert (process.returncode, stderr.strip()) == (commands.INTERRUPTED, "compare.py: interrupted.")
