@@ -30,6 +30,8 @@ TESTS = HOME / "comparison/conformance"
 EXAMPLES = 25
 WORKER_DIED = re.compile(r"^worker '\w+' crashed while running")
 """What pytest-xdist says of a test whose process died."""
+ENDING = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals that would end this process and no other; Windows has no SIGHUP."""
 START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
 """With this project's folder first, so that no other package answers to the names of ours, in workers of xdist too."""
 EPILOG = (
@@ -117,12 +119,12 @@ def run_pytest(command: list[str], environment: dict[str, str]) -> int:
     """Run the command and return its exit code; BrokenPipeError where stdout is a pipe that its reader has closed.
 
     In a pipe the output is passed on: pytest itself would print a traceback for each line that nobody reads. Off a
-    terminal, which would stop the output of another group, pytest and its workers are a group and end together.
+    terminal, whose signals reach them all, pytest and its workers are a process group, so that they end together.
     """
-    piped, group = stat.S_ISFIFO(os.fstat(1).st_mode), 0 if os.name == "posix" and not os.isatty(1) else None
-    output = subprocess.PIPE if piped else None
+    output = subprocess.PIPE if stat.S_ISFIFO(os.fstat(1).st_mode) else None
+    group = 0 if os.name == "posix" and not os.isatty(1) else None
     with (
-        _terminate_as_by_ctrl_c(),
+        _end_as_by_ctrl_c(),
         subprocess.Popen(command, env=environment, stdout=output, bufsize=0, process_group=group) as process,
     ):
         try:
@@ -139,17 +141,17 @@ def run_pytest(command: list[str], environment: dict[str, str]) -> int:
 
 
 @contextmanager
-def _terminate_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, so that pytest ends, too: nobody sends it the signal."""
+def _end_as_by_ctrl_c() -> Iterator[None]:
+    """Let each signal that would end this process raise KeyboardInterrupt, so that pytest is not left running."""
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may handle signals
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    handled = [number for number in ENDING if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
+    for number in handled:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def check(options: ConformOptions) -> None:

@@ -70,13 +70,13 @@ def of_jax(port: Any) -> Iterator[list[int]]:
         pytest.skip("which programs this port calls is not known")
     peaks, compiled = [], port.descent.compiled
 
-    def counted(*function: Any) -> Callable[..., Any]:
+    def counted(*program: Any) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            key = *function, str([getattr(a, "shape", a) for a in tree_leaves(args)])
+            key = *program, str([getattr(a, "shape", a) for a in tree_leaves(args)])
             if key not in NEEDED:
-                NEEDED[key] = compiled(*function).lower(*args).compile().memory_analysis().temp_size_in_bytes
+                NEEDED[key] = compiled(*program).lower(*args).compile().memory_analysis().temp_size_in_bytes
             peaks.append(NEEDED[key])
-            return compiled(*function)(*args)
+            return compiled(*program)(*args)
 
         return call
 

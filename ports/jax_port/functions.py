@@ -11,7 +11,7 @@ from reference.functions import DELTA
 matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 """The matrix product in full precision, which by default accelerators do not use."""
 take = partial(jnp.take, axis=0, mode="clip")
-"""The rows at indices that are all in bounds: JAX compiles nothing for others."""
+"""The rows at indices that are in bounds, and the first one for -1: JAX's own indexing compiles more, for any index."""
 softmax = jax.nn.softmax
 """exp(a) / sum(exp(a)) along the last axis; JAX subtracts the maximum first."""
 

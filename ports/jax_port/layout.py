@@ -1,8 +1,8 @@
 """How arrays are laid out on a mesh of devices: which axes are divided, and what pads those that don't divide.
 
 All devices have the same number of rows, so an axis that their number does not divide is padded with something that
-contributes nothing: rows of zeros whose label is -1, and hidden units whose bias is -infinity, so that their output is
-exactly 0, and so are their differences.
+contributes nothing: rows of zeros whose label is NO_SAMPLE, and hidden units whose bias is -infinity, so that their
+output is exactly 0, and so are their differences.
 """
 
 import math
@@ -16,12 +16,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ports.jax_port.loss_difference import NO_SAMPLE
 from reference.two_layer_net import Params, max_abs
 
 AXES = ("batch", "hidden")
 """The axes of every mesh."""
-NO_SAMPLE = -1
-"""The label of a row that stands for no sample, and the index of such a row."""
 
 
 class Layout(NamedTuple):

@@ -16,6 +16,10 @@ from reference.collocation import Plan
 from reference.functions import DELTA
 from reference.two_layer_net import Params
 
+# Only in JAX: where an array must be longer than there are samples, over several devices and in slices of one length.
+NO_SAMPLE = -1
+"""The label of a row that stands for no sample, and the index of such a row."""
+
 
 class Base(NamedTuple):
     """The unperturbed pass: what the differences need to know of it, sample by sample."""
@@ -26,7 +30,7 @@ class Base(NamedTuple):
     q: Array  # (B, 1)
     r: Array  # (B, 1), 1 - q without cancellation
     abs_delta: Array  # (B, O), y, for the right class the sum of the others
-    labels: Array  # (B,); -1 is no sample: its loss and all its differences are 0
+    labels: Array  # (B,); of NO_SAMPLE the loss and all differences are 0
     loss: Array  # (B, 1), of each sample
     half_margin: Array  # (B, O), (a2 - a2[t]) / 2
     half_spread: Array  # (B, O, H), scale V / 2; with power sums (B, 0, H)
@@ -53,7 +57,7 @@ def unperturbed_pass(
 ) -> Base:
     """Run the forward pass once. `terms` is n, the number of power sums; with 0 the exponentials are prepared.
 
-    A label of -1 stands for no sample: then q is 0, and so is all that is multiplied by it.
+    Where the label is NO_SAMPLE, no class is the right one: q is 0, and so is all that it multiplies.
     """
     z1, one_minus_z1 = sigmoids(a1 := matmul(x, params.W1) + params.b1)
     a2 = all_reduce(matmul(z1, params.W2)) + params.b2
@@ -70,7 +74,7 @@ def unperturbed_pass(
         r=DELTA / (y_t + DELTA),
         abs_delta=abs_delta,
         labels=labels,
-        loss=jnp.where(labels[:, None] < 0, 0, -jnp.log(y_t + DELTA)),
+        loss=jnp.where(labels[:, None] == NO_SAMPLE, 0, -jnp.log(y_t + DELTA)),
         half_margin=half - jnp.where(right, half, 0).sum(axis=1, keepdims=True),
         half_spread=jnp.empty((len(x), 0, len(params.b1))) if terms else scale * halved_spread(params.W2, labels),
         power_sums=power_sums(abs_delta, params.W2, labels, scale, terms),
@@ -80,7 +84,7 @@ def unperturbed_pass(
 def halved_spread(W2: Array, labels: Array) -> Array:
     """Compute V / 2, (B, O, H), which is finite wherever W2 is; 0 where there is no sample."""
     half = W2.T / 2
-    return jnp.where(labels[:, None, None] < 0, 0, half - take(half, labels)[:, None])
+    return jnp.where(labels[:, None, None] == NO_SAMPLE, 0, half - take(half, labels)[:, None])
 
 
 def sum_powers(abs_delta: Array, W2: Array, labels: Array, scale: Array, terms: int) -> Array:

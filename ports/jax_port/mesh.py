@@ -15,7 +15,6 @@ from ports.distributed import Sent, total_sent
 from ports.jax_port.collectives import sent_by, silent
 from ports.jax_port.descent import largest_finite
 from ports.jax_port.layout import (
-    NO_SAMPLE,
     Layout,
     MeshArray,
     NetLayout,
@@ -25,6 +24,7 @@ from ports.jax_port.layout import (
     replicated,
     specs_of,
 )
+from ports.jax_port.loss_difference import NO_SAMPLE
 from ports.jax_port.mesh_programs import (
     equal_shares,
     mesh_accuracy,

@@ -20,6 +20,7 @@ from ports.jax_port.collectives import all_gather, all_reduce_max, all_reduce_su
 from ports.jax_port.descent import LossAndGradient, descend
 from ports.jax_port.functions import softmax
 from ports.jax_port.layout import AXES
+from ports.jax_port.loss_difference import NO_SAMPLE
 from ports.jax_port.numerical_gradient import (
     batched_differences,
     collocated_gradient,
@@ -43,7 +44,7 @@ def sample_losses(params: Params, x: Array, labels: Array) -> Array:
     """Compute the loss of each of the device's samples, 0 where there is none."""
     y = softmax(logits(params, x, sum_units))
     y_t = jnp.where(labels[:, None] == jnp.arange(y.shape[1]), y, 0).sum(axis=1)
-    return jnp.where(labels < 0, 0, -jnp.log(y_t + DELTA))
+    return jnp.where(labels == NO_SAMPLE, 0, -jnp.log(y_t + DELTA))
 
 
 def mesh_closed_form(params: Params, x: Array, labels: Array) -> tuple[Array, Params]:

@@ -14,6 +14,7 @@ from jax import Array, lax
 from ports.jax_port.functions import matmul, take
 from ports.jax_port.interpolation import Nodes, interpolate, make_nodes
 from ports.jax_port.loss_difference import (
+    NO_SAMPLE,
     Base,
     hidden_difference,
     make_shift,
@@ -164,13 +165,13 @@ def structured_gradient(
     return loss / len(x), Params(total.W1 * hidden, total.b1 * hidden, total.W2 * output, total.b2 * output)
 
 
-# Only in JAX: a loop over slices is compiled once, and those of another length would be compiled for themselves.
+# Only in JAX: slices of one length are one loop, and are compiled once.
 def sum_slices(
     sums: Callable[[Array, Array], tuple[Array, Params]], params: Params, x: Array, labels: Array, size: int
 ) -> tuple[Array, Params]:
     """Add up `sums`, a scalar and arrays shaped like `params`, over slices of at most `size` samples, at least one.
 
-    All are of one length: the last one begins within the one before, and a sample that was counted has the label -1.
+    All have one length: the last one begins within the one before, and the samples that both hold are counted once.
     """
     count = -(-len(x) // max(1, size))
     if count == 1:
@@ -181,7 +182,7 @@ def sum_slices(
         start = jnp.minimum(n * size, len(x) - size)
         part_x, part_labels = (lax.dynamic_slice_in_dim(array, start, size) for array in (x, labels))
         counted = start + jnp.arange(size) < n * size
-        return jax.tree.map(jnp.add, total, sums(part_x, jnp.where(counted, -1, part_labels)))
+        return jax.tree.map(jnp.add, total, sums(part_x, jnp.where(counted, NO_SAMPLE, part_labels)))
 
     return lax.fori_loop(0, count, add, (jnp.zeros((), x.dtype), jax.tree.map(jnp.zeros_like, params)))
 

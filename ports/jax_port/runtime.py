@@ -131,11 +131,11 @@ def compiled(function: Callable[..., Any], part: int | None = None) -> Callable[
     """
 
     @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def one_part(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)[part]
 
     static = sorted(STATIC & set(inspect.signature(function).parameters))
-    program = function if part is None else call
+    program = function if part is None else one_part
     return jax.jit(program, static_argnames=static, compiler_options=compiler_options())
 
 

@@ -145,9 +145,9 @@ def test_a_closed_pipe_ends_conform_without_a_word(tmp_path: Path) -> None:
     assert done.stdout.startswith("What every port must pass, on ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("to", ["a pipe", "a file"])
-def test_a_signal_ends_conform_with_one_sentence(to: str, number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_conform_with_one_sentence(to: str, name: str, tmp_path: Path) -> None:
     port, log = tmp_path / "right.py", tmp_path / "log"
     port.write_text("from ports.numpy_port import *\n")
     command = [sys.executable, str(ROOT / "compare.py"), "conform", str(port)]
@@ -156,8 +156,9 @@ def test_a_signal_ends_conform_with_one_sentence(to: str, number: signal.Signals
         process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
     if process.stdout:
         process.stdout.readline()
-    while not (process.stdout or log.read_text()):
-        time.sleep(0.1)
-    process.send_signal(number)
+    else:
+        while process.poll() is None and not log.read_text():
+            time.sleep(0.1)
+    process.send_signal(signal.Signals[name])
     _, stderr = process.communicate()  # until pytest and its workers have ended, too
     assert (process.returncode, stderr.strip()) == (commands.INTERRUPTED, "compare.py: interrupted.")
