@@ -34,6 +34,7 @@ from comparison.commands import (
     speed,
     train,
 )
+from comparison.commands.interruption import signals_as_ctrl_c
 
 COMMANDS = (advise, agree, speed, train, predict, report, conform)
 NAMES = tuple(command.__name__.rpartition(".")[2] for command in COMMANDS)
@@ -63,7 +64,7 @@ def _no_such_command(name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; the environment and Python's warnings are left as they are."""
-    with _environment_kept(), warnings.catch_warnings():
+    with signals_as_ctrl_c(), _environment_kept(), warnings.catch_warnings():
         return _main(argv)
 
 

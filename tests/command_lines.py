@@ -43,5 +43,9 @@ def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_python(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GITHUB_")} | environment
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, env=env)
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, env=outside_github(**environment))
+
+
+def outside_github(**more: str) -> dict[str, str]:
+    """Return the environment of a process that knows nothing of GitHub Actions."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")} | more

@@ -12,9 +12,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +27,6 @@ TESTS = HOME / "comparison/conformance"
 EXAMPLES = 25
 WORKER_DIED = re.compile(r"^worker '\w+' crashed while running")
 """What pytest-xdist says of a test whose process died."""
-ENDING = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals that would end this process and no other; Windows has no SIGHUP."""
 START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
 """With this project's folder first, so that no other package answers to the names of ours, in workers of xdist too."""
 EPILOG = (
@@ -123,10 +118,7 @@ def run_pytest(command: list[str], environment: dict[str, str]) -> int:
     """
     output = subprocess.PIPE if stat.S_ISFIFO(os.fstat(1).st_mode) else None
     group = 0 if os.name == "posix" and not os.isatty(1) else None
-    with (
-        _end_as_by_ctrl_c(),
-        subprocess.Popen(command, env=environment, stdout=output, bufsize=0, process_group=group) as process,
-    ):
+    with subprocess.Popen(command, env=environment, stdout=output, bufsize=0, process_group=group) as process:
         try:
             while process.stdout and (text := process.stdout.read(2**16)):
                 os.write(1, text)
@@ -138,20 +130,6 @@ def run_pytest(command: list[str], environment: dict[str, str]) -> int:
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     return process.returncode
-
-
-@contextmanager
-def _end_as_by_ctrl_c() -> Iterator[None]:
-    """Let each signal that would end this process raise KeyboardInterrupt, so that pytest is not left running."""
-    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may handle signals
-    handled = [number for number in ENDING if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
-    for number in handled:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number in handled:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def check(options: ConformOptions) -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comparison import PROGRAM
 from comparison.commands import processes
 from comparison.commands.checkpointing import CheckpointWriter
+from comparison.commands.interruption import stop_requests
 from comparison.commands.output import environment, make_console, print_sentences
 from comparison.commands.progress import ProgressDisplay
 from comparison.commands.training_files import file_of_run
 
 if TYPE_CHECKING:
+    import threading
+
     from comparison.agreement.comparison import Subject
     from comparison.commands.options import TrainOptions
     from reference.datasets import Dataset
@@ -88,28 +89,6 @@ def _checkpoint_environment(options: TrainOptions, subject: Subject) -> dict[str
     return {**environment(), "device": subject.device, "devices": devices, "OMP_NUM_THREADS": threads}
 
 
-@contextmanager
-def _interrupt_requests_stop() -> Iterator[threading.Event]:
-    """Let the first Ctrl-C request a stop, and the second one stop at once."""
-    requested = threading.Event()
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or previous in (signal.SIG_IGN, None):
-        yield requested  # only the main thread may handle signals; and what nohup or a shell ignores stays ignored
-        return
-
-    def request(*_: object) -> None:
-        requested.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if processes.is_first():  # print may have been interrupted itself
-            os.write(2, b"\nfinishing the step; Ctrl-C once more stops at once\n")
-
-    signal.signal(signal.SIGINT, request)
-    try:
-        yield requested
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
 class _CrashError(Exception):
     """An error of a port, its cause; what is raised here, such as a checkpoint that can't be written, is no crash."""
 
@@ -134,7 +113,7 @@ def train_all(options: TrainOptions, runs: list[Run]) -> Trained:
     from reference.training import DivergedError
 
     trained = Trained([], [], [], [])
-    with _interrupt_requests_stop() as stop:
+    with stop_requests() as stop:
         for run in runs:
             try:
                 trained.ended.append(_train(options, run, stop))
@@ -183,10 +162,10 @@ def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:
         with ProgressDisplay(run.name, options.iterations, epoch, **shown) as display:
             for now in iter(partial(_advance, segments), None):
                 run.checkpoint.update(now)
-                display.update(now)
                 if any(processes.gather(stop.is_set())) and now.iteration < options.iterations:
-                    run.checkpoint.write()
+                    run.checkpoint.write()  # before anything is shown: the terminal may be closed
                     raise KeyboardInterrupt(_how_to_resume(options, now))
+                display.update(now)
     except ConnectionAbortedError as error:  # another rank has ended
         processes.ignore_stop_requests()
         run.checkpoint.write()

@@ -4,18 +4,24 @@ Where the system can fork, it starts within a tenth of a second: it is a copy of
 done nothing else.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from reference.defaults import BUILT_IN
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 Result = TypeVar("Result")
 
@@ -40,20 +46,40 @@ def preload(backends: Iterable[str]) -> None:
 
 
 def call_in_fresh_process(function: Callable[..., Result], *args: object) -> Result:
-    """Call a function of a module in a process that ends after it, and return its result; its arguments are pickled."""
-    with _only_our_modules(), ProcessPoolExecutor(1, mp_context=get_context(start_method())) as process:
-        return process.submit(_call_without_caches, function, *args).result()
+    """Call a function of a module in a process that ends after it, and return its result; its arguments are pickled.
+
+    The process also ends as soon as this one does, or does not wait for the result any longer.
+    """
+    context = get_context(start_method())
+    reader, writer = context.Pipe(duplex=False)
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        _only_our_modules(),
+        writer,
+        ProcessPoolExecutor(1, context, _prepare, (folder, reader)) as process,
+        ThreadPoolExecutor(1) as starter,  # Ctrl-C must not leave a process half started, which would complain
+    ):
+        try:
+            return starter.submit(process.submit, function, *args).result().result()
+        except BaseException:
+            writer.close()
+            raise
 
 
-def _call_without_caches(function: Callable[..., Result], *args: object) -> Result:
-    """Call a function where no framework finds what earlier processes have compiled."""
+def _prepare(folder: str, reader: Connection) -> None:
+    """Let no framework find what earlier processes have compiled, and end this process once nobody waits for it."""
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     if "jax" in sys.modules:  # it has read the variable
         sys.modules["jax"].config.update("jax_enable_compilation_cache", False)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        # PyTorch reads the folder at each compilation, and Numba, which no built-in port imports, when it is imported.
-        os.environ |= dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR"), folder)
-        return function(*args)
+    # PyTorch reads the folder at each compilation, and Numba, which no built-in port imports, when it is imported.
+    os.environ |= dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR"), folder)
+    Thread(target=_end_with_writer, args=(reader,), daemon=True).start()
+
+
+def _end_with_writer(reader: Connection) -> None:
+    with suppress(EOFError):
+        reader.recv()  # nothing is ever sent
+    os._exit(0)
 
 
 @contextmanager

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 
 import compare
+from command_lines import ROOT, outside_github
 from comparison import commands
 
-ROOT = Path(compare.__file__).parent
 TRAIN = ["train", "--data", "random", "--batch", "50", "--hidden", "3", "--iterations", "3"]
 ADVISE = ["advise", "--data", "random", "--batch", "6", "--hidden", "3", "--backend", "numpy", "--budget", "0.1"]
 ADVISE += ["--strategy", "collocated", "--dtype", "float64"]
 SPEED = [*ADVISE, "--what", "run", "--iterations", "20"]
 SCRIPT = "import compare, sys\nprint('begins')\nprint('code', compare.main({argv}), len(sys.argv))\n"
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
-ENVIRONMENT["PYTHONPATH"] = str(ROOT)
+ENVIRONMENT = outside_github(PYTHONPATH=str(ROOT))
 
 
 def python(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:

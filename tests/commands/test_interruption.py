@@ -1,0 +1,157 @@
+"""Signals that end a command leave nothing behind: no process, no half-written file, no work that is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import compare
+from command_lines import COMPARE, FEW_NETS, ROOT, outside_github
+from comparison import commands
+from comparison.commands.interruption import SIGNALS, stop_requests
+from reference import checkpoints
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise")
+
+ENVIRONMENT = outside_github(PYTHONPATH=str(ROOT))
+SPEED = ("speed", "--data", "random", "--batch", "6", "--hidden", "3", "--strategy", "collocated")
+TRAIN = ("train", "--data", "random", "--batch", "50", "--backend", "numpy", "--quiet", "--iterations", "3")
+PATIENCE = 300
+"""Seconds after which a process hangs."""
+LONG = ("train", "--data", "random", "--batch", "50", "--hidden", "20", "--iterations", "1000000")
+SLEEPING = """
+import multiprocessing, os, time
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+
+def train_steps(*args, **options):
+    if multiprocessing.parent_process() is not None:
+        with open({path!r}, "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(600)
+    return right.train_steps(*args, **options)
+"""
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    """Wait, on a busy machine for long: what never happens must not stop the tests."""
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT, signal.SIGKILL])
+def test_no_process_of_a_first_call_outlives_the_command(number: signal.Signals, tmp_path: Path) -> None:
+    port, pid = tmp_path / "sleeping.py", tmp_path / "pid"
+    port.write_text(SLEEPING.format(path=str(pid)))
+    command = [sys.executable, FEW_NETS, *SPEED, "--backend", "numpy", "--dtype", "float64", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    wait_until(lambda: process.poll() is not None or (pid.exists() and pid.read_text()))
+    assert process.poll() is None, process.communicate()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=PATIENCE)  # until every process that has its streams has ended
+    assert process.returncode == (commands.INTERRUPTED if number == signal.SIGINT else -number)
+    if number != signal.SIGKILL:
+        assert stderr == "compare.py: interrupted.\n"
+    wait_until(lambda: not is_running(int(pid.read_text())))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_lets_a_training_write_its_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    command = [sys.executable, COMPARE, *LONG, "--checkpoint", str(path), "--every", "1000000"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert run.stdout is not None
+    for _ in range(4):  # the heading, iteration 0, and two epochs
+        assert run.stdout.readline()
+    run.send_signal(number)
+    _, stderr = run.communicate(timeout=PATIENCE)
+    assert run.returncode == -number
+    at = checkpoints.load(path).progress.iteration
+    assert at > 0
+    assert f"interrupted at iteration {at:,} of 1,000,000; to go on: " in stderr
+
+
+def test_a_training_whose_terminal_is_closed_writes_its_checkpoint(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    path = tmp_path / "run.ckpt"
+    command = [COMPARE, *LONG, "--checkpoint", str(path), "--every", "1000000"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [sys.executable, *command], ENVIRONMENT)
+    shown = b""
+    while shown.count(b"\n") < 6:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGHUP
+    assert checkpoints.load(path).progress.iteration > 0
+
+
+SCRIPT = """
+import signal
+import compare
+
+{before}
+print(compare.main({argv}), flush=True)
+"""
+TERMINATING = """
+import os, signal
+from ports.numpy_port import *
+import ports.numpy_port as right
+
+
+def train_steps(*args, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return right.train_steps(*args, **options)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "printed"),
+    [
+        ("", -signal.SIGTERM, ""),
+        ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", 0, "0\n"),
+        ("signal.signal(signal.SIGTERM, lambda *_: print('mine'))", 0, "mine\n0\n"),
+    ],
+    ids=["default", "ignored", "handled"],
+)
+def test_a_signal_does_to_a_caller_what_it_does_without_fdnet(
+    before: str, code: int, printed: str, tmp_path: Path
+) -> None:
+    port = tmp_path / "terminating.py"
+    port.write_text(TERMINATING)
+    script = SCRIPT.format(before=before, argv=[*TRAIN, "--port", str(port)])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stdout) == (code, printed), done.stderr
+
+
+def test_signals_are_handled_as_before_after_a_command() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    assert compare.main(list(TRAIN)) == commands.AGREES
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_the_second_ctrl_c_stops_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    with stop_requests() as requested:
+        signal.raise_signal(signal.SIGINT)
+        assert requested.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert "finishing the step" in capfd.readouterr().err
