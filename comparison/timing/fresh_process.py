@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import forkserver, get_all_start_methods, get_context
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
@@ -37,12 +37,13 @@ def start_method() -> str:
     return "forkserver" if fits and "forkserver" in get_all_start_methods() else "spawn"
 
 
-def preload(backends: Iterable[str]) -> None:
-    """Let processes that start later be copies of one that has imported these ports, where the system can fork."""
+def preload(backends: Container[str]) -> None:
+    """Let processes that start later be copies of one that imports these ports meanwhile, where the system can fork."""
     if start_method() == "forkserver":
-        get_context("forkserver").set_forkserver_preload(
-            [f"ports.{name}_port" for name in BUILT_IN if name in set(backends)]
-        )
+        modules = [f"ports.{name}_port" for name in BUILT_IN if name in backends]
+        get_context("forkserver").set_forkserver_preload(modules)
+        with _only_our_modules():
+            forkserver.ensure_running()
 
 
 def call_in_fresh_process(function: Callable[..., Result], *args: object) -> Result:

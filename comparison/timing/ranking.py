@@ -9,7 +9,6 @@ import numpy as np
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Outcome, Subject, disagreement_sentence
 from comparison.timing.contenders import Candidate, MeasureStart, estimate, make_contender, plan_rounds
-from comparison.timing.fresh_process import preload
 from comparison.timing.load import Load, LoadMeter
 from comparison.timing.recommendation import Advice, Timing, advise, timings
 from comparison.timing.rounds import Rounds, fewest_rounds, take_rounds
@@ -74,7 +73,6 @@ def prepare(
     """
     began = time.perf_counter()
     pairs = [(subject, strategy) for subject in subjects for strategy in strategies]
-    preload({subject.name for subject, _ in pairs})
     excluded: list[Row] = []
     candidates: list[Candidate] = []
     for n, (subject, strategy) in enumerate(pairs, 1):
