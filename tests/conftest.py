@@ -11,5 +11,7 @@ from comparison.conformance.plugin import (
 
 __all__ = ["pytest_configure", "pytest_generate_tests", "pytest_runtest_teardown", "subject"]
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's, of what it runs in the background: tests send it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):  # tests send them
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:  # by a shell in the background, or nohup
+        signal.signal(number, handler)
