@@ -1,4 +1,4 @@
-"""What ends a command before its time: Ctrl-C, and signals that would end the process and leave its work as it is."""
+"""How a command is interrupted: by Ctrl-C, and by signals that would otherwise end the process at once."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SIGNALS = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals that end a process which does not handle them; Windows has no SIGHUP."""
+"""Signals that end a process unless it handles them; Windows has no SIGHUP."""
 
 _received: list[int] = []
-"""Those that have interrupted the command."""
+"""The signals that have interrupted the command."""
 
 
 @contextmanager
 def signals_as_ctrl_c() -> Iterator[None]:
-    """Let a signal that would end this process interrupt the block as Ctrl-C does, and end the process only then.
+    """Let a signal that would end this process interrupt the block first, as Ctrl-C does, and then end the process.
 
     So the processes that a command has started end with it, temporary files are removed, and a training writes its
-    checkpoint. Ranks handle signals by themselves, and what is ignored or handled by the caller stays so.
+    checkpoint. Ranks handle signals themselves, and a signal that the caller ignores or handles is left to the caller.
     """
     ours = [] if processes.count() > 1 else [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     _received.clear()
@@ -37,7 +37,7 @@ def signals_as_ctrl_c() -> Iterator[None]:
             yield
     finally:
         if _received:
-            gc.collect()  # a signal runs no finalizers, as of the semaphores between processes
+            gc.collect()  # finalizers, such as those of shared semaphores, do not run when a signal ends the process
             with suppress(OSError, ValueError):
                 sys.stdout.flush()
             signal.raise_signal(_received[0])
@@ -50,7 +50,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """Let the first Ctrl-C, or signal that acts as one, request a stop; the next one stops at once."""
+    """Let the first Ctrl-C, or signal that acts like it, request a stop, and the second one stop at once."""
     requested = threading.Event()
 
     def request(number: int, frame: FrameType | None) -> None:
@@ -72,7 +72,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 @contextmanager
 def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the signals so in the block, unless this is another thread than the main one: Python forbids it there."""
+    """Handle the signals with `handler` in the block; not outside the main thread, where Python forbids it."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in numbers if in_main_thread}
     for number in before:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 import compare
 from command_lines import COMPARE, FEW_NETS, ROOT, outside_github
 from comparison import commands
+from comparison.commands import interruption
 from comparison.commands.interruption import SIGNALS, stop_requests
 from reference import checkpoints
 
@@ -22,7 +23,7 @@ ENVIRONMENT = outside_github(PYTHONPATH=str(ROOT))
 SPEED = ("speed", "--data", "random", "--batch", "6", "--hidden", "3", "--strategy", "collocated")
 TRAIN = ("train", "--data", "random", "--batch", "50", "--backend", "numpy", "--quiet", "--iterations", "3")
 PATIENCE = 300
-"""Seconds after which a process hangs."""
+"""Seconds after which a process is taken to hang."""
 LONG = ("train", "--data", "random", "--batch", "50", "--hidden", "20", "--iterations", "1000000")
 SLEEPING = """
 import multiprocessing, os, time
@@ -39,8 +40,28 @@ def train_steps(*args, **options):
 """
 
 
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start processes with their streams in pipes; those that a failed test leaves behind are killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*command: str) -> subprocess.Popen[str]:
+        streams: dict[str, int] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        started.append(subprocess.Popen([sys.executable, *command], text=True, env=ENVIRONMENT, **streams))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        with process:
+            pass
+
+
 def wait_until(happened: Callable[[], object]) -> None:
-    """Wait, on a busy machine for long: what never happens must not stop the tests."""
+    """Wait, for long on a busy machine, but not for ever."""
     end = time.monotonic() + PATIENCE
     while not happened():
         assert time.monotonic() < end
@@ -56,12 +77,12 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT, signal.SIGKILL])
-def test_no_process_of_a_first_call_outlives_the_command(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
+def test_no_process_of_a_first_call_outlives_the_command(name: str, start: Start, tmp_path: Path) -> None:
+    number = signal.Signals[name]
     port, pid = tmp_path / "sleeping.py", tmp_path / "pid"
     port.write_text(SLEEPING.format(path=str(pid)))
-    command = [sys.executable, FEW_NETS, *SPEED, "--backend", "numpy", "--dtype", "float64", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = start(FEW_NETS, *SPEED, "--backend", "numpy", "--dtype", "float64", "--port", str(port))
     wait_until(lambda: process.poll() is not None or (pid.exists() and pid.read_text()))
     assert process.poll() is None, process.communicate()
     process.send_signal(number)
@@ -73,10 +94,9 @@ def test_no_process_of_a_first_call_outlives_the_command(number: signal.Signals,
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_lets_a_training_write_its_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_lets_a_training_write_its_checkpoint(number: signal.Signals, start: Start, tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
-    command = [sys.executable, COMPARE, *LONG, "--checkpoint", str(path), "--every", "1000000"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    run = start(COMPARE, *LONG, "--checkpoint", str(path), "--every", "1000000")
     assert run.stdout is not None
     for _ in range(4):  # the heading, iteration 0, and two epochs
         assert run.stdout.readline()
@@ -148,10 +168,22 @@ def test_signals_are_handled_as_before_after_a_command() -> None:
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_the_second_ctrl_c_stops_at_once(capfd: pytest.CaptureFixture[str]) -> None:
-    with stop_requests() as requested:
-        signal.raise_signal(signal.SIGINT)
-        assert requested.is_set()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, *SIGNALS])
+def test_the_second_request_to_stop_stops_at_once(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    received: list[int] = []
+    monkeypatch.setattr(interruption, "_received", received)
+    before = signal.getsignal(number)
+    if number != signal.SIGINT:
+        signal.signal(number, interruption._interrupt)
+    try:
+        with stop_requests() as requested:
+            signal.raise_signal(number)
+            assert requested.is_set()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+    assert received == ([] if number == signal.SIGINT else [number, number])
     assert "finishing the step" in capfd.readouterr().err

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ports
-from command_lines import ROOT
+from command_lines import ROOT, run_python
 from comparison.agreement.comparison import Subject, random_problem
 from comparison.timing import fresh_process, starts
 from comparison.timing.recommendation import Timing, advise
@@ -205,6 +205,20 @@ def test_a_temporary_folder_of_a_long_name_has_room_for_no_socket(
     assert fresh_process.start_method() == "spawn"
     monkeypatch.setitem(current_process()._config, "tempdir", None)  # type: ignore[attr-defined]
     assert fresh_process.call_in_fresh_process(_state)[1]["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+
+
+def test_a_fresh_process_has_imported_every_port_that_is_preloaded() -> None:
+    """In a process of its own: there is one fork server for all tests of this one."""
+    pytest.importorskip("torch")
+    if fresh_process.start_method() != "forkserver":
+        pytest.skip("the system can't fork")
+    code = (
+        "from comparison.timing.fresh_process import call_in_fresh_process, preload\n"
+        "preload({'numpy', 'torch'})\n"
+        'print(*sorted(call_in_fresh_process(eval, \'[n for n in __import__("sys").modules if n[-5:] == "_port"]\')))'
+    )
+    done = run_python("-c", code, PYTHONPATH=str(ROOT))
+    assert done.stdout.split() == ["ports.numpy_port", "ports.torch_port"], done.stderr
 
 
 def _jax_cache() -> bool:
