@@ -12,11 +12,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def leave_few_nets(set_attribute: Callable[[object, str, object], None]) -> None:
-    """Replace the trials and trainings of `agree` by one of each."""
+    """Replace the trials and trainings of `agree` by one of each, in this process, where it then compares."""
     from comparison.agreement import training, trials
+    from comparison.commands import comparisons
 
     set_attribute(trials, "TRIALS", trials.TRIALS[:1])
     set_attribute(training, "TRAININGS", training.TRAININGS[2:3])
+    set_attribute(comparisons, "MOST_PROCESSES", 1)
 
 
 if __name__ == "__main__":

@@ -37,13 +37,11 @@ def run(options: TimingOptions) -> int:
     """Compare, time, print, and return the exit code."""
     benchmark.check_timing(options)
     benchmark.prepare_process(options.threads)
-    from comparison.timing.fresh_process import preload
     from comparison.timing.starts import measure_start
 
     data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data, options.strategy)
-    subjects, not_run = load_subjects(options)
-    preload({subject.name for subject in subjects})
+    subjects, not_run = load_subjects(options, workers=True)
     timed = replace(options, strategy=("collocated",) if "collocated" in options.strategy else options.strategy)
     task = benchmark.make_task(options, problem, data)
     outcome = agree.compare_all(options, subjects, problem)._replace(not_run=not_run)

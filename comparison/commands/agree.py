@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import time
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,11 @@ from comparison.commands.subjects import load_data, load_subjects, make_problem
 from reference.defaults import CLOSED_FORM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from comparison.agreement.bounds import Problem
     from comparison.agreement.comparison import Agreement, NotCompared, Outcome, Subject
     from comparison.agreement.slow_ports import DataOnly
-    from comparison.commands.output import Say
 
     Row = Agreement | NotCompared | DataOnly
 
@@ -52,7 +50,7 @@ def run(options: ComparisonOptions) -> int:
     data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data, options.strategy)
     processes.check_same("data", data)
-    subjects, not_run = load_subjects(options)
+    subjects, not_run = load_subjects(options, workers=True)
     outcome = compare_all(options, subjects, problem)._replace(not_run=not_run)
     if options.json:
         write_json(options.json, "agree", options, as_json(outcome))
@@ -60,20 +58,6 @@ def run(options: ComparisonOptions) -> int:
         _print(options, outcome)
     report_to_github(outcome, subjects)
     return exit_code(outcome)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch, if it is loaded, use one thread: for small nets its threads only wait, on the processor."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 0
-    try:
-        if torch:
-            torch.set_num_threads(1)
-        yield
-    finally:
-        if torch:
-            torch.set_num_threads(before)
 
 
 def compare_all(
@@ -91,6 +75,7 @@ def compare_all(
     from comparison.agreement.cases import check_data_only, check_subject, check_subject_in_time
     from comparison.agreement.comparison import Agreement, Outcome
     from comparison.agreement.slow_ports import DataOnly
+    from comparison.commands.comparisons import compare_subjects
 
     settings: dict[str, Any] = {"h": options.h, "memory": options.memory, "seed": options.seed}
     check: Callable[..., Iterable[Row]] = check_data_only if data_only else check_subject
@@ -100,10 +85,14 @@ def compare_all(
     strategies = tuple(strategy for strategy in options.strategy if strategy != CLOSED_FORM)  # always compared
     outcome, began = Outcome([], [], [], []), time.perf_counter()
     compared_on_data_only: list[dict[str, Any]] = []
-    with one_thread(), status("comparing", quiet=options.quiet) as say:
-        for n, subject in enumerate(subjects, 1):
-            shown = partial(_shown, partial(say, done=n, total=len(subjects)), check)
-            for row in compare_subject(shown, subject, problem, strategies):
+    with status("comparing", quiet=options.quiet) as say:
+
+        def show(done: int, what: str) -> None:
+            say(f"comparing {what}", min(done + 1, len(subjects)), len(subjects))
+
+        side_by_side = not data_only and options.devices in (None, 1)
+        for results in compare_subjects(check, subjects, problem, strategies, show, side_by_side=side_by_side):
+            for row in results:
                 if isinstance(row, Agreement):
                     outcome.rows.append(row)
                 elif isinstance(row, dict):
@@ -113,61 +102,6 @@ def compare_all(
                 else:
                     outcome.not_compared.append(row)
     return outcome._replace(data_only=compared_on_data_only, seconds=time.perf_counter() - began)
-
-
-def _shown(say: Say, check: Callable[..., Iterable[Row]], subject: Subject, *args: Any) -> Iterator[Row]:
-    """Compare a subject, and show each quantity when it has been compared."""
-    name = f"{subject.name} {subject.dtype}"
-    say(f"compiling and comparing {name}")
-    for count, row in enumerate(check(subject, *args), 1):
-        say(f"comparing {name} {row.strategy or 'forward'}, {count} done")
-        yield row
-
-
-def compare_subject(
-    check: Callable[..., Iterable[Row]], subject: Subject, problem: Problem, strategies: tuple[str, ...]
-) -> list[Row | dict[str, Any]]:
-    """Compare a subject; if it crashes, compare once more without strategies, and then each strategy by itself.
-
-    So a crash costs the rows of one strategy and no others. Where several ranks take part they would lose each other.
-    """
-    rows, error = _rows_or_error(check, subject, problem, strategies)
-    if error is None:
-        return list(rows)
-    if processes.count() > 1:
-        return [*rows, _crash(subject, None, error)]
-    rows, forward_error = _rows_or_error(check, subject, problem, ())
-    if forward_error is not None:  # each strategy would crash by it
-        return [*rows, _crash(subject, None, forward_error)]
-    crashes = 0
-    results: list[Row | dict[str, Any]] = list(rows)
-    for strategy in strategies:
-        own, strategy_error = _rows_or_error(check, subject, problem, (strategy,))
-        results += [row for row in own if row.strategy == strategy]
-        if strategy_error is not None:
-            results.append(_crash(subject, strategy, strategy_error))
-            crashes += 1
-    return results if crashes else [*results, _crash(subject, None, error)]  # only all together: still a crash
-
-
-def _rows_or_error(
-    check: Callable[..., Iterable[Row]], subject: Subject, problem: Problem, strategies: tuple[str, ...]
-) -> tuple[list[Row], BaseException | None]:
-    rows: list[Row] = []
-    try:
-        rows.extend(check(subject, problem, strategies))
-    except BaseException as error:  # a port may fail in any way: it is reported, and the exit code says so
-        if processes.ends_all(error):
-            raise
-        return rows, error
-    return rows, None
-
-
-def _crash(subject: Subject, strategy: str | None, error: BaseException) -> dict[str, Any]:
-    from ports.registry import describe_error
-
-    reason = describe_error(error, subject.source)
-    return {"backend": subject.name, "dtype": subject.dtype, "strategy": strategy, "reason": reason}
 
 
 def exit_code(outcome: Outcome) -> int:

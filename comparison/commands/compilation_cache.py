@@ -35,7 +35,12 @@ def use_compilation_cache() -> None:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA would write a line for each program that it loads
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # it is compiled again
+    ignore_cache_errors()
+
+
+def ignore_cache_errors() -> None:
+    """Say nothing of a program that can't be read or kept: it is compiled again."""
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def cache_folder() -> Path:

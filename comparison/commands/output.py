@@ -238,7 +238,8 @@ def status(text: str, *, quiet: bool) -> Iterator[Say]:
         yield lambda text, done=0, total=None: None
         return
     words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    bar = Progress(SpinnerColumn(), BarColumn(bar_width=12), words, console=stderr, transient=True)
+    width = Column(min_width=12)  # however long the text
+    bar = Progress(SpinnerColumn(), BarColumn(12, table_column=width), words, console=stderr, transient=True)
     shown = bar.add_task(text, total=None)
 
     def say(text: str, done: int = 0, total: int | None = None) -> None:

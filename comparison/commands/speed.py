@@ -93,14 +93,13 @@ def run(options: SpeedOptions) -> int:
     baseline = read_baseline(options.baseline, options) if options.baseline else None
     benchmark.prepare_process(options.threads)
     from comparison.timing.baseline import ratios_to_reference
-    from comparison.timing.fresh_process import preload
     from comparison.timing.starts import measure_start
 
     data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data, options.strategy)
     if isinstance(options.devices, tuple):
         return time_scaling(options, options.devices, data, problem)
-    subjects, not_run = load_subjects(options)
+    subjects, not_run = load_subjects(options, workers=True)
     if baseline is not None:
         check_baseline(baseline, options, subjects)
     if options.sweep:
@@ -108,7 +107,6 @@ def run(options: SpeedOptions) -> int:
     task = benchmark.make_task(options, problem, data)
     if options.self_check:
         return self_check_once(options, subjects, task)
-    preload({subject.name for subject in subjects})
     outcome = compare_all(options, subjects, problem, limit=options.budget / 2)._replace(not_run=not_run)
     field = benchmark.prepare(options, subjects, task, outcome, start=measure_start)
     if options.peer:

@@ -56,8 +56,10 @@ def make_problem(options: ProblemOptions, data: Dataset, strategies: Iterable[st
     return problem
 
 
-def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str]]]:
+def load_subjects(options: Selection, *, workers: bool = False) -> tuple[list[Subject], list[dict[str, str]]]:
     """Load the ports that can be run; return them as subjects, and a row with the reason for each other.
+
+    With `workers`, processes that compare or time them later have imported the built-in ones as well.
 
     Raises
     ------
@@ -66,6 +68,7 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
     """
     import ports
     from comparison.agreement.comparison import Subject
+    from comparison.worker_processes import preload
     from ports.registry import check_exists
     from reference.validation import DeviceError, check_device
 
@@ -77,6 +80,8 @@ def load_subjects(options: Selection) -> tuple[list[Subject], list[dict[str, str
     named = subject_names(sources)
     for source in sources:
         check_exists(source)
+    if workers and processes.count() == 1:
+        preload(sources)
     with status("loading the ports", quiet=options.quiet) as say:
         for source in sources:
             say(f"loading {named[source]}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import compare
-from command_lines import COMPARE, FEW_NETS, ROOT, outside_github
+from command_lines import COMPARE, FEW_NETS, ROOT, SMALL, outside_github
 from comparison import commands
 from comparison.commands import interruption
 from comparison.commands.interruption import SIGNALS, stop_requests
@@ -31,12 +31,12 @@ from ports.numpy_port import *
 import ports.numpy_port as right
 
 
-def train_steps(*args, **options):
+def {function}(*args, **options):
     if multiprocessing.parent_process() is not None:
         with open({path!r}, "w") as file:
             file.write(str(os.getpid()))
         time.sleep(600)
-    return right.train_steps(*args, **options)
+    return right.{function}(*args, **options)
 """
 
 
@@ -78,11 +78,18 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
-def test_no_process_of_a_first_call_outlives_the_command(name: str, start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [((FEW_NETS, *SPEED), "train_steps"), ((COMPARE, *SMALL), "loss")],
+    ids=["first call", "comparison"],
+)
+def test_no_process_outlives_the_command_that_waits_for_it(
+    name: str, command: tuple[str, ...], function: str, start: Start, tmp_path: Path
+) -> None:
     number = signal.Signals[name]
     port, pid = tmp_path / "sleeping.py", tmp_path / "pid"
-    port.write_text(SLEEPING.format(path=str(pid)))
-    process = start(FEW_NETS, *SPEED, "--backend", "numpy", "--dtype", "float64", "--port", str(port))
+    port.write_text(SLEEPING.format(path=str(pid), function=function))
+    process = start(*command, "--backend", "numpy", "--dtype", "float64", "--port", str(port))
     wait_until(lambda: process.poll() is not None or (pid.exists() and pid.read_text()))
     assert process.poll() is None, process.communicate()
     process.send_signal(number)

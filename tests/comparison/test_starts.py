@@ -2,10 +2,8 @@
 
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from functools import partial
-from multiprocessing import current_process
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +12,11 @@ import numpy as np
 import pytest
 
 import ports
-from command_lines import ROOT, run_python
+from command_lines import ROOT
+from comparison import worker_processes
 from comparison.agreement.comparison import Subject, random_problem
-from comparison.timing import fresh_process, starts
+from comparison.timing import starts
+from comparison.timing.fresh_process import call_in_fresh_process
 from comparison.timing.recommendation import Timing, advise
 from comparison.timing.rounds import Interval
 from comparison.timing.run_costs import RunCosts, pieces_of_run
@@ -175,7 +175,7 @@ def _state() -> tuple[int, dict[str, str | None]]:
 def test_nothing_compiled_is_reused() -> None:
     """Each call has a process of its own, where JAX leaves its cache alone and the others have an empty one."""
     before = _state()
-    (one, variables), (other, others) = (fresh_process.call_in_fresh_process(_state) for _ in range(2))
+    (one, variables), (other, others) = (call_in_fresh_process(_state) for _ in range(2))
     assert len({one, other, before[0]}) == 3
     assert variables["JAX_ENABLE_COMPILATION_CACHE"] == others["JAX_ENABLE_COMPILATION_CACHE"] == "false"
     for name in ("TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR"):
@@ -187,38 +187,13 @@ def test_nothing_compiled_is_reused() -> None:
 def test_nothing_compiled_by_torch_is_reused() -> None:
     """PyTorch reads some variables as it is imported, before the process is forked."""
     pytest.importorskip("torch")
-    assert len({fresh_process.call_in_fresh_process(_inductor_cache) for _ in range(2)}) == 2
+    assert len({call_in_fresh_process(_inductor_cache) for _ in range(2)}) == 2
 
 
 def _inductor_cache() -> str:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     return cache_dir()
-
-
-def test_a_temporary_folder_of_a_long_name_has_room_for_no_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / ("x" * 100)
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    assert fresh_process.start_method() == "spawn"
-    monkeypatch.setitem(current_process()._config, "tempdir", None)  # type: ignore[attr-defined]
-    assert fresh_process.call_in_fresh_process(_state)[1]["JAX_ENABLE_COMPILATION_CACHE"] == "false"
-
-
-def test_a_fresh_process_has_imported_every_port_that_is_preloaded() -> None:
-    """In a process of its own: there is one fork server for all tests of this one."""
-    pytest.importorskip("torch")
-    if fresh_process.start_method() != "forkserver":
-        pytest.skip("the system can't fork")
-    code = (
-        "from comparison.timing.fresh_process import call_in_fresh_process, preload\n"
-        "preload({'numpy', 'torch'})\n"
-        'print(*sorted(call_in_fresh_process(eval, \'[n for n in __import__("sys").modules if n[-5:] == "_port"]\')))'
-    )
-    done = run_python("-c", code, PYTHONPATH=str(ROOT))
-    assert done.stdout.split() == ["ports.numpy_port", "ports.torch_port"], done.stderr
 
 
 def _jax_cache() -> bool:
@@ -229,8 +204,8 @@ def _jax_cache() -> bool:
 
 def test_jax_has_no_cache_there_though_it_was_imported_before() -> None:
     pytest.importorskip("jax")
-    fresh_process.preload(["jax"])
-    assert not fresh_process.call_in_fresh_process(_jax_cache)
+    worker_processes.preload(["jax"])
+    assert not call_in_fresh_process(_jax_cache)
 
 
 def test_a_run_is_all_iterations_and_its_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
