@@ -96,7 +96,7 @@ def estimate(subject: Subject, strategy: str, task: Task, budget: float, start: 
             return Candidate(subject, strategy, seconds)
     if start and not isinstance(subject.port, DistributedPort):  # another process would not be one of its ranks
         measured = start(subject, strategy, task)
-        return Candidate(subject, strategy, measured.later_call_s, start=measured)
+        return Candidate(subject, strategy, measured.step_s, start=measured)
     if task.what == "gradient":
         return Candidate(subject, strategy, _later_call(subject, gradient_function(subject, strategy, task, None)))
     train = make_train(subject, strategy, task, STEP_SAMPLES)

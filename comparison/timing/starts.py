@@ -22,6 +22,7 @@ from reference.two_layer_net import Params, init
 
 REPETITIONS, REPEAT_SECONDS = 7, 0.3
 """How often a run of one step is repeated at most, and seconds after which it is not any more."""
+LEAST_SHARE = 1 / 32
 QUICK = 1.0
 """Seconds after which a start is not measured again."""
 STATUS = Path("/proc/self/status")
@@ -31,7 +32,7 @@ class Start(NamedTuple):
     """The first call of a contender and a later one, and the costs of a run where it can be trained by."""
 
     first_call_s: float
-    later_call_s: float
+    step_s: float  # a further step of a later call, where it can be trained by; else such a call
     peak_bytes: int | None
     run: RunCosts | None
     process_s: float = 0.0  # to start the process, import the port and load the data
@@ -91,27 +92,29 @@ def _load(name: str, dtype: str, device: str, task: Task) -> tuple[Subject, Task
 
 
 def start_of_run(subject: Subject, strategy: str, task: Task) -> Start:
-    """Run one step from nothing, take two steps in a call, and repeat the run: its parts are then those of a later one.
+    """Run one step from nothing, take two steps in a call, and repeat both: their parts are then those of later ones.
 
     A single time may be off by what else the machine did, and a run has hundreds of evaluations: of the repetitions
-    the median counts.
+    the median counts. The second step of a call takes at least LEAST_SHARE of the call: what is less is noise.
     """
     timed, one = _TimedPort(subject.port), replace(task, iterations=1)
     held = reset_peak()
     one_step = read(lambda: [*run_from_nothing(timed, subject, strategy, one)]).seconds
     peak = peak_since(held)
     train = make_train(subject, strategy, task)
-    two_steps, began = read(lambda: train(2)).seconds, time.perf_counter()
+    two_steps, began, pairs = read(lambda: train(2)).seconds, time.perf_counter(), list[float]()
     while len(timed.steps) < 2 or (len(timed.steps) <= REPETITIONS and time.perf_counter() - began < REPEAT_SECONDS):
         list(run_from_nothing(timed, subject, strategy, one))
+        pairs.append(read(lambda: train(2)).seconds)
     first, *later = timed.steps
     evaluations = [sum(pair) for pair in zip(timed.accuracies[2::2], timed.accuracies[3::2], strict=True)]
     call = statistics.median(later)
+    step = max(statistics.median(pairs) - call, LEAST_SHARE * call)
     assert task.data is not None
     batch = len(task.problem.t)
     segment = segment_length(initial_net(subject, task), strategy, batch)
     pieces = epoch_length(task.data, batch), segment
-    return Start(first, call, peak, RunCosts(one_step, call, two_steps, statistics.median(evaluations), pieces))
+    return Start(first, step, peak, RunCosts(one_step, call, two_steps, statistics.median(evaluations), pieces))
 
 
 def run_from_nothing(port: Any, subject: Subject, strategy: str, task: Task) -> Iterator[object]:

@@ -115,19 +115,27 @@ def test_a_signal_lets_a_training_write_its_checkpoint(number: signal.Signals, s
     assert f"interrupted at iteration {at:,} of 1,000,000; to go on: " in stderr
 
 
+ON_A_TERMINAL = """
+import fcntl, os, sys, termios
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def test_a_training_whose_terminal_is_closed_writes_its_checkpoint(tmp_path: Path) -> None:
     pty = pytest.importorskip("pty")
     path = tmp_path / "run.ckpt"
-    command = [COMPARE, *LONG, "--checkpoint", str(path), "--every", "1000000"]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(sys.executable, [sys.executable, *command], ENVIRONMENT)
-    shown = b""
-    while shown.count(b"\n") < 6:
-        shown += os.read(terminal, 4096)
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGHUP
+    command = ["-c", ON_A_TERMINAL, COMPARE, *LONG, "--checkpoint", str(path), "--every", "1000000"]
+    terminal, end = pty.openpty()
+    streams: dict[str, int] = dict.fromkeys(("stdin", "stdout", "stderr"), end)
+    with subprocess.Popen([sys.executable, *command], env=ENVIRONMENT, start_new_session=True, **streams) as process:
+        os.close(end)
+        shown = b""
+        while shown.count(b"\n") < 6:
+            shown += os.read(terminal, 4096)
+        os.close(terminal)
+    assert process.returncode == -signal.SIGHUP
     assert checkpoints.load(path).progress.iteration > 0
 
 
