@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -131,13 +132,29 @@ def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]
     """Run a command in a process of its own, where nothing has been compiled yet; keep its result and exit code."""
     path = file_of(out, part)
     command = [sys.executable, str(COMPARE), *_arguments(part, options, str(path))]
-    done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="backslashreplace", check=False)
+    done = run_command(command)
     if done.returncode in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     if not path.exists() or done.returncode == BAD_INPUT:
         raise ValueError(f"`{PROGRAM} {command_of(part)}` wrote nothing: {done.stderr.strip() or done.returncode}")
     codes[part] = done.returncode
     _keep(options, out, codes)
+
+
+def run_command(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command, and keep what it writes on stderr; an interrupt ends the command first, once it has tidied up.
+
+    The command is a process group, which a terminal's Ctrl-C does not reach: a second signal would stop the tidying up.
+    """
+    options: dict[str, Any] = {"stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "backslashreplace"}
+    with subprocess.Popen(command, process_group=0 if os.name == "posix" else None, **options) as process:
+        try:
+            _, stderr = process.communicate()
+        except BaseException:
+            process.terminate()
+            process.communicate()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stderr=stderr)
 
 
 def _arguments(part: str, options: ReportOptions, path: str) -> list[str]:

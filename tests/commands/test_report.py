@@ -5,9 +5,10 @@ import os
 import re
 import shlex
 import subprocess
+import sys
+import time
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from reference.datasets import load
 
 pytestmark = pytest.mark.slow
 
+RUN_COMMAND = "comparison.commands.report_parts.run_command"
 NET = (*SMALL[1:], "--dtype", "float64", "--budget", "0.1", "--iterations", "5")
 
 
@@ -80,7 +82,7 @@ def test_the_files_of_the_commands_are_taken_as_they_are(
     speed["not_run"] = [{"backend": "jax", "reason": "jax is not installed."}]
     (tmp_path / "speed.json").write_text(json.dumps(speed))
     given = {part: folder / f"{part}.json" for part in commands.report.PARTS} | {"speed": tmp_path / "speed.json"}
-    monkeypatch.setattr("subprocess.run", None)  # nothing is run
+    monkeypatch.setattr(RUN_COMMAND, None)  # nothing is run
     files = [f"--{part}-file={path}" for part, path in given.items()]
     assert compare.main(["report", *NET, "--out", str(tmp_path / "out"), *files]) == 0
     assert capsys.readouterr().out.split() == [
@@ -133,7 +135,7 @@ def test_an_interrupted_report_keeps_its_parts_and_is_resumed(
 ) -> None:
     started = []
 
-    def interrupted(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    def interrupted(command: list[str]) -> subprocess.CompletedProcess[str]:
         started.append(command[2])
         if command[2] == "speed":
             raise KeyboardInterrupt
@@ -142,7 +144,7 @@ def test_an_interrupted_report_keeps_its_parts_and_is_resumed(
 
     arguments = ["report", *NET, "--out", str(tmp_path), "--quiet"]
     monkeypatch.setattr("sys.orig_argv", ["python", "compare.py", "report", "--out", "here"])
-    monkeypatch.setattr("subprocess.run", interrupted)
+    monkeypatch.setattr(RUN_COMMAND, interrupted)
     assert compare.main(arguments) == commands.INTERRUPTED
     output = capsys.readouterr()
     assert output.err == (
@@ -155,17 +157,17 @@ def test_an_interrupted_report_keeps_its_parts_and_is_resumed(
     assert compare.main([*arguments, "--resume", "--seed", "7"]) == commands.BAD_INPUT
     assert capsys.readouterr().err.endswith("`--seed` must be 0 to resume this report, got 7.\n")
 
-    def finished(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    def finished(command: list[str]) -> subprocess.CompletedProcess[str]:
         part = command[command.index("--sweep") + 1] if "--sweep" in command else command[2]
         Path(command[-1]).write_text((folder / f"{part}.json").read_text())
         started.append(part)
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr("subprocess.run", finished)
+    monkeypatch.setattr(RUN_COMMAND, finished)
     assert compare.main([*arguments, "--resume"]) == commands.DISAGREES  # as agreement had ended
     assert started[3:] == ["speed", "hidden", "batch", "train"]
     assert (tmp_path / "report.html").exists()
-    monkeypatch.setattr("subprocess.run", None)  # nothing is left to run
+    monkeypatch.setattr(RUN_COMMAND, None)  # nothing is left to run
     assert compare.main([*arguments, "--resume"]) == commands.DISAGREES
 
 
@@ -181,9 +183,40 @@ def test_what_no_report_has_left_is_not_resumed(text: str, tmp_path: Path, capsy
 def test_an_interrupt_of_the_command_itself_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, 130))
+    monkeypatch.setattr(RUN_COMMAND, lambda command: subprocess.CompletedProcess(command, 130))
     assert compare.main(["report", *NET, "--out", str(tmp_path)]) == commands.INTERRUPTED
     assert "interrupted; kept: nothing yet; to go on: " in capsys.readouterr().err
+
+
+TIDYING_UP = """
+import pathlib, signal, sys, time
+
+def tidy_up(*_):
+    time.sleep(0.5)
+    pathlib.Path(sys.argv[1]).unlink()
+    sys.exit()
+
+signal.signal(signal.SIGTERM, tidy_up)
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed there")
+def test_an_interrupted_command_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "begun"
+    wait = subprocess.Popen.communicate
+
+    def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
+        monkeypatch.setattr(subprocess.Popen, "communicate", wait)
+        while not path.exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        report_parts.run_command([sys.executable, "-c", TIDYING_UP, str(path)])
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.json", "begun.json", "train.json"])
@@ -191,7 +224,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / name).mkdir()
-    monkeypatch.setattr("subprocess.run", None)
+    monkeypatch.setattr(RUN_COMMAND, None)
     assert compare.main(["report", *NET, "--out", str(tmp_path)]) == commands.BAD_INPUT
     assert capsys.readouterr().err == f"compare.py: Is a directory: '{tmp_path / name}'.\n"
 
