@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, get_all_start_methods, get_context, resource_tracker
 from pathlib import Path
@@ -73,8 +74,13 @@ def worker_processes(count: int, prepare: Callable[..., object], *args: object) 
 
 
 def _submit(pool: ProcessPoolExecutor, *call: Any) -> Future[Any]:
-    with _only_our_modules():  # it may start a process
-        return pool.submit(*call)
+    try:
+        with _only_our_modules():  # it may start a process
+            return pool.submit(*call)
+    except BrokenProcessPool as error:
+        failed = Future[Any]()
+        failed.set_exception(error)
+        return failed
 
 
 def _begin(

@@ -148,16 +148,16 @@ def _compare_side_by_side(
         try:
             results.append(futures[n].result())
         except BrokenProcessPool:
-            alone = partial(_attempt_in_a_process, show, check, subject, problem)
+            alone = partial(_attempt_in_a_process, partial(show, n), check, subject, problem)
             results.append(compare_subject(alone, subject, strategies))
     return results
 
 
 def _attempt_in_a_process(
-    show: Show, check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
+    say: Callable[[str], object], check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
 ) -> tuple[list[Row], str | None]:
     call = _attempt_in_worker, check, _portable(subject), problem, strategies
-    [future] = _call_in_workers(1, [call], show)
+    [future] = _call_in_workers(1, [call], lambda _, what: say(what))
     try:
         result: tuple[list[Row], str | None] = future.result()
     except BrokenProcessPool:

@@ -40,8 +40,9 @@ def test_calls_share_the_processes() -> None:
 def test_a_process_that_ends_breaks_the_calls_that_have_no_result() -> None:
     with worker_processes(1, os.getpid) as submit:
         assert submit(abs, -1).result() == 1
-        with pytest.raises(BrokenProcessPool):
-            submit(os._exit, 0).result()
+        for call in ((os._exit, 0), (abs, -1)):
+            with pytest.raises(BrokenProcessPool):
+                submit(*call).result()
 
 
 def test_a_temporary_folder_of_a_long_name_has_room_for_no_socket(
