@@ -1,7 +1,7 @@
 """Processes that work for a command, and end as soon as it does, however that ends.
 
 Where the system can fork, one starts within a tenth of a second: it is a copy of a process that has imported the ports,
-and done nothing else.
+and done nothing else, the fork server.
 """
 
 from __future__ import annotations
@@ -10,25 +10,33 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver, get_all_start_methods, get_context, resource_tracker
+from multiprocessing import current_process, forkserver, get_all_start_methods, get_context, resource_tracker
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread, Timer
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from comparison import preloading
 from reference.defaults import BUILT_IN
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+HOME = str(Path(__file__).parents[1])
 SOCKET = "/pymp-12345678/listener-12345678"
-"""What Python adds to the folder of temporary files: the name of the socket by which it reaches the forkserver."""
+"""What Python adds to the folder of temporary files: the name of the socket by which it reaches the fork server."""
 LONGEST_SOCKET = 103
 """The bytes that the name of a socket may have on every system."""
+PATIENCE = 5.0
+"""Seconds that a process has to end by itself, once its calls are done; a thread of a port may never end."""
+
+
+class NoProcessError(OSError):
+    """No process can be started."""
 
 
 def start_method() -> str:
@@ -39,16 +47,24 @@ def start_method() -> str:
 
 def preload(backends: Container[str]) -> None:
     """Let processes that start later be copies of one that imports these ports meanwhile, where the system can fork."""
-    if start_method() == "forkserver":
-        modules = [f"ports.{name}_port" for name in BUILT_IN if name in backends]
-        get_context("forkserver").set_forkserver_preload(modules)
-        resource_tracker.ensure_running()  # it unblocks what is blocked
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a terminal's Ctrl-C goes to all processes
-        try:
-            with _only_our_modules():
-                forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with suppress(OSError):  # they start later, too, or it is said why they don't
+        if start_method() == "forkserver":
+            _ensure_fork_server([name for name in BUILT_IN if name in backends])
+
+
+def _ensure_fork_server(names: Sequence[str] = ()) -> None:
+    """Start the fork server, if it does not run, and let it import the ports of these names.
+
+    It imports what this process would: Python passes it the folders of modules through the environment only.
+    """
+    get_context("forkserver").set_forkserver_preload([preloading.__name__] if names else [])
+    folders = os.pathsep.join([HOME, *(folder or os.getcwd() for folder in sys.path)])
+    environment = {"PYTHONPATH": folders, "PYTHONSAFEPATH": "1"}
+    if names:
+        environment[preloading.VARIABLE] = ",".join(names)
+    resource_tracker.ensure_running()  # it unblocks the signal
+    with _without_the_script(), _environment(environment), _blocked(signal.SIGINT):
+        forkserver.ensure_running()
 
 
 @contextmanager
@@ -56,31 +72,52 @@ def worker_processes(count: int, prepare: Callable[..., object], *args: object) 
     """Call functions of modules in up to `count` processes, each of which first calls `prepare(*args)`.
 
     Yields a function that submits a call, with its arguments, which are pickled. The processes end with the block, at
-    once where it is left by an exception; should one end before, the calls that have no result yet raise
-    BrokenProcessPool.
+    once where it is left by an exception. If one ends earlier, calls without a result raise BrokenProcessPool.
+
+    Raises
+    ------
+    NoProcessError
+        Where the system, or what this process is, does not let it start others.
     """
-    context = get_context(start_method())
-    reader, writer = context.Pipe(duplex=False)
-    with (
-        writer,
-        ProcessPoolExecutor(count, context, _begin, (reader, dict(os.environ), prepare, args)) as pool,
-        ThreadPoolExecutor(1) as starter,  # Ctrl-C must not leave a process half started, which would complain
-    ):
+    with _starting():
+        context = get_context(method := start_method())
+        if method == "forkserver":
+            _ensure_fork_server()
+        reader, writer = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(count, context, _begin, (reader, dict(os.environ), prepare, args))
+    # Signals are handled in the main thread: a process that another thread starts is never left half started.
+    with writer, pool, ThreadPoolExecutor(1) as starter:
+        end = Timer(PATIENCE, writer.close)
         try:
             yield lambda *call: starter.submit(_submit, pool, *call).result()
+            end.start()
+            pool.shutdown()
         except BaseException:
             writer.close()
             raise
+        finally:
+            end.cancel()
 
 
 def _submit(pool: ProcessPoolExecutor, *call: Any) -> Future[Any]:
     try:
-        with _only_our_modules():  # it may start a process
+        with _starting(), _without_the_script():
             return pool.submit(*call)
     except BrokenProcessPool as error:
         failed = Future[Any]()
         failed.set_exception(error)
         return failed
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Raise NoProcessError for what goes wrong where a process is started."""
+    if current_process().daemon:  # as in a multiprocessing.Pool
+        raise NoProcessError("No process can be started by a daemonic one.")
+    try:
+        yield
+    except (OSError, ImportError) as error:  # ImportError: the system has no semaphores
+        raise NoProcessError(f"No process can be started: {error}.") from error
 
 
 def _begin(
@@ -89,7 +126,7 @@ def _begin(
     """Let this process end once nobody waits for it, but not by Ctrl-C, which the command gets as well; prepare it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_writer, args=(reader,), daemon=True).start()
-    os.environ.clear()  # of the time when the process that this one is a copy of began
+    os.environ.clear()  # a copy of the fork server has that one's, which may be old
     os.environ.update(environment)
     prepare(*args)
 
@@ -100,17 +137,47 @@ def _end_with_writer(reader: Connection) -> None:
     os._exit(0)
 
 
+_lock = Lock()
+"""Held while something that all threads of this process share is changed."""
+
+
 @contextmanager
-def _only_our_modules() -> Iterator[None]:
+def _without_the_script() -> Iterator[None]:
     """Keep a new process from running the caller's script again, which may be one that came through stdin.
 
     It searches this project's folder first: the caller's may have packages of the same names.
     """
-    main, home = sys.modules["__main__"], str(Path(__file__).parents[1])
-    sys.modules["__main__"] = ModuleType("__main__")
-    sys.path.insert(0, home)
+    with _lock:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        sys.path.insert(0, HOME)
+        try:
+            yield
+        finally:
+            sys.path.remove(HOME)
+            sys.modules["__main__"] = main
+
+
+@contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    """Set variables of the environment for the processes that the block starts."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
         yield
     finally:
-        sys.path.remove(home)
-        sys.modules["__main__"] = main
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _blocked(number: int) -> Iterator[None]:
+    """Let the processes that the block starts never receive a signal: a terminal's Ctrl-C goes to all processes."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import compare
+from comparison.timing.load import usable_cores
 
 ROOT = Path(compare.__file__).parent
 
@@ -32,6 +35,8 @@ def loss(params, x, t):
     raise TypeError("no such loss")
 """
 
+
+two_cores = pytest.mark.skipif(usable_cores() < 2, reason="on one core nothing is compared side by side")
 
 COMPARE = str(ROOT / "compare.py")
 FEW_NETS = str(ROOT / "tests/few_nets.py")

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from comparison.agreement.bounds import Problem
-    from comparison.agreement.comparison import Agreement, NotCompared, Outcome, Subject
-    from comparison.agreement.slow_ports import DataOnly
-
-    Row = Agreement | NotCompared | DataOnly
+    from comparison.agreement.comparison import Outcome, Subject
+    from comparison.commands.comparisons import Check
 
 
 def add(commands: Any) -> None:
@@ -78,10 +76,10 @@ def compare_all(
     from comparison.commands.comparisons import compare_subjects
 
     settings: dict[str, Any] = {"h": options.h, "memory": options.memory, "seed": options.seed}
-    check: Callable[..., Iterable[Row]] = check_data_only if data_only else check_subject
+    function: Callable[..., Any] = check_data_only if data_only else check_subject
     if limit is not None and processes.count() == 1:  # ranks would not all find the same
-        check, settings["limit"] = check_subject_in_time, limit
-    check = partial(check, **settings)
+        function, settings["limit"] = check_subject_in_time, limit
+    check: Check = partial(function, **settings)
     strategies = tuple(strategy for strategy in options.strategy if strategy != CLOSED_FORM)  # always compared
     outcome, began = Outcome([], [], [], []), time.perf_counter()
     compared_on_data_only: list[dict[str, Any]] = []

@@ -8,13 +8,14 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import Pipe
+from multiprocessing import Pipe, parent_process
 from typing import TYPE_CHECKING, Any
 
 import ports
 from comparison.commands import processes
 from comparison.commands.compilation_cache import ignore_cache_errors
-from comparison.worker_processes import worker_processes
+from comparison.timing.load import usable_cores
+from comparison.worker_processes import NoProcessError, worker_processes
 from ports.registry import describe_error
 
 if TYPE_CHECKING:
@@ -29,14 +30,21 @@ if TYPE_CHECKING:
     Row = Agreement | NotCompared | DataOnly
     Crash = dict[str, Any]
     Check = Callable[[Subject, Problem, tuple[str, ...]], Iterable[Row]]
-    Show = Callable[[int, str], object]  # how many subjects have been compared, and what is being compared
-    Attempt = Callable[[tuple[str, ...]], tuple[list[Row], str | None]]
+    Say = Callable[[str], object]  # what is being compared
+    Show = Callable[[int, str], object]  # how many subjects have been, and what is being compared
+    Attempt = Callable[[tuple[str, ...]], tuple[list[Row], str | None]]  # from strategies
 
 MOST_PROCESSES = 3
 """More would gain nothing: JAX in one dtype takes as long as NumPy and PyTorch in both."""
 QUICK = ("numpy", "torch")
 """Backends that are compared last: what may take longest begins first."""
-ENDED = "its process ended, as by a segmentation fault, an exit or a lack of memory"
+SHOW_SECONDS = 0.1
+"""Between two looks at what processes do."""
+ENDED = "its process ended (a segmentation fault, an exit, or too little memory)"
+
+
+class NotLoadedError(Exception):
+    """A port can't be loaded in another process, although it was in this one."""
 
 
 def compare_subjects(
@@ -50,18 +58,26 @@ def compare_subjects(
 ) -> list[list[Row | Crash]]:
     """Return the rows of each subject, in their order; an error that `check` raises is recorded as a crash.
 
-    With `side_by_side` each is compared in a process of its own, several at once, unless they are ranks, which act
-    together, or share a GPU.
+    With `side_by_side` each is compared in a process of its own, several at once, where the system lets processes
+    start; not so ranks, which act together, what shares a GPU, and in a process that another has started.
     """
-    count = min(len(subjects), MOST_PROCESSES, _cores())
-    if side_by_side and count > 1 and processes.count() == 1 and {subject.device for subject in subjects} == {"cpu"}:
-        return _compare_side_by_side(count, check, subjects, problem, strategies, show)
-    results = []
-    for n, subject in enumerate(subjects):
-        shown = partial(_shown, partial(show, n), check)
-        with one_thread():
-            results.append(compare_subject(partial(attempt, shown, subject, problem), subject, strategies))
-    return results
+    count = min(len(subjects), MOST_PROCESSES, usable_cores())
+    shared = processes.count() > 1 or {subject.device for subject in subjects} != {"cpu"}
+    if side_by_side and count > 1 and not shared and parent_process() is None:
+        with suppress(NoProcessError):
+            return _compare_side_by_side(count, check, subjects, problem, strategies, show)
+    return [_compare_here(partial(show, n), check, subject, problem, strategies) for n, subject in enumerate(subjects)]
+
+
+def _compare_here(
+    say: Say, check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
+) -> list[Row | Crash]:
+    with one_thread():
+        return _compare(partial(_shown, say, check), subject, problem, strategies)
+
+
+def _compare(check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]) -> list[Row | Crash]:
+    return _isolate_crashes(partial(_rows_and_reason, check, subject, problem), subject, strategies)
 
 
 @contextmanager
@@ -78,7 +94,7 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def compare_subject(attempt: Attempt, subject: Subject, strategies: tuple[str, ...]) -> list[Row | Crash]:
+def _isolate_crashes(attempt: Attempt, subject: Subject, strategies: tuple[str, ...]) -> list[Row | Crash]:
     """Compare a subject; if it crashes, compare once more without strategies, and then each strategy by itself.
 
     So a crash costs the rows of one strategy and no others. Where several ranks take part they would lose each other.
@@ -106,7 +122,7 @@ def _crash(subject: Subject, strategy: str | None, reason: str) -> Crash:
     return {"backend": subject.name, "dtype": subject.dtype, "strategy": strategy, "reason": reason}
 
 
-def attempt(
+def _rows_and_reason(
     check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
 ) -> tuple[list[Row], str | None]:
     """Return the rows of a subject up to an error, and its description, None if there is none."""
@@ -120,7 +136,7 @@ def attempt(
     return rows, None
 
 
-def _shown(say: Callable[[str], object], check: Check, subject: Subject, *args: Any) -> Iterator[Row]:
+def _shown(say: Say, check: Check, subject: Subject, *args: Any) -> Iterator[Row]:
     """Compare a subject, and show whose quantities are being compared."""
     name = f"{subject.name} {subject.dtype}"
     say(name)
@@ -132,31 +148,33 @@ def _shown(say: Callable[[str], object], check: Check, subject: Subject, *args: 
 # --- in several processes
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _compare_side_by_side(
     count: int, check: Check, subjects: Sequence[Subject], problem: Problem, strategies: tuple[str, ...], show: Show
 ) -> list[list[Row | Crash]]:
-    """Compare the subjects in `count` processes, then those whose process ended, each attempt in one of its own."""
-    last_quick = sorted(range(len(subjects)), key=lambda n: subjects[n].name in QUICK)
-    calls = [(_compare_in_worker, check, _portable(subjects[n]), problem, strategies) for n in last_quick]
-    futures = dict(zip(last_quick, _call_in_workers(count, calls, show), strict=True))
+    """Compare the subjects in `count` processes, then those that were left without a result.
+
+    If a process has ended, each attempt has one of its own; what can be loaded in this one only is compared here.
+    """
+    order = sorted(range(len(subjects)), key=lambda n: subjects[n].name in QUICK)
+    calls = [(_compare, check, subjects[n], problem, strategies) for n in order]
+    futures = dict(zip(order, _call_in_workers(count, calls, show), strict=True))
     results = []
     for n, subject in enumerate(subjects):
         try:
-            results.append(futures[n].result())
+            rows: list[Row | Crash] = futures[n].result()
+        except NotLoadedError:
+            rows = _compare_here(partial(show, n), check, subject, problem, strategies)
         except BrokenProcessPool:
             alone = partial(_attempt_in_a_process, partial(show, n), check, subject, problem)
-            results.append(compare_subject(alone, subject, strategies))
+            rows = _isolate_crashes(alone, subject, strategies)
+        results.append(rows)
     return results
 
 
 def _attempt_in_a_process(
-    say: Callable[[str], object], check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
+    say: Say, check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
 ) -> tuple[list[Row], str | None]:
-    call = _attempt_in_worker, check, _portable(subject), problem, strategies
+    call = _rows_and_reason, check, subject, problem, strategies
     [future] = _call_in_workers(1, [call], lambda _, what: say(what))
     try:
         result: tuple[list[Row], str | None] = future.result()
@@ -165,19 +183,20 @@ def _attempt_in_a_process(
     return result
 
 
-def _portable(subject: Subject) -> Subject:
-    """Return the subject without its port, which can't be pickled."""
-    return subject._replace(port=None)  # type: ignore[arg-type]
-
-
 def _call_in_workers(count: int, calls: Sequence[tuple[Any, ...]], show: Show) -> list[Future[Any]]:
-    """Call functions in up to `count` processes, and show what these do until all calls have ended."""
+    """Call `_compare` or `_rows_and_reason` in up to `count` processes, and show what is compared until all have ended.
+
+    What a process says is shorter than what a pipe takes as a whole, so that several can share one.
+    """
     updates, writer = Pipe(duplex=False)
     with updates, writer, worker_processes(count, _prepare_worker, writer) as submit:
-        futures = [submit(*call) for call in calls]
+        # A port can't be pickled.
+        futures = [
+            submit(_call_here, call, check, subject._replace(port=None), *rest) for call, check, subject, *rest in calls
+        ]
         unfinished, running = set(futures), dict[int, str]()
         while unfinished:
-            _, unfinished = wait(unfinished, 0.1, FIRST_COMPLETED)
+            _, unfinished = wait(unfinished, SHOW_SECONDS, FIRST_COMPLETED)
             while updates.poll():
                 process, text = updates.recv()
                 running[process] = text
@@ -186,7 +205,7 @@ def _call_in_workers(count: int, calls: Sequence[tuple[Any, ...]], show: Show) -
 
 
 _updates: Connection
-"""Where a worker sends what it does."""
+"""Where a worker says what it compares."""
 
 
 def _prepare_worker(updates: Connection) -> None:
@@ -198,27 +217,17 @@ def _prepare_worker(updates: Connection) -> None:
 
 
 def _say(text: str) -> None:
-    _updates.send((os.getpid(), text))  # so short that a pipe takes it whole, though several processes send
+    with suppress(OSError):  # a port may have closed it
+        _updates.send((os.getpid(), text))
 
 
-def _compare_in_worker(
-    check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
-) -> list[Row | Crash]:
-    with _loaded(subject) as loaded:
-        return compare_subject(partial(attempt, partial(_shown, _say, check), loaded, problem), loaded, strategies)
-
-
-def _attempt_in_worker(
-    check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
-) -> tuple[list[Row], str | None]:
-    with _loaded(subject) as loaded:
-        return attempt(partial(_shown, _say, check), loaded, problem, strategies)
-
-
-@contextmanager
-def _loaded(subject: Subject) -> Iterator[Subject]:
-    """Load the port of a subject, and let it use one thread."""
-    loaded = subject._replace(port=ports.load(subject.source or subject.name))
+def _call_here(function: Callable[..., Any], check: Check, subject: Subject, *args: Any) -> Any:
+    """Load the port of the subject in this worker, and call the function."""
+    try:
+        loaded = subject._replace(port=ports.load(subject.source or subject.name))
+    except BaseException as error:
+        raise NotLoadedError(str(error)) from None
     with one_thread():
-        yield loaded
+        result = function(partial(_shown, _say, check), loaded, *args)
     _say("")
+    return result

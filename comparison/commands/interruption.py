@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -37,7 +37,8 @@ def signals_as_ctrl_c() -> Iterator[None]:
             yield
     finally:
         if _received:
-            gc.collect()  # finalizers, such as those of shared semaphores, do not run when a signal ends the process
+            # When a signal ends the process, nobody removes the folder and the semaphores that its workers share.
+            multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
             with suppress(OSError, ValueError):
                 sys.stdout.flush()
             signal.raise_signal(_received[0])

@@ -69,7 +69,7 @@ def load_subjects(options: Selection, *, workers: bool = False) -> tuple[list[Su
     import ports
     from comparison.agreement.comparison import Subject
     from comparison.worker_processes import preload
-    from ports.registry import check_exists
+    from ports.registry import check_exists, reloadable
     from reference.validation import DeviceError, check_device
 
     subjects, not_run, missing = [], [], []
@@ -102,7 +102,8 @@ def load_subjects(options: Selection, *, workers: bool = False) -> tuple[list[Su
                 except (ports.NotRunError, DeviceError) as reason:
                     not_run.append({"backend": source, "reason": str(reason)})
                 else:
-                    subjects += [Subject(named[source], port, dtype, device, source) for dtype in options.dtype]
+                    again = str(reloadable(source, loaded))  # also from another folder
+                    subjects += [Subject(named[source], port, dtype, device, again) for dtype in options.dtype]
     if not subjects:
         raise ValueError("Nothing to compare: " + " ".join(f"{row['backend']}: {row['reason']}" for row in not_run))
     if missing and not options.allow_missing:

@@ -23,6 +23,7 @@ from reference.two_layer_net import Params, init
 REPETITIONS, REPEAT_SECONDS = 7, 0.3
 """How often a run of one step is repeated at most, and seconds after which it is not any more."""
 LEAST_SHARE = 1 / 32
+"""The part of a call of one step that a further step takes at least: less would be noise."""
 QUICK = 1.0
 """Seconds after which a start is not measured again."""
 STATUS = Path("/proc/self/status")
@@ -95,7 +96,7 @@ def start_of_run(subject: Subject, strategy: str, task: Task) -> Start:
     """Run one step from nothing, take two steps in a call, and repeat both: their parts are then those of later ones.
 
     A single time may be off by what else the machine did, and a run has hundreds of evaluations: of the repetitions
-    the median counts. The second step of a call takes at least LEAST_SHARE of the call: what is less is noise.
+    the median counts. Of a step that takes long, its call is the estimate.
     """
     timed, one = _TimedPort(subject.port), replace(task, iterations=1)
     held = reset_peak()
@@ -105,11 +106,12 @@ def start_of_run(subject: Subject, strategy: str, task: Task) -> Start:
     two_steps, began, pairs = read(lambda: train(2)).seconds, time.perf_counter(), list[float]()
     while len(timed.steps) < 2 or (len(timed.steps) <= REPETITIONS and time.perf_counter() - began < REPEAT_SECONDS):
         list(run_from_nothing(timed, subject, strategy, one))
-        pairs.append(read(lambda: train(2)).seconds)
+        if timed.steps[-1] < REPEAT_SECONDS:
+            pairs.append(read(lambda: train(2)).seconds)
     first, *later = timed.steps
     evaluations = [sum(pair) for pair in zip(timed.accuracies[2::2], timed.accuracies[3::2], strict=True)]
     call = statistics.median(later)
-    step = max(statistics.median(pairs) - call, LEAST_SHARE * call)
+    step = max(min(pairs) - min(later), LEAST_SHARE * call) if pairs else call
     assert task.data is not None
     batch = len(task.problem.t)
     segment = segment_length(initial_net(subject, task), strategy, batch)

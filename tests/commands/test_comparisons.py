@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import ports
-from command_lines import COMPARE, CRASHING, QUICK, WRONG, run_python
+from command_lines import COMPARE, CRASHING, QUICK, WRONG, run_python, two_cores
+from comparison import worker_processes
 from comparison.agreement.cases import check_data_only
 from comparison.agreement.comparison import Agreement, Subject
 from comparison.agreement.kinds import draw
@@ -52,6 +53,12 @@ def loss(*args):
     time.sleep(1)
     return right.loss(*args)
 """
+ONLY_ONCE = """
+import os
+from ports.numpy_port import *
+
+os.mkdir({path!r})
+"""
 STRATEGIES = ("structured", "collocated")
 CHECK = partial(check_data_only, h=1e-3, memory=2**20, seed=0)
 
@@ -61,7 +68,7 @@ Shown = list[tuple[int, str]]
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparisons, "MOST_PROCESSES", 2)
-    monkeypatch.setattr(comparisons, "_cores", lambda: 2)
+    monkeypatch.setattr(comparisons, "usable_cores", lambda: 2)
 
 
 def subjects(*sources: str) -> list[Subject]:
@@ -118,6 +125,22 @@ def test_a_port_that_ends_its_process_costs_one_strategy_and_no_other_port(tmp_p
     assert all(row.agrees for row in dying if isinstance(row, Agreement))
 
 
+def test_a_port_that_loads_only_once_is_compared_here(tmp_path: Path) -> None:
+    who = subjects(write(tmp_path, "once", ONLY_ONCE.format(path=str(tmp_path / "made"))))
+    assert compare(who) == compare(who, side_by_side=False)
+
+
+@pytest.mark.parametrize("name", ["get_context", "ProcessPoolExecutor", "start_method"])
+def test_where_no_process_can_be_started_they_are_compared_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    who = subjects()
+    monkeypatch.setattr(worker_processes, name, fail)
+    assert compare(who) == compare(who, side_by_side=False)
+
+
+@two_cores
 def test_stdout_is_the_commands_whatever_a_port_prints(tmp_path: Path) -> None:
     path = write(tmp_path, "noisy", NOISY)
     done = run_python(COMPARE, *QUICK, "--dtype", "float32", "--port", path, "--json")
@@ -143,18 +166,20 @@ def test_what_takes_longest_begins_first(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [name.split()[0] for name in begun] == ["jax", "jax", "other", "other", "numpy", "numpy"]
 
 
-@pytest.mark.parametrize("why", ["one core", "one subject", "a GPU", "ranks", "not asked for"])
+@pytest.mark.parametrize("why", ["one core", "one subject", "a GPU", "ranks", "in a child process", "not asked for"])
 def test_they_are_compared_here(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     who = subjects()
     if why == "one core":
-        monkeypatch.setattr(comparisons, "_cores", lambda: 1)
+        monkeypatch.setattr(comparisons, "usable_cores", lambda: 1)
     if why == "one subject":
         del who[1:]
     if why == "a GPU":
         who[1] = who[1]._replace(device="cuda")
     if why == "ranks":
         monkeypatch.setattr("comparison.commands.processes.count", lambda: 2)
+    if why == "in a child process":
+        monkeypatch.setattr(comparisons, "parent_process", lambda: object())
     here = object()
     monkeypatch.setattr(comparisons, "_call_in_workers", None)
-    monkeypatch.setattr(comparisons, "compare_subject", lambda *_: here)
+    monkeypatch.setattr(comparisons, "_compare", lambda *_: here)
     assert compare(who, side_by_side=why != "not asked for") == [here] * len(who)

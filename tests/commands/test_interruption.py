@@ -1,9 +1,11 @@
 """Signals that end a command leave nothing behind: no process, no half-written file, no work that is lost."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import compare
-from command_lines import COMPARE, FEW_NETS, ROOT, SMALL, outside_github
+from command_lines import COMPARE, FEW_NETS, ROOT, SMALL, outside_github, two_cores
 from comparison import commands
 from comparison.commands import interruption
 from comparison.commands.interruption import SIGNALS, stop_requests
@@ -48,9 +50,10 @@ def start() -> Iterator[Start]:
     """Start processes with their streams in pipes; those that a failed test leaves behind are killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*command: str) -> subprocess.Popen[str]:
+    def begin(*command: str, **variables: str) -> subprocess.Popen[str]:
         streams: dict[str, int] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-        started.append(subprocess.Popen([sys.executable, *command], text=True, env=ENVIRONMENT, **streams))
+        environment = ENVIRONMENT | variables
+        started.append(subprocess.Popen([sys.executable, *command], text=True, env=environment, **streams))
         return started[-1]
 
     yield begin
@@ -76,6 +79,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
+@two_cores
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
 @pytest.mark.parametrize(
@@ -89,7 +93,9 @@ def test_no_process_outlives_the_command_that_waits_for_it(
     number = signal.Signals[name]
     port, pid = tmp_path / "sleeping.py", tmp_path / "pid"
     port.write_text(SLEEPING.format(path=str(pid), function=function))
-    process = start(*command, "--backend", "numpy", "--dtype", "float64", "--port", str(port))
+    backends = ("--backend", "numpy", "--dtype", "float64", "--port", str(port))
+    temporary = Path(tempfile.mkdtemp())  # of a short name, which is part of a socket's
+    process = start(*command, *backends, TMPDIR=str(temporary))
     wait_until(lambda: process.poll() is not None or (pid.exists() and pid.read_text()))
     assert process.poll() is None, process.communicate()
     process.send_signal(number)
@@ -97,6 +103,8 @@ def test_no_process_outlives_the_command_that_waits_for_it(
     assert process.returncode == (commands.INTERRUPTED if number == signal.SIGINT else -number)
     if number != signal.SIGKILL:
         assert stderr == "compare.py: interrupted.\n"
+        assert not list(temporary.iterdir())
+    shutil.rmtree(temporary)
     wait_until(lambda: not is_running(int(pid.read_text())))
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import current_process
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from command_lines import ROOT, run_python
-from comparison.worker_processes import start_method, worker_processes
+from comparison.worker_processes import NoProcessError, start_method, worker_processes
 
 can_fork = pytest.mark.skipif(start_method() != "forkserver", reason="the system can't fork")
 
@@ -58,9 +59,10 @@ def test_a_temporary_folder_of_a_long_name_has_room_for_no_socket(
 
 
 PRELOADED = """
-import signal
+import os, signal, sys
 from comparison.worker_processes import preload, worker_processes
 
+os.chdir(sys.argv[1])
 preload({'numpy', 'torch'})
 assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 with worker_processes(1, abs, 1) as submit:
@@ -70,12 +72,69 @@ print(*sorted(names), *(number.name for number in blocked))
 """
 
 
+def preloaded(folder: Path, **environment: str) -> list[str]:
+    """Return the ports that a worker has, and the signals that it does not receive, in a process that is in a folder.
+
+    In a process of its own: there is one fork server for all tests of this one.
+    """
+    done = run_python("-c", PRELOADED, str(folder), **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
 @can_fork
-def test_every_port_is_preloaded_by_a_process_that_ctrl_c_does_not_reach() -> None:
-    """In a process of its own: there is one fork server for all tests of this one."""
+def test_every_port_is_preloaded_by_a_process_that_ctrl_c_does_not_reach(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    done = run_python("-c", PRELOADED, PYTHONPATH=str(ROOT))
-    assert done.stdout.split() == ["ports.numpy_port", "ports.torch_port", "SIGINT"], done.stderr
+    expected = ["ports.numpy_port", "ports.torch_port", "SIGINT"]
+    assert preloaded(tmp_path, PYTHONPATH=str(ROOT)) == expected
+
+
+@can_fork
+def test_packages_in_the_current_folder_are_not_preloaded(tmp_path: Path) -> None:
+    """Unless the command would import them as well."""
+    pytest.importorskip("torch")
+    for name in ("ports", "torch"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("print('not this one')\nraise RuntimeError")
+    path = os.pathsep.join([str(ROOT), *(folder for folder in sys.path if folder.endswith("site-packages"))])
+    expected = ["ports.numpy_port", "ports.torch_port", "SIGINT"]
+    assert preloaded(tmp_path, PYTHONPATH=path, PYTHONSAFEPATH="1") == expected
+
+
+@can_fork
+@pytest.mark.parametrize("error", ["OSError", "SystemExit", "KeyboardInterrupt"])
+def test_a_framework_that_does_not_work_prints_nothing_and_costs_no_other_port(error: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "torch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text(f"print('loading')\nraise {error}('no library')")
+    path = os.pathsep.join([str(broken.parent), str(ROOT)])
+    assert preloaded(tmp_path, PYTHONPATH=path) == ["ports.numpy_port", "SIGINT"]
+
+
+def test_threads_that_start_processes_leave_the_callers_script_alone() -> None:
+    main, path = sys.modules["__main__"], [*sys.path]
+
+    def call() -> None:
+        with worker_processes(1, os.getpid) as submit:
+            assert submit(abs, -1).result() == 1
+
+    with ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(call) for _ in range(3)]:
+            done.result()
+    assert (sys.modules["__main__"], sys.path) == (main, path)
+
+
+def test_a_daemonic_process_is_told_that_it_can_start_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    with pytest.raises(NoProcessError, match=r"^No process can be started by a daemonic one\.$"):
+        worker_processes(1, os.getpid).__enter__()
+
+
+def test_a_worker_whose_thread_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comparison.worker_processes.PATIENCE", 0.2)
+    with worker_processes(1, os.getpid) as submit:
+        submit(exec, "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()").result()
 
 
 def test_the_callers_script_is_not_run_again(tmp_path: Path) -> None:
