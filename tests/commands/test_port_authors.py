@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import compare
-from command_lines import QUICK, ROOT, SMALL, run
+from command_lines import COMPARE, QUICK, ROOT, SMALL, run, two_cores
 from comparison import commands
 from reference.params import save_params
 from reference.two_layer_net import init
@@ -106,13 +106,16 @@ def test_an_interruption_is_no_crash_of_a_port(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err == "compare.py: interrupted.\n"
 
 
+@two_cores
 @pytest.mark.slow
 def test_a_port_that_prints_for_nobody_is_no_crash(tmp_path: Path) -> None:
+    """In the command's own process; others leave stdout to the command."""
     port = tmp_path / "printing.py"
     port.write_text(LEAVING.format(error="print('x' * 100_000)").replace("raise", "return"))
-    command = shlex.join([sys.executable, str(ROOT / "compare.py"), *QUICK, "--port", str(port)])
-    done = subprocess.run(["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (commands.PIPE_CLOSED, b"")
+    for threads, printed in ((1, b""), (2, b"x\n")):
+        command = shlex.join([sys.executable, COMPARE, *QUICK, "--port", str(port), f"--threads={threads}"])
+        done = subprocess.run(["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], stderr=subprocess.PIPE)
+        assert (done.returncode, set(done.stderr)) == (commands.PIPE_CLOSED, set(printed))
 
 
 def test_a_fault_is_one_line_and_the_worst_comes_first(tmp_path: Path) -> None:
