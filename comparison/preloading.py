@@ -1,6 +1,6 @@
-"""Imported by the process that workers are copies of: imports the ports that FDNET_PRELOAD names, whatever fails there.
+"""Imports the ports that FDNET_PRELOAD names, whatever fails there; for the fork server of `worker_processes`.
 
-What an import prints is dropped: the command, which imports the same, prints it as well.
+What an import prints is dropped: the command imports the same, and prints it.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Processes that work for a command, and end as soon as it does, however that ends.
 
-Where the system can fork, one starts within a tenth of a second: it is a copy of a process that has imported the ports,
-and done nothing else, the fork server.
+Where the system can fork, one starts within a tenth of a second: it is a copy of the fork server, a process that has
+imported the ports and done nothing else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SOCKET = "/pymp-12345678/listener-12345678"
 LONGEST_SOCKET = 103
 """The bytes that the name of a socket may have on every system."""
 PATIENCE = 5.0
-"""Seconds that a process has to end by itself, once its calls are done; a thread of a port may never end."""
+"""Seconds that a process has to end by itself once its calls are done: a thread of a port may never end."""
 
 
 class NoProcessError(OSError):
@@ -47,22 +47,24 @@ def start_method() -> str:
 
 def preload(backends: Container[str]) -> None:
     """Let processes that start later be copies of one that imports these ports meanwhile, where the system can fork."""
-    with suppress(OSError):  # they start later, too, or it is said why they don't
+    with suppress(OSError):  # what keeps it from starting is reported when a process is needed
         if start_method() == "forkserver":
             _ensure_fork_server([name for name in BUILT_IN if name in backends])
 
 
 def _ensure_fork_server(names: Sequence[str] = ()) -> None:
-    """Start the fork server, if it does not run, and let it import the ports of these names.
+    """Start the fork server, unless it is running, and let it import the ports of these names.
 
-    It imports what this process would: Python passes it the folders of modules through the environment only.
+    It must import the same files as this process, and learns where they are from the environment alone: where Python
+    has been started to ignore that (-E), it imports none.
     """
+    names = () if sys.flags.ignore_environment else names
     get_context("forkserver").set_forkserver_preload([preloading.__name__] if names else [])
     folders = os.pathsep.join([HOME, *(folder or os.getcwd() for folder in sys.path)])
     environment = {"PYTHONPATH": folders, "PYTHONSAFEPATH": "1"}
     if names:
         environment[preloading.VARIABLE] = ",".join(names)
-    resource_tracker.ensure_running()  # it unblocks the signal
+    resource_tracker.ensure_running()  # first: as it starts, it unblocks SIGINT
     with _without_the_script(), _environment(environment), _blocked(signal.SIGINT):
         forkserver.ensure_running()
 
@@ -77,7 +79,7 @@ def worker_processes(count: int, prepare: Callable[..., object], *args: object) 
     Raises
     ------
     NoProcessError
-        Where the system, or what this process is, does not let it start others.
+        If this process can't start others: the system refuses, or it is daemonic.
     """
     with _starting():
         context = get_context(method := start_method())
@@ -113,20 +115,20 @@ def _submit(pool: ProcessPoolExecutor, *call: Any) -> Future[Any]:
 def _starting() -> Iterator[None]:
     """Raise NoProcessError for what goes wrong where a process is started."""
     if current_process().daemon:  # as in a multiprocessing.Pool
-        raise NoProcessError("No process can be started by a daemonic one.")
+        raise NoProcessError("No process can be started by a daemonic one")
     try:
         yield
     except (OSError, ImportError) as error:  # ImportError: the system has no semaphores
-        raise NoProcessError(f"No process can be started: {error}.") from error
+        raise NoProcessError(f"No process can be started: {error}") from error
 
 
 def _begin(
     reader: Connection, environment: dict[str, str], prepare: Callable[..., object], args: tuple[object, ...]
 ) -> None:
-    """Let this process end once nobody waits for it, but not by Ctrl-C, which the command gets as well; prepare it."""
+    """Prepare this process, and let it end once nobody waits for it: not by Ctrl-C, which the command receives too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_writer, args=(reader,), daemon=True).start()
-    os.environ.clear()  # a copy of the fork server has that one's, which may be old
+    os.environ.clear()  # it is the fork server's, which may have been started long ago
     os.environ.update(environment)
     prepare(*args)
 
@@ -138,7 +140,7 @@ def _end_with_writer(reader: Connection) -> None:
 
 
 _lock = Lock()
-"""Held while something that all threads of this process share is changed."""
+"""Held while `__main__`, the path or the environment, which all threads share, are others."""
 
 
 @contextmanager

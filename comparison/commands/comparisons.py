@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 MOST_PROCESSES = 3
 """More would gain nothing: JAX in one dtype takes as long as NumPy and PyTorch in both."""
 QUICK = ("numpy", "torch")
-"""Backends that are compared last: what may take longest begins first."""
+"""Backends that are compared last: what may take longest is started first."""
 SHOW_SECONDS = 0.1
-"""Between two looks at what processes do."""
+"""Seconds between two updates of what is shown."""
 ENDED = "its process ended (a segmentation fault, an exit, or too little memory)"
 
 
 class NotLoadedError(Exception):
-    """A port can't be loaded in another process, although it was in this one."""
+    """A port can't be loaded in a worker, although the command has loaded it."""
 
 
 def compare_subjects(
@@ -58,8 +58,9 @@ def compare_subjects(
 ) -> list[list[Row | Crash]]:
     """Return the rows of each subject, in their order; an error that `check` raises is recorded as a crash.
 
-    With `side_by_side` each is compared in a process of its own, several at once, where the system lets processes
-    start; not so ranks, which act together, what shares a GPU, and in a process that another has started.
+    With `side_by_side` each is compared in a process of its own, several at once. They are compared here, one after the
+    other, if processes can't be started, in ranks, which act together, on a GPU, which they would share, and in a
+    process that was itself started by another.
     """
     count = min(len(subjects), MOST_PROCESSES, usable_cores())
     shared = processes.count() > 1 or {subject.device for subject in subjects} != {"cpu"}
@@ -125,7 +126,7 @@ def _crash(subject: Subject, strategy: str | None, reason: str) -> Crash:
 def _rows_and_reason(
     check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
 ) -> tuple[list[Row], str | None]:
-    """Return the rows of a subject up to an error, and its description, None if there is none."""
+    """Compare a subject; return its rows up to an error, and the error's description, None if there is none."""
     rows: list[Row] = []
     try:
         rows.extend(check(subject, problem, strategies))
@@ -151,9 +152,9 @@ def _shown(say: Say, check: Check, subject: Subject, *args: Any) -> Iterator[Row
 def _compare_side_by_side(
     count: int, check: Check, subjects: Sequence[Subject], problem: Problem, strategies: tuple[str, ...], show: Show
 ) -> list[list[Row | Crash]]:
-    """Compare the subjects in `count` processes, then those that were left without a result.
+    """Compare the subjects in `count` processes, and then those that have no result.
 
-    If a process has ended, each attempt has one of its own; what can be loaded in this one only is compared here.
+    After a process has ended, each attempt has one of its own. A port that loads only here is compared here.
     """
     order = sorted(range(len(subjects)), key=lambda n: subjects[n].name in QUICK)
     calls = [(_compare, check, subjects[n], problem, strategies) for n in order]
@@ -184,15 +185,16 @@ def _attempt_in_a_process(
 
 
 def _call_in_workers(count: int, calls: Sequence[tuple[Any, ...]], show: Show) -> list[Future[Any]]:
-    """Call `_compare` or `_rows_and_reason` in up to `count` processes, and show what is compared until all have ended.
+    """Call functions of a subject in up to `count` processes, and show what is being compared until all are done.
 
-    What a process says is shorter than what a pipe takes as a whole, so that several can share one.
+    The processes share a pipe for that: what they send is so short that a pipe takes it as a whole.
     """
     updates, writer = Pipe(duplex=False)
     with updates, writer, worker_processes(count, _prepare_worker, writer) as submit:
-        # A port can't be pickled.
+        # Without its port, which can't be pickled.
         futures = [
-            submit(_call_here, call, check, subject._replace(port=None), *rest) for call, check, subject, *rest in calls
+            submit(_call_with_port, call, check, subject._replace(port=None), *rest)
+            for call, check, subject, *rest in calls
         ]
         unfinished, running = set(futures), dict[int, str]()
         while unfinished:
@@ -205,7 +207,7 @@ def _call_in_workers(count: int, calls: Sequence[tuple[Any, ...]], show: Show) -
 
 
 _updates: Connection
-"""Where a worker says what it compares."""
+"""Where a worker sends what it is comparing."""
 
 
 def _prepare_worker(updates: Connection) -> None:
@@ -217,11 +219,11 @@ def _prepare_worker(updates: Connection) -> None:
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):  # a port may have closed it
+    with suppress(OSError):  # a port may have closed the pipe
         _updates.send((os.getpid(), text))
 
 
-def _call_here(function: Callable[..., Any], check: Check, subject: Subject, *args: Any) -> Any:
+def _call_with_port(function: Callable[..., Any], check: Check, subject: Subject, *args: Any) -> Any:
     """Load the port of the subject in this worker, and call the function."""
     try:
         loaded = subject._replace(port=ports.load(subject.source or subject.name))

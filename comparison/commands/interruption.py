@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing.util
 import os
 import signal
 import sys
@@ -37,8 +36,10 @@ def signals_as_ctrl_c() -> Iterator[None]:
             yield
     finally:
         if _received:
-            # When a signal ends the process, nobody removes the folder and the semaphores that its workers share.
-            multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
+            from multiprocessing import util  # only now: --help answers without it
+
+            # A process that a signal ends does not remove the folder and the semaphores that its workers share.
+            util._run_finalizers()  # type: ignore[attr-defined]
             with suppress(OSError, ValueError):
                 sys.stdout.flush()
             signal.raise_signal(_received[0])

@@ -142,9 +142,9 @@ def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]
 
 
 def run_command(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command, and keep what it writes on stderr; an interrupt ends the command first, once it has tidied up.
+    """Run a command and capture its stderr; if this process is interrupted, let the command clean up and end first.
 
-    The command is a process group, which a terminal's Ctrl-C does not reach: a second signal would stop the tidying up.
+    The command has a process group of its own: with Ctrl-C from the terminal it would be interrupted twice.
     """
     options: dict[str, Any] = {"stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "backslashreplace"}
     with subprocess.Popen(command, process_group=0 if os.name == "posix" else None, **options) as process:

@@ -59,7 +59,7 @@ def make_problem(options: ProblemOptions, data: Dataset, strategies: Iterable[st
 def load_subjects(options: Selection, *, workers: bool = False) -> tuple[list[Subject], list[dict[str, str]]]:
     """Load the ports that can be run; return them as subjects, and a row with the reason for each other.
 
-    With `workers`, processes that compare or time them later have imported the built-in ones as well.
+    With `workers`, the processes that will compare or time them import the built-in ones at the same time.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def load_subjects(options: Selection, *, workers: bool = False) -> tuple[list[Su
                 except (ports.NotRunError, DeviceError) as reason:
                     not_run.append({"backend": source, "reason": str(reason)})
                 else:
-                    again = str(reloadable(source, loaded))  # also from another folder
+                    again = str(reloadable(source, loaded))  # absolute: the folder may change
                     subjects += [Subject(named[source], port, dtype, device, again) for dtype in options.dtype]
     if not subjects:
         raise ValueError("Nothing to compare: " + " ".join(f"{row['backend']}: {row['reason']}" for row in not_run))

@@ -1,4 +1,4 @@
-"""Functions called in a process of their own, where nothing has been compiled or computed yet."""
+"""Functions called in a process of their own: ports may have been imported there, but nothing has been compiled."""
 
 import os
 import sys

@@ -23,7 +23,7 @@ from reference.two_layer_net import Params, init
 REPETITIONS, REPEAT_SECONDS = 7, 0.3
 """How often a run of one step is repeated at most, and seconds after which it is not any more."""
 LEAST_SHARE = 1 / 32
-"""The part of a call of one step that a further step takes at least: less would be noise."""
+"""The least share of a call that a second step is taken to add: less would be noise."""
 QUICK = 1.0
 """Seconds after which a start is not measured again."""
 STATUS = Path("/proc/self/status")
@@ -33,7 +33,7 @@ class Start(NamedTuple):
     """The first call of a contender and a later one, and the costs of a run where it can be trained by."""
 
     first_call_s: float
-    step_s: float  # a further step of a later call, where it can be trained by; else such a call
+    step_s: float  # one more step of a call, if a run was measured; otherwise a later call
     peak_bytes: int | None
     run: RunCosts | None
     process_s: float = 0.0  # to start the process, import the port and load the data
@@ -96,7 +96,7 @@ def start_of_run(subject: Subject, strategy: str, task: Task) -> Start:
     """Run one step from nothing, take two steps in a call, and repeat both: their parts are then those of later ones.
 
     A single time may be off by what else the machine did, and a run has hundreds of evaluations: of the repetitions
-    the median counts. Of a step that takes long, its call is the estimate.
+    the median counts. A step is what a second one adds to a call, or the call itself if it takes long.
     """
     timed, one = _TimedPort(subject.port), replace(task, iterations=1)
     held = reset_peak()

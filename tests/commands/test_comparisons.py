@@ -147,6 +147,8 @@ def test_stdout_is_the_commands_whatever_a_port_prints(tmp_path: Path) -> None:
     assert done.returncode == AGREES, done.stderr
     assert {row["backend"] for row in json.loads(done.stdout)["agreement"]} == {"numpy", "noisy"}
     assert "by the system" in done.stderr
+    done = run_python("-E", COMPARE, *QUICK, "--dtype", "float32", "--port", path)  # nothing is preloaded
+    assert ("by the system" in done.stdout, "by the system" in done.stderr) == (False, True)
 
 
 def test_what_takes_longest_begins_first(monkeypatch: pytest.MonkeyPatch) -> None:

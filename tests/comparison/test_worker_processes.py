@@ -103,6 +103,18 @@ def test_packages_in_the_current_folder_are_not_preloaded(tmp_path: Path) -> Non
 
 
 @can_fork
+def test_nothing_is_preloaded_where_python_ignores_the_environment(tmp_path: Path) -> None:
+    """There the fork server can't be told where this project is; `import_ports` would be another's."""
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "preloading.py").write_text("import colorsys")
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{PRELOADED}".replace("_port'", "sys'"))
+    done = run_python("-E", str(script), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "colorsys" not in done.stdout
+
+
+@can_fork
 @pytest.mark.parametrize("error", ["OSError", "SystemExit", "KeyboardInterrupt"])
 def test_a_framework_that_does_not_work_prints_nothing_and_costs_no_other_port(error: str, tmp_path: Path) -> None:
     broken = tmp_path / "broken" / "torch"
@@ -127,7 +139,7 @@ def test_threads_that_start_processes_leave_the_callers_script_alone() -> None:
 
 def test_a_daemonic_process_is_told_that_it_can_start_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(current_process()._config, "daemon", True)  # type: ignore[attr-defined]
-    with pytest.raises(NoProcessError, match=r"^No process can be started by a daemonic one\.$"):
+    with pytest.raises(NoProcessError, match=r"^No process can be started by a daemonic one$"):
         worker_processes(1, os.getpid).__enter__()
 
 
