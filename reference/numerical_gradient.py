@@ -177,21 +177,19 @@ def structured_gradient(
     params: Params, x: np.ndarray, labels: np.ndarray, h: float, memory: float, plan: Plan, max_abs_x: float
 ) -> tuple[np.floating, Params]:
     """Compute the loss and the gradient of `structured`, unchecked."""
-    total, loss, one = Params(*map(np.zeros_like, params)), x.dtype.type(0), np.ones((1, 1), x.dtype)
-    pairs = max(1, min(PAIRS, int(memory) // (unit_bytes(params, plan) * len(params.b1))))
-    scale = shift_scale(h, max_abs_x)
-    bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
-    output_bias_shift = make_shift(one, h, plan.output_shift_terms)
+    (inputs, units), outputs = params.W1.shape, len(params.b2)
+    hidden, output = np.zeros((inputs + 1, units), x.dtype), np.zeros((units + 1, outputs), x.dtype)
+    pairs = max(1, min(PAIRS, int(memory) // (unit_bytes(params, plan) * units)))
+    scale, loss = shift_scale(h, max_abs_x), x.dtype.type(0)
     for rows in slices(len(x), int(memory) // structured_row_bytes(params, plan)):
         base = unperturbed_pass(params, x[rows], labels[rows], scale, plan.terms, sum_powers)
-        add_input_differences(total.W1, base, x[rows], h / scale, scale, plan, pairs)
-        total.b1[:] += hidden_difference(base, bias_shift, scale, plan).sum(axis=0)
-        z1_shift = make_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
-        total.W2[:] += output_difference(base, z1_shift, h, plan).sum(axis=1)  # (H, b, O)
-        total.b2[:] += output_difference(base, output_bias_shift, h, plan).sum(axis=0)
+        add_input_differences(hidden, base, with_bias(x[rows]), h / scale, scale, plan, pairs)
+        z1_shift = make_shift(with_bias(base.z1).T[:, :, None], h, plan.output_shift_terms)  # (H + 1, b, 1)
+        output += output_difference(base, z1_shift, h, plan).sum(axis=1)  # of (H + 1, b, O)
         loss += base.loss.sum()
-    hidden, output = scale / h / len(x), 1 / len(x)
-    return loss / len(x), Params(total.W1 * hidden, total.b1 * hidden, total.W2 * output, total.b2 * output)
+    shift, logit = scale / h / len(x), 1 / len(x)
+    differences = Params(hidden[:-1] * shift, hidden[-1] * shift, output[:-1] * logit, output[-1] * logit)
+    return loss / len(x), differences
 
 
 def unit_bytes(params: Params, plan: Plan) -> int:
@@ -200,14 +198,19 @@ def unit_bytes(params: Params, plan: Plan) -> int:
 
 
 def structured_row_bytes(params: Params, plan: Plan) -> int:
-    """Return the bytes of one sample in `structured`, those for the indices of its pairs included."""
-    return unit_bytes(params, plan) * params.W2.size + 32 * len(params.W1)
+    """Return the bytes of one sample in `structured`, those for its inputs and the indices of its pairs included."""
+    return unit_bytes(params, plan) * params.W2.size + 40 * (len(params.W1) + 1)
+
+
+def with_bias(inputs: np.ndarray) -> np.ndarray:
+    """Append the input of a bias, which is a weight whose input is 1: (B, I + 1)."""
+    return np.pad(inputs, ((0, 0), (0, 1)), constant_values=1)
 
 
 def add_input_differences(
     total: np.ndarray, base: Base, x: np.ndarray, factor: float, scale: float, plan: Plan, pairs: int
 ) -> None:
-    """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0."""
+    """Add the differences of a weight of each input to `total` (I, H), over the pairs of input and sample not 0."""
     inputs, samples = np.nonzero(x.T)
     for part in slices(len(inputs), pairs):
         i, b = inputs[part], samples[part]

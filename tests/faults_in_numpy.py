@@ -62,9 +62,9 @@ FAULTS = {
         "odd_basis(values.dtype.type(1), len(values))",
     ),
     "two terms are missing": edit("collocation", "return next((terms for", "return next((max(1, terms - 2) for"),
-    "the shift of an output is squared": edit(
-        "numerical_gradient", "make_shift(base.z1.T[:, :, None], h", "make_shift(base.z1.T[:, :, None] ** 2, h"
-    ),
+    "the shift of an output is squared": edit("numerical_gradient", "with_bias(base.z1)", "with_bias(base.z1**2)"),
+    "biases are moved by 2 h": edit("numerical_gradient", "constant_values=1", "constant_values=2"),
+    "the bias comes first": edit("numerical_gradient", "hidden[:-1] * shift, hidden[-1]", "hidden[1:] * shift, hidden[0]"),
     "the others are 1 - y_t": edit(
         "loss_difference", "    y[rows, labels] = y.sum(axis=1)", "    y[rows, labels] = 1 - y_t[:, 0]"
     ),

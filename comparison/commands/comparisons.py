@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -73,7 +74,7 @@ def compare_subjects(
 def _compare_here(
     say: Say, check: Check, subject: Subject, problem: Problem, strategies: tuple[str, ...]
 ) -> list[Row | Crash]:
-    with one_thread():
+    with undisturbed():
         return _compare(partial(_shown, say, check), subject, problem, strategies)
 
 
@@ -82,10 +83,15 @@ def _compare(check: Check, subject: Subject, problem: Problem, strategies: tuple
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch, if it is loaded, use one thread: for small nets its threads only wait, on the processor."""
+def undisturbed() -> Iterator[None]:
+    """Spare a comparison what would only cost it time.
+
+    PyTorch, if it is loaded, uses one thread: for small nets its threads only wait, on the processor. The garbage
+    collector leaves out what the imports have left: while JAX traces, it would go through that again and again.
+    """
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0
+    gc.freeze()
     try:
         if torch:
             torch.set_num_threads(1)
@@ -93,6 +99,7 @@ def one_thread() -> Iterator[None]:
     finally:
         if torch:
             torch.set_num_threads(before)
+        gc.unfreeze()
 
 
 def _isolate_crashes(attempt: Attempt, subject: Subject, strategies: tuple[str, ...]) -> list[Row | Crash]:
@@ -229,7 +236,7 @@ def _call_with_port(function: Callable[..., Any], check: Check, subject: Subject
         loaded = subject._replace(port=ports.load(subject.source or subject.name))
     except BaseException as error:
         raise NotLoadedError(str(error)) from None
-    with one_thread():
+    with undisturbed():
         result = function(partial(_shown, _say, check), loaded, *args)
     _say("")
     return result

@@ -146,23 +146,19 @@ def structured_gradient(
     """Compute the loss and the gradient of `structured`, unchecked."""
     pair_bytes = unit_bytes(params, plan) * len(params.b1) + x.itemsize * len(params.W1)
     pairs = max(1, min(PAIRS, memory // pair_bytes))
-    scale, one = jnp.minimum(1, h * jnp.maximum(1, max_abs_x)), jnp.ones((1, 1), x.dtype)
-    bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
-    output_bias_shift = make_shift(one, h, plan.output_shift_terms)
+    scale = jnp.minimum(1, h * jnp.maximum(1, max_abs_x))
+    no_differences = jnp.zeros((len(params.W1) + 1, len(params.b1)), x.dtype)
 
     def sums(x: Array, labels: Array) -> tuple[Array, Params]:
         base = unperturbed_pass(params, x, labels, scale, plan.terms, sum_powers, all_reduce)
-        z1_shift = make_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
-        return base.loss.sum(), Params(
-            W1=add_input_differences(jnp.zeros_like(params.W1), base, x, h / scale, scale, plan, pairs),
-            b1=hidden_difference(base, bias_shift, scale, plan).sum(axis=0),
-            W2=output_difference(base, z1_shift, h, plan).sum(axis=1),  # (H, b, O)
-            b2=output_difference(base, output_bias_shift, h, plan).sum(axis=0),
-        )
+        hidden = add_input_differences(no_differences, base, with_bias(x), h / scale, scale, plan, pairs)
+        z1_shift = make_shift(with_bias(base.z1).T[:, :, None], h, plan.output_shift_terms)  # (H + 1, b, 1)
+        output = output_difference(base, z1_shift, h, plan).sum(axis=1)  # of (H + 1, b, O)
+        return base.loss.sum(), Params(hidden[:-1], hidden[-1], output[:-1], output[-1])
 
     loss, total = sum_slices(sums, params, x, labels, memory // structured_row_bytes(params, plan))
-    hidden, output = scale / h / len(x), 1 / len(x)
-    return loss / len(x), Params(total.W1 * hidden, total.b1 * hidden, total.W2 * output, total.b2 * output)
+    shift, logit = scale / h / len(x), 1 / len(x)
+    return loss / len(x), Params(total.W1 * shift, total.b1 * shift, total.W2 * logit, total.b2 * logit)
 
 
 # Only in JAX: slices of one length are one loop, and are compiled once.
@@ -194,13 +190,18 @@ def unit_bytes(params: Params, plan: Plan) -> int:
 
 def structured_row_bytes(params: Params, plan: Plan) -> int:
     """Return the bytes of one sample in `structured`, the search for pairs that are not 0 included."""
-    return int(unit_bytes(params, plan) * params.W2.size + 384 * len(params.W1))
+    return int(unit_bytes(params, plan) * params.W2.size + 384 * (len(params.W1) + 1))
+
+
+def with_bias(inputs: Array) -> Array:
+    """Append the input of a bias, which is a weight whose input is 1: (B, I + 1)."""
+    return jnp.pad(inputs, ((0, 0), (0, 1)), constant_values=1)
 
 
 def add_input_differences(
     total: Array, base: Base, x: Array, factor: Array, scale: Array, plan: Plan, pairs: int
 ) -> Array:
-    """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0; return the sum.
+    """Add the differences of a weight of each input to `total` (I, H), over the pairs of input and sample not 0.
 
     How many there are is known only on the device: the loop over chunks of pairs ends there, and shapes stay the same.
     """

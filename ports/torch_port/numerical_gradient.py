@@ -156,21 +156,19 @@ def structured_gradient(
     samples: int,
 ) -> tuple[Tensor, Params]:
     """Compute y_t (B, 1), and the share of these samples in the gradient for a batch of `samples`, unchecked."""
-    total, y_t, one = Params(*map(torch.zeros_like, params)), [], x.new_ones(1, 1)
-    pairs = max(1, min(PAIRS, int(memory) // (unit_bytes(params, plan) * len(params.b1))))
+    (inputs, units), outputs = params.W1.shape, len(params.b2)
+    hidden, output, y_t = x.new_zeros(inputs + 1, units), x.new_zeros(units + 1, outputs), []
+    pairs = max(1, min(PAIRS, int(memory) // (unit_bytes(params, plan) * units)))
     scale = shift_scale(h, max_abs_x)
-    bias_shift = make_shift(h / scale * one, scale, plan.shift_terms)
-    output_bias_shift = make_output_shift(one, h, plan.output_shift_terms)
     for rows in slices(len(x), int(memory) // structured_row_bytes(params, plan)):
         base = unperturbed_pass(params, x[rows], labels[rows], scale, plan.terms, sum_powers)
-        add_input_differences(total.W1, base, x[rows], h / scale, scale, plan, pairs)
-        total.b1.add_(hidden_difference(base, bias_shift, scale, plan).sum(0))
-        z1_shift = make_output_shift(base.z1.T[:, :, None], h, plan.output_shift_terms)  # (H, b, 1)
-        total.W2.add_(output_difference(base, z1_shift, h, plan).sum(1))  # (H, b, O)
-        total.b2.add_(output_difference(base, output_bias_shift, h, plan).sum(0))
+        add_input_differences(hidden, base, with_bias(x[rows]), h / scale, scale, plan, pairs)
+        z1_shift = make_output_shift(with_bias(base.z1).T[:, :, None], h, plan.output_shift_terms)  # (H + 1, b, 1)
+        output.add_(output_difference(base, z1_shift, h, plan).sum(1))  # of (H + 1, b, O)
         y_t.append(base.y_t)
-    hidden, output = scale / h / samples, 1 / samples
-    return torch.cat(y_t), Params(*(d.mul_(w) for d, w in zip(total, (hidden, hidden, output, output), strict=True)))
+    shift, logit = scale / h / samples, 1 / samples
+    differences = Params(hidden[:-1] * shift, hidden[-1] * shift, output[:-1] * logit, output[-1] * logit)
+    return torch.cat(y_t), differences
 
 
 def unit_bytes(params: Params, plan: Plan) -> int:
@@ -179,14 +177,19 @@ def unit_bytes(params: Params, plan: Plan) -> int:
 
 
 def structured_row_bytes(params: Params, plan: Plan) -> int:
-    """Return the bytes of one sample in `structured`."""
-    return unit_bytes(params, plan) * params.W2.numel()
+    """Return the bytes of one sample in `structured`, those for its inputs and the indices of its pairs included."""
+    return unit_bytes(params, plan) * params.W2.numel() + 40 * (len(params.W1) + 1)
+
+
+def with_bias(inputs: Tensor) -> Tensor:
+    """Append the input of a bias, which is a weight whose input is 1: (B, I + 1)."""
+    return torch.nn.functional.pad(inputs, (0, 1), value=1)
 
 
 def add_input_differences(
     total: Tensor, base: Base, x: Tensor, factor: float, scale: float, plan: Plan, pairs: int
 ) -> None:
-    """Add the differences of W1 to `total` (I, H), from the pairs of input and sample that are not 0."""
+    """Add the differences of a weight of each input to `total` (I, H), over the pairs of input and sample not 0."""
     for part in x.T.nonzero().split(pairs):
         i, b = part.T
         value = x[b, i][:, None]
