@@ -53,7 +53,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -218,7 +218,7 @@ def _round_up(spread: float) -> float:
     return 2.0 ** (math.ceil(2 * math.log2(max(spread, 1.0))) / 2)
 
 
-@cache
+@lru_cache  # not `cache`: the shift is another one with each batch
 def _plan(h: float, shift: float, spread: float, unit: float) -> Plan:
     radii = np.linspace(0, math.pi, 500)[1:-1]
     width = np.cos(radii / 2) ** 2

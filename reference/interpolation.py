@@ -1,7 +1,7 @@
 """From the differences at Chebyshev nodes to the gradient: what `collocated` adds to reference/loss_difference.py."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -33,7 +33,7 @@ class Nodes(NamedTuple):
     output_matrix: np.ndarray
 
 
-@cache
+@lru_cache  # not `cache`: max|x| is another one with each batch
 def make_nodes(h: float, max_abs_x: float, plan: Plan, dtype: np.dtype) -> Nodes:
     """Prepare the nodes for the step `h` and inputs of up to `max_abs_x`."""
     shift, scale = largest_shift(h, max_abs_x), shift_scale(h, max_abs_x)

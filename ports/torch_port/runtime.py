@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cache, wraps
+from functools import lru_cache, wraps
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
@@ -147,6 +147,6 @@ def scalar(value: float, like: Tensor) -> Tensor:
     return _scalar_on(value, like.dtype, like.device)
 
 
-@cache
+@lru_cache  # not `cache`: a learning rate may be another one in each call
 def _scalar_on(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device)

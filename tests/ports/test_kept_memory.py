@@ -1,0 +1,55 @@
+"""What a port keeps of its calls: nothing that grows with their number."""
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from comparison.conformance.problems import loaded
+from reference.defaults import STRATEGIES
+from reference.two_layer_net import Params, init
+
+BACKENDS = pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+
+
+def bytes_per_call(call: Callable[[], object]) -> float:
+    """Return what a call leaves in Python's memory, once as much is kept as ever will be."""
+    kept = []
+    tracemalloc.start()
+    for _ in range(2):
+        for _ in range(300):
+            call()
+        gc.collect()
+        kept.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    return (kept[1] - kept[0]) / 300
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s not in ("loop", "batched")])
+def test_gradients_of_ever_other_inputs_leave_nothing(backend: str, strategy: str) -> None:
+    port, rng = loaded(backend), np.random.default_rng(0)
+    params = Params(*(port.from_numpy(p, dtype="float64", device="cpu") for p in init(4, 3, 2, seed=0)))
+    x = rng.uniform(-1, 1, (5, 4))
+
+    def call() -> None:  # each with another max|x|
+        inputs = port.from_numpy(x * rng.uniform(1, 2), dtype="float64", device="cpu")
+        port.synchronize(port.GRADIENTS[strategy](params, inputs, np.arange(5) % 2))
+
+    assert bytes_per_call(call) < 100
+
+
+@BACKENDS
+def test_steps_at_ever_other_learning_rates_leave_nothing(backend: str) -> None:
+    port, rng = loaded(backend), np.random.default_rng(0)
+    params = Params(*(port.from_numpy(p, dtype="float64", device="cpu") for p in init(4, 3, 2, seed=0)))
+    x = port.from_numpy(rng.uniform(-1, 1, (5, 4)), dtype="float64", device="cpu")
+
+    def call() -> None:
+        batches, rate = np.arange(5)[None], rng.uniform(1e-3, 1e-2)
+        steps = port.train_steps(params, x, np.arange(5) % 2, batches, strategy="collocated", learning_rate=rate)
+        port.synchronize(steps[1])
+
+    assert bytes_per_call(call) < 100
