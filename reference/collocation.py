@@ -218,7 +218,7 @@ def _round_up(spread: float) -> float:
     return 2.0 ** (math.ceil(2 * math.log2(max(spread, 1.0))) / 2)
 
 
-@lru_cache  # not `cache`: the shift is another one with each batch
+@lru_cache  # bounded: the shift may differ from batch to batch
 def _plan(h: float, shift: float, spread: float, unit: float) -> Plan:
     radii = np.linspace(0, math.pi, 500)[1:-1]
     width = np.cos(radii / 2) ** 2

@@ -33,7 +33,7 @@ class Nodes(NamedTuple):
     output_matrix: np.ndarray
 
 
-@lru_cache  # not `cache`: max|x| is another one with each batch
+@lru_cache  # bounded: max|x| may differ from batch to batch
 def make_nodes(h: float, max_abs_x: float, plan: Plan, dtype: np.dtype) -> Nodes:
     """Prepare the nodes for the step `h` and inputs of up to `max_abs_x`."""
     shift, scale = largest_shift(h, max_abs_x), shift_scale(h, max_abs_x)

@@ -203,14 +203,14 @@ def structured_row_bytes(params: Params, plan: Plan) -> int:
 
 
 def with_bias(inputs: np.ndarray) -> np.ndarray:
-    """Append the input of a bias, which is a weight whose input is 1: (B, I + 1)."""
+    """Append a column of ones, (B, I + 1): a bias is a weight whose input is 1."""
     return np.pad(inputs, ((0, 0), (0, 1)), constant_values=1)
 
 
 def add_input_differences(
     total: np.ndarray, base: Base, x: np.ndarray, factor: float, scale: float, plan: Plan, pairs: int
 ) -> None:
-    """Add the differences of a weight of each input to `total` (I, H), over the pairs of input and sample not 0."""
+    """Add each input's differences to its row of `total` (I, H), from the pairs of input and sample that are not 0."""
     inputs, samples = np.nonzero(x.T)
     for part in slices(len(inputs), pairs):
         i, b = inputs[part], samples[part]

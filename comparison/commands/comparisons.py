@@ -84,14 +84,16 @@ def _compare(check: Check, subject: Subject, problem: Problem, strategies: tuple
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Spare a comparison what would only cost it time.
+    """Keep from a comparison what would only cost it time.
 
     PyTorch, if it is loaded, uses one thread: for small nets its threads only wait, on the processor. The garbage
-    collector leaves out what the imports have left: while JAX traces, it would go through that again and again.
+    collector skips what the imports have left behind: it would go through that again and again while JAX traces. What
+    the caller has frozen stays so.
     """
     torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 0
-    gc.freeze()
+    before, frozen = torch.get_num_threads() if torch else 0, gc.get_freeze_count()
+    if not frozen:
+        gc.freeze()
     try:
         if torch:
             torch.set_num_threads(1)
@@ -99,7 +101,8 @@ def undisturbed() -> Iterator[None]:
     finally:
         if torch:
             torch.set_num_threads(before)
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
 
 
 def _isolate_crashes(attempt: Attempt, subject: Subject, strategies: tuple[str, ...]) -> list[Row | Crash]:

@@ -194,14 +194,14 @@ def structured_row_bytes(params: Params, plan: Plan) -> int:
 
 
 def with_bias(inputs: Array) -> Array:
-    """Append the input of a bias, which is a weight whose input is 1: (B, I + 1)."""
+    """Append a column of ones, (B, I + 1): a bias is a weight whose input is 1."""
     return jnp.pad(inputs, ((0, 0), (0, 1)), constant_values=1)
 
 
 def add_input_differences(
     total: Array, base: Base, x: Array, factor: Array, scale: Array, plan: Plan, pairs: int
 ) -> Array:
-    """Add the differences of a weight of each input to `total` (I, H), over the pairs of input and sample not 0.
+    """Add each input's differences to its row of `total` (I, H), from the pairs of input and sample that are not 0.
 
     How many there are is known only on the device: the loop over chunks of pairs ends there, and shapes stay the same.
     """

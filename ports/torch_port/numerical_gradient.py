@@ -182,14 +182,14 @@ def structured_row_bytes(params: Params, plan: Plan) -> int:
 
 
 def with_bias(inputs: Tensor) -> Tensor:
-    """Append the input of a bias, which is a weight whose input is 1: (B, I + 1)."""
+    """Append a column of ones, (B, I + 1): a bias is a weight whose input is 1."""
     return torch.nn.functional.pad(inputs, (0, 1), value=1)
 
 
 def add_input_differences(
     total: Tensor, base: Base, x: Tensor, factor: float, scale: float, plan: Plan, pairs: int
 ) -> None:
-    """Add the differences of a weight of each input to `total` (I, H), over the pairs of input and sample not 0."""
+    """Add each input's differences to its row of `total` (I, H), from the pairs of input and sample that are not 0."""
     for part in x.T.nonzero().split(pairs):
         i, b = part.T
         value = x[b, i][:, None]

@@ -147,6 +147,6 @@ def scalar(value: float, like: Tensor) -> Tensor:
     return _scalar_on(value, like.dtype, like.device)
 
 
-@lru_cache  # not `cache`: a learning rate may be another one in each call
+@lru_cache  # bounded: the learning rate may differ from call to call
 def _scalar_on(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device)

@@ -1,5 +1,6 @@
 """Subjects that are compared side by side: the results of one after the other, and a port may end its process."""
 
+import gc
 import json
 from concurrent.futures import Future
 from functools import partial
@@ -15,7 +16,7 @@ from comparison.agreement.cases import check_data_only
 from comparison.agreement.comparison import Agreement, Subject
 from comparison.agreement.kinds import draw
 from comparison.commands import AGREES, comparisons
-from comparison.commands.comparisons import compare_subjects
+from comparison.commands.comparisons import compare_subjects, undisturbed
 from reference.defaults import DTYPES
 
 DYING = """
@@ -185,3 +186,15 @@ def test_they_are_compared_here(why: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(comparisons, "_call_in_workers", None)
     monkeypatch.setattr(comparisons, "_compare", lambda *_: here)
     assert compare(who, side_by_side=why != "not asked for") == [here] * len(who)
+
+
+@pytest.mark.parametrize("by_caller", [True, False])
+def test_the_collector_is_left_as_the_caller_had_it(by_caller: bool) -> None:
+    try:
+        if by_caller:
+            gc.freeze()
+        with undisturbed():
+            assert gc.get_freeze_count() > 0
+        assert (gc.get_freeze_count() > 0) == by_caller
+    finally:
+        gc.unfreeze()

@@ -15,8 +15,8 @@ BACKENDS = pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
 
 
 def bytes_per_call(call: Callable[[], object]) -> float:
-    """Return what a call leaves in Python's memory, once as much is kept as ever will be."""
-    kept, calls = [], 200  # more than a cache of Python's default size holds
+    """Measure the memory of Python that a call leaves behind once all caches are full."""
+    kept, calls = [], 200  # more than an lru_cache holds by default
     tracemalloc.start()
     for _ in range(2):
         for _ in range(calls):
@@ -29,12 +29,12 @@ def bytes_per_call(call: Callable[[], object]) -> float:
 
 @BACKENDS
 @pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s not in ("loop", "batched")])
-def test_gradients_of_ever_other_inputs_leave_nothing(backend: str, strategy: str) -> None:
+def test_gradients_of_new_inputs_leave_nothing_behind(backend: str, strategy: str) -> None:
     port, rng = loaded(backend), np.random.default_rng(0)
     params = Params(*(port.from_numpy(p, dtype="float64", device="cpu") for p in init(4, 3, 2, seed=0)))
     x = rng.uniform(-1, 1, (5, 4))
 
-    def call() -> None:  # each with another max|x|, and all under one plan
+    def call() -> None:  # every time with a new max|x|, but always under the same plan
         inputs = port.from_numpy(x * rng.uniform(1.5, 1.6), dtype="float64", device="cpu")
         port.synchronize(port.GRADIENTS[strategy](params, inputs, np.arange(5) % 2))
 
@@ -42,7 +42,7 @@ def test_gradients_of_ever_other_inputs_leave_nothing(backend: str, strategy: st
 
 
 @BACKENDS
-def test_steps_at_ever_other_learning_rates_leave_nothing(backend: str) -> None:
+def test_steps_at_new_learning_rates_leave_nothing_behind(backend: str) -> None:
     port, rng = loaded(backend), np.random.default_rng(0)
     params = Params(*(port.from_numpy(p, dtype="float64", device="cpu") for p in init(4, 3, 2, seed=0)))
     x = port.from_numpy(rng.uniform(-1, 1, (5, 4)), dtype="float64", device="cpu")
