@@ -88,17 +88,17 @@ def worker_processes(count: int, prepare: Callable[..., object], *args: object) 
         reader, writer = context.Pipe(duplex=False)
         pool = ProcessPoolExecutor(count, context, _begin, (reader, dict(os.environ), prepare, args))
     # Signals are handled in the main thread: a process that another thread starts is never left half started.
-    with writer, pool, ThreadPoolExecutor(1) as starter:
+    with pool, ThreadPoolExecutor(1) as starter:
         end = Timer(PATIENCE, writer.close)
         try:
             yield lambda *call: starter.submit(_submit, pool, *call).result()
             end.start()
             pool.shutdown()
-        except BaseException:
-            writer.close()
-            raise
         finally:
             end.cancel()
+            if end.is_alive():
+                end.join()  # it may be closing the pipe now, which two threads must not do at once
+            writer.close()
 
 
 def _submit(pool: ProcessPoolExecutor, *call: Any) -> Future[Any]:

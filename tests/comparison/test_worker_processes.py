@@ -4,9 +4,12 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import current_process
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -147,6 +150,18 @@ def test_a_worker_whose_thread_never_ends_is_ended(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("comparison.worker_processes.PATIENCE", 0.2)
     with worker_processes(1, os.getpid) as submit:
         submit(exec, "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()").result()
+
+
+def test_the_pipe_that_ends_workers_is_closed_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timer may still be closing it when the workers that this ends are gone: a second close would raise."""
+
+    def close_and_linger(connection: Connection) -> None:
+        os.close(connection.fileno())
+        if isinstance(threading.current_thread(), threading.Timer):
+            time.sleep(0.5)
+
+    monkeypatch.setattr(Connection, "_close", close_and_linger)
+    test_a_worker_whose_thread_never_ends_is_ended(monkeypatch)
 
 
 def test_the_callers_script_is_not_run_again(tmp_path: Path) -> None:
