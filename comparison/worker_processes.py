@@ -70,11 +70,11 @@ def _ensure_fork_server(names: Sequence[str] = ()) -> None:
 
 
 @contextmanager
-def worker_processes(count: int, prepare: Callable[..., object], *args: object) -> Iterator[Callable[..., Future[Any]]]:
-    """Call functions of modules in up to `count` processes, each of which first calls `prepare(*args)`.
+def worker_process(prepare: Callable[..., object], *args: object) -> Iterator[Callable[..., Future[Any]]]:
+    """Call functions of modules in another process, which first calls `prepare(*args)`.
 
-    Yields a function that submits a call, with its arguments, which are pickled. The processes end with the block, at
-    once where it is left by an exception. If one ends earlier, calls without a result raise BrokenProcessPool.
+    Yields a function that submits a call, with its arguments, which are pickled. The process ends with the block, at
+    once where it is left by an exception. If it ends earlier, calls without a result raise BrokenProcessPool.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def worker_processes(count: int, prepare: Callable[..., object], *args: object) 
         if method == "forkserver":
             _ensure_fork_server()
         reader, writer = context.Pipe(duplex=False)
-        pool = ProcessPoolExecutor(count, context, _begin, (reader, dict(os.environ), prepare, args))
+        pool = ProcessPoolExecutor(1, context, _begin, (reader, dict(os.environ), prepare, args))
     # Signals are handled in the main thread: a process that another thread starts is never left half started.
     with pool, ThreadPoolExecutor(1) as starter:
         end = Timer(PATIENCE, writer.close)

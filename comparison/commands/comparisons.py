@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from multiprocessing import Pipe, parent_process
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import ports
 from comparison.commands import processes
 from comparison.commands.compilation_cache import ignore_cache_errors
 from comparison.timing.load import usable_cores
-from comparison.worker_processes import NoProcessError, worker_processes
+from comparison.worker_processes import NoProcessError, worker_process
 from ports.registry import describe_error
 
 if TYPE_CHECKING:
@@ -162,9 +163,9 @@ def _shown(say: Say, check: Check, subject: Subject, *args: Any) -> Iterator[Row
 def _compare_side_by_side(
     count: int, check: Check, subjects: Sequence[Subject], problem: Problem, strategies: tuple[str, ...], show: Show
 ) -> list[list[Row | Crash]]:
-    """Compare the subjects in `count` processes, and then those that have no result.
+    """Compare the subjects, up to `count` at once, and then those that have no result.
 
-    After a process has ended, each attempt has one of its own. A port that loads only here is compared here.
+    Where a process has ended, each attempt has one of its own. A port that loads only here is compared here.
     """
     order = sorted(range(len(subjects)), key=lambda n: subjects[n].name in QUICK)
     calls = [(_compare, check, subjects[n], problem, strategies) for n in order]
@@ -195,34 +196,44 @@ def _attempt_in_a_process(
 
 
 def _call_in_workers(count: int, calls: Sequence[tuple[Any, ...]], show: Show) -> list[Future[Any]]:
-    """Call functions of a subject in up to `count` processes, and show what is being compared until all are done.
+    """Call functions of a subject, each in a process of its own, up to `count` at once; show what is being compared.
 
     The processes share a pipe for that: what they send is so short that a pipe takes it as a whole.
     """
     updates, writer = Pipe(duplex=False)
-    with updates, writer, worker_processes(count, _prepare_worker, writer) as submit:
-        # Without its port, which can't be pickled.
-        futures = [
-            submit(_call_with_port, call, check, subject._replace(port=None), *rest)
-            for call, check, subject, *rest in calls
-        ]
-        unfinished, running = set(futures), dict[int, str]()
-        while unfinished:
-            _, unfinished = wait(unfinished, SHOW_SECONDS, FIRST_COMPLETED)
+    waiting = deque(enumerate(calls))
+    futures: list[Future[Any]] = []
+    running: dict[Future[Any], tuple[int, ExitStack]] = {}
+    texts: dict[int, str] = {}  # by the number of a call
+    with updates, writer, ExitStack() as begun:
+        while waiting or running:
+            while waiting and len(running) < count:
+                number, (call, check, subject, *rest) = waiting.popleft()
+                process = begun.enter_context(ExitStack())
+                submit = process.enter_context(worker_process(_prepare_worker, writer, number))
+                # A port can't be pickled.
+                future = submit(_call_with_port, call, check, subject._replace(port=None), *rest)
+                running[future] = number, process
+                futures.append(future)
+            done = wait(running, SHOW_SECONDS, FIRST_COMPLETED).done
             while updates.poll():
-                process, text = updates.recv()
-                running[process] = text
-            show(len(calls) - len(unfinished), "; ".join(filter(None, running.values())))
+                texts.update([updates.recv()])
+            for future in done:
+                number, process = running.pop(future)
+                texts.pop(number, None)
+                process.close()
+            show(len(futures) - len(running), "; ".join(texts.values()))
     return futures
 
 
 _updates: Connection
-"""Where a worker sends what it is comparing."""
+_number: int
+"""Where a worker sends what it is comparing, and the number of its call."""
 
 
-def _prepare_worker(updates: Connection) -> None:
-    global _updates
-    _updates = updates
+def _prepare_worker(updates: Connection, number: int) -> None:
+    global _updates, _number
+    _updates, _number = updates, number
     with suppress(OSError):
         os.dup2(2, 1)  # stdout is the command's
     ignore_cache_errors()
@@ -230,7 +241,7 @@ def _prepare_worker(updates: Connection) -> None:
 
 def _say(text: str) -> None:
     with suppress(OSError):  # a port may have closed the pipe
-        _updates.send((os.getpid(), text))
+        _updates.send((_number, text))
 
 
 def _call_with_port(function: Callable[..., Any], check: Check, subject: Subject, *args: Any) -> Any:
@@ -240,6 +251,4 @@ def _call_with_port(function: Callable[..., Any], check: Check, subject: Subject
     except BaseException as error:
         raise NotLoadedError(str(error)) from None
     with undisturbed():
-        result = function(partial(_shown, _say, check), loaded, *args)
-    _say("")
-    return result
+        return function(partial(_shown, _say, check), loaded, *args)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from typing import TypeVar
 
-from comparison.worker_processes import worker_processes
+from comparison.worker_processes import worker_process
 
 Result = TypeVar("Result")
 
@@ -15,7 +15,7 @@ def call_in_fresh_process(function: Callable[..., Result], *args: object) -> Res
     """Call a function of a module in a process that ends after it, and return its result; its arguments are pickled."""
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        worker_processes(1, _leave_caches, folder) as submit,
+        worker_process(_leave_caches, folder) as submit,
     ):
         result: Result = submit(function, *args).result()
         return result

@@ -126,6 +126,28 @@ def test_a_port_that_ends_its_process_costs_one_strategy_and_no_other_port(tmp_p
     assert all(row.agrees for row in dying if isinstance(row, Agreement))
 
 
+def test_a_death_costs_the_other_ports_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone: list[str] = []
+
+    def attempt(say: object, check: object, subject: Subject, *_: object) -> tuple[list[Any], str]:
+        alone.append(subject.name)
+        return [], "ended"
+
+    monkeypatch.setattr(comparisons, "_attempt_in_a_process", attempt)
+    compare(subjects(write(tmp_path, "dying", DYING)))
+    assert {*alone} == {"dying"}
+
+
+def test_no_port_changes_what_another_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes over the table of another's gradients, in place of a copy, is compared first."""
+    changing = "from ports.numpy_port import *\n\nGRADIENTS['structured'] = lambda params, *rest, **options: params\n"
+    monkeypatch.setattr("ports.numpy_port.GRADIENTS", {**ports.load("numpy").GRADIENTS})
+    who = subjects(write(tmp_path, "changing", changing))
+    for subject, rows in zip(who, compare(who), strict=True):
+        agree = all(row.agrees for row in rows if row.strategy == "structured")
+        assert agree == (subject.name == "numpy")
+
+
 def test_a_port_that_loads_only_once_is_compared_here(tmp_path: Path) -> None:
     who = subjects(write(tmp_path, "once", ONLY_ONCE.format(path=str(tmp_path / "made"))))
     assert compare(who) == compare(who, side_by_side=False)

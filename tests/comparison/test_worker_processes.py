@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from command_lines import ROOT, run_python
-from comparison.worker_processes import NoProcessError, start_method, worker_processes
+from comparison.worker_processes import NoProcessError, start_method, worker_process
 
 can_fork = pytest.mark.skipif(start_method() != "forkserver", reason="the system can't fork")
 
@@ -29,20 +29,20 @@ def test_a_worker_has_the_folder_and_the_environment_of_the_call(
         folder.mkdir()
         monkeypatch.chdir(folder)
         monkeypatch.setenv("FDNET_TEST", name)
-        with worker_processes(1, os.getpid) as submit:
+        with worker_process(os.getpid) as submit:
             assert submit(os.getcwd).result() == str(folder)
             assert submit(os.getenv, "FDNET_TEST").result() == name
 
 
-def test_calls_share_the_processes() -> None:
-    with worker_processes(2, os.getpid) as submit:
+def test_calls_share_the_process() -> None:
+    with worker_process(os.getpid) as submit:
         pids = {submit(os.getpid).result() for _ in range(5)}
-    assert len(pids) <= 2
+    assert len(pids - {os.getpid()}) == 1
     assert os.getpid() not in pids
 
 
 def test_a_process_that_ends_breaks_the_calls_that_have_no_result() -> None:
-    with worker_processes(1, os.getpid) as submit:
+    with worker_process(os.getpid) as submit:
         assert submit(abs, -1).result() == 1
         for call in ((os._exit, 0), (abs, -1)):
             with pytest.raises(BrokenProcessPool):
@@ -57,18 +57,18 @@ def test_a_temporary_folder_of_a_long_name_has_room_for_no_socket(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     assert start_method() == "spawn"
     monkeypatch.setitem(current_process()._config, "tempdir", None)  # type: ignore[attr-defined]
-    with worker_processes(1, os.getpid) as submit:
+    with worker_process(os.getpid) as submit:
         assert submit(abs, -1).result() == 1
 
 
 PRELOADED = """
 import os, signal, sys
-from comparison.worker_processes import preload, worker_processes
+from comparison.worker_processes import preload, worker_process
 
 os.chdir(sys.argv[1])
 preload({'numpy', 'torch'})
 assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
-with worker_processes(1, abs, 1) as submit:
+with worker_process(abs, 1) as submit:
     names = submit(eval, "[name for name in __import__('sys').modules if name.endswith('_port')]").result()
     blocked = submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
 print(*sorted(names), *(number.name for number in blocked))
@@ -131,7 +131,7 @@ def test_threads_that_start_processes_leave_the_callers_script_alone() -> None:
     main, path = sys.modules["__main__"], [*sys.path]
 
     def call() -> None:
-        with worker_processes(1, os.getpid) as submit:
+        with worker_process(os.getpid) as submit:
             assert submit(abs, -1).result() == 1
 
     with ThreadPoolExecutor(3) as threads:
@@ -143,12 +143,12 @@ def test_threads_that_start_processes_leave_the_callers_script_alone() -> None:
 def test_a_daemonic_process_is_told_that_it_can_start_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(current_process()._config, "daemon", True)  # type: ignore[attr-defined]
     with pytest.raises(NoProcessError, match=r"^No process can be started by a daemonic one$"):
-        worker_processes(1, os.getpid).__enter__()
+        worker_process(os.getpid).__enter__()
 
 
 def test_a_worker_whose_thread_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comparison.worker_processes.PATIENCE", 0.2)
-    with worker_processes(1, os.getpid) as submit:
+    with worker_process(os.getpid) as submit:
         submit(exec, "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()").result()
 
 
@@ -167,8 +167,8 @@ def test_the_pipe_that_ends_workers_is_closed_by_one_thread_at_a_time(monkeypatc
 def test_the_callers_script_is_not_run_again(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import os\nfrom comparison.worker_processes import worker_processes\n\nprint('once', flush=True)\n"
-        "with worker_processes(1, os.getpid) as submit:\n    print(submit(abs, -1).result())\n"
+        "import os\nfrom comparison.worker_processes import worker_process\n\nprint('once', flush=True)\n"
+        "with worker_process(os.getpid) as submit:\n    print(submit(abs, -1).result())\n"
     )
     done = run_python(str(script), PYTHONPATH=str(ROOT))
     assert (done.stdout, done.stderr) == ("once\n1\n", "")
@@ -176,5 +176,5 @@ def test_the_callers_script_is_not_run_again(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise")
 def test_a_worker_does_not_hear_ctrl_c() -> None:
-    with worker_processes(1, os.getpid) as submit:
+    with worker_process(os.getpid) as submit:
         assert submit(signal.raise_signal, signal.SIGINT).result() is None
