@@ -64,7 +64,8 @@ def _ensure_fork_server(names: Sequence[str] = ()) -> None:
     environment = {"PYTHONPATH": folders, "PYTHONSAFEPATH": "1"}
     if names:
         environment[preloading.VARIABLE] = ",".join(names)
-    resource_tracker.ensure_running()  # first: as it starts, it unblocks SIGINT
+    with _blocked(signal.SIGHUP):  # a closed terminal would end it before those whose resources it tracks
+        resource_tracker.ensure_running()  # first: as it starts, it unblocks SIGINT
     with _without_the_script(), _environment(environment), _blocked(signal.SIGINT):
         forkserver.ensure_running()
 

@@ -159,7 +159,7 @@ def loading_errors(port: str) -> Iterator[None]:
         if missing and importlib.util.find_spec(missing.partition(".")[0]) is None:
             raise NotRunError(f"{missing} is not installed.") from error
         if framework := _unusable_framework(port, error):
-            words = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+            words = " ".join(f"{type(error).__name__}: {_message(error)}".split()).rstrip(":")
             raise NotRunError(f"{framework} does not work here: {words}") from error
         raise PortError(f"The port {port!r} must be importable, got {describe_error(error)}.") from error
 
@@ -254,7 +254,14 @@ def describe_error(error: BaseException, source: str = "") -> str:
     home = _home_of(source)
     own = [frame for frame in frames if home and home in (Path(frame.filename), Path(frame.filename).parent)]
     frame = (own or frames)[-1]
-    file, line, message = frame.filename, frame.lineno, str(error)
+    file, line, message = frame.filename, frame.lineno, _message(error)
     if isinstance(error, SyntaxError) and error.filename:
         file, line, message = error.filename, error.lineno, error.msg
     return f"{type(error).__name__} at {Path(file).name}:{line}: {' '.join(message.split())}".rstrip(".: ")
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a port's own kind of error may fail to describe itself
+        return ""

@@ -45,7 +45,13 @@ def download(name: str) -> Path:
         raise DataError(
             f"{name} must be downloaded by pooch, got {str(error)!r}; a folder can be given instead of the name."
         ) from error
-    folder = Path(os.path.expanduser(os.environ.get("FDNET_CACHE") or pooch.os_cache("fdnet"))) / name
+    try:
+        folder = Path(os.environ.get("FDNET_CACHE") or pooch.os_cache("fdnet")).expanduser() / name
+    except RuntimeError as error:
+        raise DataError(
+            f"{name} must have a folder to be kept in, but no home folder is known: set FDNET_CACHE to one, "
+            "or give a folder that holds the data instead of the name."
+        ) from error
     with _quiet(pooch.get_logger()):
         for file, md5 in zip(FILES, MD5[name], strict=True):
             _fetch(pooch.retrieve, name, f"{file}.gz", md5, folder)

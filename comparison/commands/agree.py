@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from comparison.commands import AGREES, CRASHED, DISAGREES, benchmark, processes
 from comparison.commands.options import ComparisonOptions, add_comparison, add_threads, new_command
-from comparison.commands.output import append_to_step_summary, make_console, print_sentences, status, write_json
+from comparison.commands.output import (
+    annotate,
+    append_to_step_summary,
+    make_console,
+    print_sentences,
+    status,
+    write_json,
+)
 from comparison.commands.subjects import load_data, load_subjects, make_problem
 from reference.defaults import CLOSED_FORM
 
@@ -161,14 +167,6 @@ def _file_of(subject: Subject) -> str:
 
 
 def _annotate(file: str, title: str, sentence: str) -> None:
-    """Print a workflow command that marks the file; the line is that of the port's file that the sentence names."""
+    """Mark the file; the line is that of the port's file that the sentence names."""
     at = re.search(rf"\b{re.escape(os.path.basename(file))}:(\d+)", sentence) if file else None
-    place = {"file": file, "line": at[1] if at else "1", "title": title}
-    properties = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in place.items() if file or name == "title")
-    print(f"::error {properties}::{_escaped(sentence)}", file=sys.stderr)
-
-
-def _escaped(text: str, more: str = "") -> str:
-    for character in "%\r\n" + more:
-        text = text.replace(character, f"%{ord(character):02X}")
-    return text
+    annotate(file, at[1] if at else "1", title, sentence)

@@ -42,15 +42,20 @@ def add_budget(parser: argparse.ArgumentParser, seconds: float, help: str) -> No
 
 def check_timing(options: TimingOptions) -> None:
     """Raise ValueError for options that can't be timed."""
-    from reference.training import MAX_ITERATIONS
-
     check_budget(options.budget)
-    if options.iterations < 1:
-        raise ValueError(f"`iterations` must be at least 1, got {options.iterations}.")
-    if options.iterations > MAX_ITERATIONS:
-        raise ValueError(f"`iterations` must be at most {MAX_ITERATIONS:,}, got {options.iterations}.")
+    check_iterations(options.iterations)
     if options.devices not in (None, 1) and options.what == "run":
         raise ValueError("`what` must be gradient or step with --devices, got run.")
+
+
+def check_iterations(count: int) -> None:
+    """Raise ValueError unless a run can have this number of steps."""
+    from reference.training import MAX_ITERATIONS
+
+    if count < 1:
+        raise ValueError(f"`iterations` must be at least 1, got {count}.")
+    if count > MAX_ITERATIONS:
+        raise ValueError(f"`iterations` must be at most {MAX_ITERATIONS:,}, got {count}.")
 
 
 def check_budget(seconds: float) -> None:
@@ -75,15 +80,24 @@ class RestartNeeded(Exception):  # noqa: N818, no error
         self.environment = environment
 
 
+def check_threads(count: int | None) -> None:
+    """Raise ValueError unless this process has so many cores."""
+    cores = len(_cores())
+    if count is not None and not 1 <= count <= cores:
+        raise ValueError(f"`threads` must be from 1 to {cores}, the cores of this process, got {count}.")
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def _limit_threads(count: int) -> None:
     """Use `count` cores, in a process that began with this number: libraries count cores as they are loaded."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    if not 1 <= count <= len(cores):
-        raise ValueError(f"`threads` must be from 1 to {len(cores)}, the cores of this process, got {count}.")
+    check_threads(count)
     if os.environ.get("FDNET_THREADS") != str(count):
         raise RestartNeeded(os.environ | dict.fromkeys((*THREAD_VARIABLES, "FDNET_THREADS"), str(count)))
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores[:count])
+        os.sched_setaffinity(0, _cores()[:count])
 
 
 def make_task(options: TimingOptions, problem: Problem, data: Dataset, *, redrawn: bool = False) -> Task:

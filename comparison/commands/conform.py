@@ -19,8 +19,9 @@ from typing import Any
 import comparison
 from comparison.commands import AGREES, BAD_INPUT, CRASHED, DISAGREES, INTERRUPTED, argument_types
 from comparison.commands.compilation_cache import use_compilation_cache
+from comparison.commands.file_options import check_files_differ
 from comparison.commands.options import PortOptions, new_command
-from comparison.commands.output import append_to_step_summary
+from comparison.commands.output import annotate, append_to_step_summary
 
 HOME = Path(comparison.__file__).parents[1]
 TESTS = HOME / "comparison/conformance"
@@ -67,7 +68,6 @@ def add(commands: Any) -> None:
         description="Run the tests that every port must pass on one port, in pytest with a configuration of their own.",
         epilog=EPILOG,
     )
-    parser.allow_abbrev = False
     parser.set_defaults(pytest=[])
     add = parser.add_argument
     port = "a .py file, a module or the name of an installed port"
@@ -96,16 +96,16 @@ def run(options: ConformOptions) -> int:
         results = Path(folder) / "results.json"
         sys.stdout.flush()
         returncode = run_pytest(make_command(options, results), make_environment(options, folder))
-        outcome = json.loads(results.read_text()) if results.exists() else {}
-    if reason := outcome.get("not_run"):
+        outcome = json.loads(results.read_text()) if results.exists() else None
+    if reason := (outcome or {}).get("not_run"):
         if not options.allow_missing:
             raise ValueError(f"{options.port[0]} can't be run: {reason} (--allow-missing lets that pass.)")
         print(f"{options.port[0]} was not run: {reason}")
         return AGREES
     code, sentence = judge(returncode, outcome)
-    for failure in outcome.get("failures", []):
+    for failure in (outcome or {}).get("failures", []):
         print(f"FAILED {failure['test']}: {failure['message']}")
-    report_to_github(options, outcome, sentence)
+    report_to_github(options, outcome or {}, sentence)
     print(f"{options.port[0]}: {sentence}")
     return code
 
@@ -154,6 +154,8 @@ def check(options: ConformOptions) -> None:
         raise ValueError(f"`--xfails` must be a file, got {options.xfails!r}.")
     if options.xfails is not None and not _is_utf8(Path(options.xfails).read_bytes()):
         raise ValueError(f"`--xfails` must be text in UTF-8, got {options.xfails!r}.")
+    if "--junitxml" in options.pytest:
+        check_files_differ(options, [("junitxml", options.pytest[options.pytest.index("--junitxml") + 1])])
     check_exists(options.port[0])
 
 
@@ -208,14 +210,20 @@ def make_environment(options: ConformOptions, folder: str) -> dict[str, str]:
     }
 
 
-def judge(code: int, outcome: dict[str, Any]) -> tuple[int, str]:
-    """Return the exit code, and the sentence with the counts and the worst gap / bound of each strategy."""
-    if code == 2 and not outcome.get("failures"):  # xdist ends -x as an interruption
+def judge(code: int, outcome: dict[str, Any] | None) -> tuple[int, str]:
+    """Return the exit code, and the sentence with the counts and the worst gap / bound of each strategy.
+
+    `outcome` is None where no test has begun, and empty where the tests have not ended. A port may end the process with
+    any `code`.
+    """
+    if code == 2 and not (outcome or {}).get("failures"):  # xdist ends -x as an interruption
         return INTERRUPTED, "the tests were interrupted."
     if code == 4:
         return BAD_INPUT, "no test was run, for the reason above."
-    if code == 0 and not outcome:  # pytest's own --version and the like
+    if code == 0 and outcome is None:  # pytest's own --version and the like
         return BAD_INPUT, "no test was run."
+    if code == 0 and not outcome:
+        return CRASHED, "the process ended, with exit code 0, before the tests had."
     if code not in (0, 1, 2, 5) or not outcome:
         return CRASHED, f"pytest crashed, with exit code {code}."
     if dead := [failure["test"] for failure in outcome["failures"] if WORKER_DIED.search(failure["message"])]:
@@ -225,7 +233,7 @@ def judge(code: int, outcome: dict[str, Any]) -> tuple[int, str]:
         return BAD_INPUT, f"no test was run ({', '.join(counts) or 'none was selected'})."
     ratios = ", ".join(f"{strategy} {ratio:.2g}" for strategy, ratio in outcome["ratios"].items())
     worst = f"; the worst gap / bound: {ratios}" if ratios else ""
-    return DISAGREES if code else AGREES, f"{', '.join(counts)}{worst}."
+    return DISAGREES if code or outcome["failed"] else AGREES, f"{', '.join(counts)}{worst}."
 
 
 def report_to_github(options: ConformOptions, outcome: dict[str, Any], sentence: str) -> None:
@@ -233,6 +241,5 @@ def report_to_github(options: ConformOptions, outcome: dict[str, Any], sentence:
     append_to_step_summary(f"\n{options.port[0]}: {sentence}\n")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for failure in outcome.get("failures", []):
-            place = f"file={outcome['file']},line={failure['line']}," if outcome["file"] else ""
-            message = f"{failure['test']}: {failure['message']}".replace("%", "%25")
-            print(f"::error {place}title=fdnet conform::{message}", file=sys.stderr)
+            message = f"{failure['test']}: {failure['message']}"
+            annotate(outcome["file"], failure["line"], "fdnet conform", message)

@@ -7,21 +7,21 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 WRITTEN = ("json", "checkpoint", "save", "plot", "history")
-READ = ("data", "params", "baseline", "backend", "port")
+READ = ("data", "params", "baseline", "backend", "port", "xfails")
 
 File = tuple[str, str]
 """An option and a path."""
 
 
-def check_files_differ(options: Any, of_runs: Iterable[File] = ()) -> None:
+def check_files_differ(options: Any, more: Iterable[File] = ()) -> None:
     """Raise ValueError, before any work, for a file that an option writes and another one reads or writes.
 
-    `of_runs` are written besides those that the options name: see `training_files.file_of_run`.
+    `more` are written besides those that the options name.
     """
     from reference.files import is_special
 
     users = {_identity(path): option for option, path in _files(options, READ) if _is_read(option, path)}
-    for option, path in (*_files(options, WRITTEN), *of_runs):
+    for option, path in (*_files(options, WRITTEN), *more):
         if path == "-" or is_special(path):  # a device or a pipe takes all, one after the other
             continue
         if other := users.get(_identity(path)):

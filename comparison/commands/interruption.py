@@ -73,6 +73,29 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 @contextmanager
+def delayed_signals() -> Iterator[None]:
+    """Let the first Ctrl-C, or signal that acts like it, interrupt only after the block, and the second one at once.
+
+    Raised in the native code of a framework that is being imported, an exception may be lost, or end the process.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
+    ours = [n for n, handler in handlers.items() if handler in (signal.default_int_handler, _interrupt)]
+    received: list[int] = []
+
+    def remember(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for other in ours:
+            signal.signal(other, handlers[other])
+
+    try:
+        with _handled(ours, remember):
+            yield
+    finally:
+        if received:
+            signal.raise_signal(received[0])
+
+
+@contextmanager
 def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle the signals with `handler` in the block; not outside the main thread, where Python forbids it."""
     in_main_thread = threading.current_thread() is threading.main_thread()

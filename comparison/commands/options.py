@@ -163,6 +163,7 @@ def new_command(
         description=fill(description, 79),
         epilog=_epilog(examples, epilog),
         formatter_class=_HelpFormatter,
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run, make_options=partial(_make_options, options, derive))
     return parser

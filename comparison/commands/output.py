@@ -140,6 +140,19 @@ def append_to_step_summary(text: str) -> None:
             print(f"{PROGRAM}: GITHUB_STEP_SUMMARY can't be written: {error.strerror}: {path!r}.", file=sys.stderr)
 
 
+def annotate(file: str, line: object, title: str, sentence: str) -> None:
+    """Print a command of GitHub Actions that marks the line of a file; of none, if `file` is empty."""
+    place = {"file": file, "line": str(line), "title": title} if file else {"title": title}
+    properties = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in place.items())
+    print(f"::error {properties}::{_escaped(sentence)}", file=sys.stderr)
+
+
+def _escaped(text: str, more: str = "") -> str:
+    for character in "%\r\n" + more:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
+
+
 def write_json(path: str, command: str, options: Selection, results: dict[str, Any]) -> None:
     """Write the results of a command, with its options, versions and machine, as JSON."""
     made_by = {

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from comparison.commands import AGREES, CRASHED, DISAGREES, processes
+from comparison.commands import AGREES, CRASHED, DISAGREES, argument_types, processes
 from comparison.commands.options import DataOptions, OutputOptions, add_data, add_output, add_selection, new_command
 from comparison.commands.output import make_console, write_json
 from comparison.commands.subjects import load_data, load_subjects
@@ -43,7 +43,8 @@ def add(commands: Any) -> None:
         ),
     )
     add = parser.add_argument
-    add("--params", metavar="FILE.npz", required=True, help="the arrays W1, b1, W2 and b2")
+    params = "the arrays W1, b1, W2 and b2"
+    add("--params", metavar="FILE.npz", type=argument_types.name, required=True, help=params)
     add_selection(parser, backend="numpy", dtype=None)
     add_data(parser)
     add("--part", choices=("test", "train"), default="test", help="the part of the data set")

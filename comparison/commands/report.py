@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison import PROGRAM
-from comparison.commands import AGREES, argument_types, report_parts
-from comparison.commands.benchmark import add_budget, check_budget
+from comparison.commands import argument_types, report_parts
+from comparison.commands.benchmark import add_budget, check_budget, check_iterations, check_threads
 from comparison.commands.options import add_problem, add_selection, new_command
 from comparison.commands.output import check_figures, status, version, write, write_json
-from comparison.commands.report_parts import PARTS, ReportOptions, command_of, file_of, parts_to_run, read_given
+from comparison.commands.report_parts import (
+    PARTS,
+    ReportOptions,
+    code_of,
+    command_of,
+    file_of,
+    parts_to_run,
+    read_given,
+    read_part,
+)
 from comparison.commands.subjects import load_data, load_subjects, make_problem
 
 if TYPE_CHECKING:
@@ -48,17 +57,17 @@ def add(commands: Any) -> None:
 
 
 def run(options: ReportOptions) -> int:
-    """Run the parts that are neither given nor kept, write the pages, and return the exit code of agreement."""
+    """Run the parts that are neither given nor kept, write the pages, and return the worst exit code of a part."""
     from reference.training import epoch_length
 
     check_budget(options.budget)
-    if options.iterations is not None and options.iterations < 1:
-        raise ValueError(f"`iterations` must be at least 1, got {options.iterations}.")
+    check_iterations(1 if options.iterations is None else options.iterations)
+    check_threads(options.threads)
     check_figures("svg")
     data = load_data(options, quiet=options.quiet)
     problem = make_problem(options, data)
     to_run = parts_to_run(options)
-    results = {part: read_given(part, getattr(options, f"{part}_file")) for part in PARTS if part not in to_run}
+    results = {part: read_given(part, options) for part in PARTS if part not in to_run}
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     _check_writable(out, to_run)
@@ -68,14 +77,14 @@ def run(options: ReportOptions) -> int:
             if part not in codes:
                 with status(f"{PROGRAM} {command_of(part)}", quiet=options.quiet):
                     report_parts.run_part(part, options, out, codes)
-            results[part] = read_given(part, str(file_of(out, part)))
+            results[part] = read_part(part, str(file_of(out, part)))
         pictures = _study(options, problem, results)
         _write_pages(out, options, results, pictures, epoch_length(data, options.batch))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_resume(codes)) from None
     if not options.quiet:
         print("\n".join(map(str, _pages(out))))
-    return max((codes[part] for part in to_run), default=AGREES)
+    return max(codes.get(part, code_of(part, results[part])) for part in PARTS)
 
 
 def _pages(out: Path) -> list[Path]:
@@ -101,9 +110,17 @@ def _study(options: ReportOptions, problem: Problem, results: dict[str, Any]) ->
     from comparison.report.step_study import errors_by_step, gradient_images
 
     subjects, _ = load_subjects(replace(options, dtype=("float64",)))
+    drawn = [subject for subject in subjects if _agrees(subject.name, results["agree"])]
     with status("error by step, and pictures", quiet=options.quiet):
         results["errors_by_step"] = errors_by_step(problem, options.seed)
-        return gradient_images(subjects, problem)
+        return gradient_images(drawn, problem, h=options.h, memory=options.memory)
+
+
+def _agrees(name: str, agree: dict[str, Any]) -> bool:
+    """Whether the gradients of a backend have been compared, and nothing that its picture needs is wrong."""
+    rows = [row for row in agree["agreement"] if row["backend"] == name and row["strategy"] in (None, "collocated")]
+    crashed = any(row["backend"] == name for row in agree["crashed"])
+    return any(row["strategy"] for row in rows) and all(row["agrees"] for row in rows) and not crashed
 
 
 def _write_pages(out: Path, options: ReportOptions, results: dict[str, Any], pictures: Pictures, epoch: int) -> None:

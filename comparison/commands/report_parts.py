@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison import PROGRAM
-from comparison.commands import BAD_INPUT, INTERRUPTED
+from comparison.commands import AGREES, BAD_INPUT, CRASHED, DISAGREES, INTERRUPTED
 from comparison.commands.options import ProblemOptions, Selection, settings
 from comparison.commands.output import write
 
@@ -21,8 +21,8 @@ COMPARE = Path(__file__).parents[2] / "compare.py"
 PARTS = ("agree", "speed", "hidden", "batch", "train")
 """Agreement, the ladder, the sweeps over hidden units and batches, a training."""
 KEYS = {
-    "agree": {"agreement", "not_compared", "not_run", "crashed"},
-    "speed": {"speed", "excluded", "not_run", "advice", "advice_for_other_dtypes", "environment"},
+    "agree": {"settings", "agreement", "not_compared", "not_run", "crashed"},
+    "speed": {"settings", "speed", "excluded", "not_run", "advice", "advice_for_other_dtypes", "environment"},
     "train": {"backend", "dtype", "losses", "accuracies"},
 }
 """The keys by which the file of a part is recognized."""
@@ -68,7 +68,31 @@ def command_of(part: str) -> str:
     return {"agree": "agree", "speed": "speed --strategy all", "train": "train"}.get(part, f"speed --sweep {part}")
 
 
-def read_given(part: str, path: str) -> Any:
+def read_given(part: str, options: ReportOptions) -> Any:
+    """Read the part whose file is given, and check that it is of the net, the data and the step of the report.
+
+    A training's history does not say of which it is.
+    """
+    path: str = getattr(options, f"{part}_file")
+    result = read_part(part, path)
+    used = {} if part == "train" else result["settings"]
+    for name in (field.name for field in fields(ProblemOptions) if field.name != part):
+        expected, got = getattr(options, name), used.get(name, getattr(options, name))
+        if got != expected:
+            raise ValueError(f"`--{part}-file` must be of --{name} {expected}, as the report, got {got} in {path!r}.")
+    return result
+
+
+def code_of(part: str, result: Any) -> int:
+    """Return the exit code that the command has ended with; a training's history does not say it."""
+    if part == "train":
+        return AGREES
+    wrong = [row for row in result["agreement"] if not row["agrees"]] if part == "agree" else result["excluded"]
+    crashed = result["crashed"] if part == "agree" else [row for row in wrong if row["quantity"] is None]
+    return CRASHED if crashed else DISAGREES if wrong else AGREES
+
+
+def read_part(part: str, path: str) -> Any:
     """Read what a command wrote, and check that it is that command's."""
     try:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -78,8 +102,9 @@ def read_given(part: str, path: str) -> Any:
         fits = isinstance(result, list) and all(isinstance(row, dict) and set(row) >= KEYS[part] for row in result)
     else:
         fits = isinstance(result, dict) and set(result) >= KEYS.get(part, KEYS["speed"])
-    if fits and part in ("hidden", "batch"):
-        fits = isinstance(result.get("sweep"), dict) and result["sweep"].get("over") == part
+    if fits and part in ("speed", "hidden", "batch"):
+        sweep = result.get("sweep") or {}
+        fits = isinstance(sweep, dict) and sweep.get("over", "speed") == part
     if not fits:
         raise ValueError(f"`--{part}-file` must be what {command_of(part)} wrote, got {path!r}.")
     return result
@@ -135,6 +160,8 @@ def run_part(part: str, options: ReportOptions, out: Path, codes: dict[str, int]
     done = run_command(command)
     if done.returncode in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
+    if part == "train" and done.returncode in (DISAGREES, CRASHED) and not path.exists():
+        write(str(path), "[]\n")  # no run has come to its end
     if not path.exists() or done.returncode == BAD_INPUT:
         raise ValueError(f"`{PROGRAM} {command_of(part)}` wrote nothing: {done.stderr.strip() or done.returncode}")
     codes[part] = done.returncode

@@ -37,7 +37,7 @@ def sweep(
     from comparison.timing.crossovers import Swept, count_comparisons, crossovers, fastest_by_size
     from reference.defaults import CLOSED_FORM
 
-    sizes, notes = _sizes_within(options.sizes or SIZES[over], over, data)
+    sizes, notes = _sizes_within(options.sizes, over, data)
     ranked = [(s.name, strategy, s.dtype) for s in subjects for strategy in options.strategy if strategy != CLOSED_FORM]
     comparisons = max(1, count_comparisons(ranked, len(sizes)))
     at_size = replace(options, budget=options.budget / len(sizes) / (2 if options.self_check else 1))
@@ -103,15 +103,18 @@ def _few_samples(problem: Problem) -> Problem:
     return problem._replace(x=x[:samples], t=t[:samples])
 
 
-def _sizes_within(sizes: Sequence[int], over: str, data: Dataset) -> tuple[Sequence[int], list[str]]:
-    """Return the sizes that the data are enough for, and a note on those that are left out."""
-    samples = len(data.x_train)
+def _sizes_within(given: Sequence[int] | None, over: str, data: Dataset) -> tuple[Sequence[int], list[str]]:
+    """Return the sizes that the data are enough for, and a note on those that are left out.
+
+    Of the sizes by default, all samples take the place where none is left; of those given, the first is refused later.
+    """
+    samples, sizes = len(data.x_train), given or SIZES[over]
     within = [size for size in sizes if over not in ("batch", "outputs") or size <= samples]
     left_out = ", ".join(str(size) for size in sizes if size not in within)
     notes = [f"{over} {left_out}: left out, since the data have {samples:,} samples."] if left_out else []
     if over == "outputs":
         notes.append(f"The labels are {LABELS}.")
-    return (within or sizes), notes  # if none is left, the first one is refused with its rule
+    return within or given or [samples], notes
 
 
 def _with_classes(data: Dataset, count: int, seed: int) -> Dataset:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from comparison.commands import processes
 from comparison.commands.compilation_cache import use_compilation_cache
+from comparison.commands.interruption import delayed_signals
 from comparison.commands.output import status
 from reference.defaults import BUILT_IN
 
@@ -87,7 +88,8 @@ def load_subjects(options: Selection, *, workers: bool = False) -> tuple[list[Su
             say(f"loading {named[source]}")
             chosen_by_name = source in (*options.backend, *options.port)
             try:
-                loaded, devices = _load(source)
+                with delayed_signals():
+                    loaded, devices = _load(source)
             except (ports.NotRunError, ports.PortError) as reason:
                 if chosen_by_name and isinstance(reason, ports.PortError):
                     raise

@@ -177,8 +177,8 @@ def _train(options: TrainOptions, run: Run, stop: threading.Event) -> Run:
         if (kept := run.checkpoint.iteration) is not None and kept < now.iteration:
             print_sentences(
                 make_console(),
-                f"{options.checkpoint} holds iteration {kept:,}: --resume with more --iterations continues from there, "
-                f"where a segment ends, and not from {now.iteration:,}, so that its bits are those of one long run.",
+                f"{run.checkpoint.path} holds iteration {kept:,}: --resume with more --iterations continues from "
+                f"there, where a segment ends, and not from {now.iteration:,}: its bits are those of one long run.",
             )
     return run
 

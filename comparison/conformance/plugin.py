@@ -145,9 +145,14 @@ def pytest_runtest_makereport(call: pytest.CallInfo[Any]) -> Generator[None, pyt
 def _first_lines(error: BaseException) -> list[str]:
     """List the first line of each failure in a group; if a repeated call has failed otherwise, say that first."""
     if not isinstance(error, BaseExceptionGroup):
-        return [str(error).partition("\n")[0]]
+        return [_first_line(str(error))]
     flaky = ["the same call gives different results"] * (type(error).__name__ == "FlakyFailure")
     return flaky + [line for part in error.exceptions for line in _first_lines(part)]
+
+
+def _first_line(text: str) -> str:
+    """Return the first line that is not blank: NumPy's messages begin with one that is."""
+    return text.strip().partition("\n")[0]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -171,11 +176,17 @@ def _failure(report: pytest.TestReport) -> dict[str, Any]:
     """Return the message of a failure, and the last line of a port's file on the way to it."""
     crash = getattr(report.longrepr, "reprcrash", None)
     message = dict(report.user_properties).get("failures") or (crash.message if crash else str(report.longrepr))
-    message = str(message).partition("\n")[0].removeprefix("AssertionError: ")
+    message = _first_line(str(message).removeprefix("AssertionError: "))
     entries = getattr(getattr(report.longrepr, "reprtraceback", None), "reprentries", [])
     places = [entry.reprfileloc for entry in entries if getattr(entry, "reprfileloc", None)]
     lines = {str(Path(place.path).resolve()): place.lineno for place in places}
     return {"message": message, "lines": lines}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let the file of the results say that tests have begun: a port may end the process."""
+    if (path := session.config.getoption("results", None)) and not hasattr(session.config, "workerinput"):
+        Path(path).write_text("{}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

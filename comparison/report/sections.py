@@ -157,7 +157,9 @@ def _pictures(pictures: Pictures) -> Iterator[Section]:
 
 
 def _training(runs: Sequence[Row], epoch: int) -> Iterator[Section]:
-    if runs:
+    if not runs:
+        yield Section("Training", "No run came to its end: each of them diverged or crashed.", None, None)
+    else:
         ends = plain_table(
             ("backend", "left"), ("dtype", "left"), ("steps", "right"), ("training", "right"), ("test", "right")
         )

@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, on_device
 from comparison.timing.errors import at_entries, relative_error
-from reference.defaults import DTYPES
+from reference.defaults import DTYPES, MEMORY, H
 from reference.numerical_gradient import GRADIENTS
 from reference.two_layer_net import Params, closed_form, max_abs
 from reference.validation import SmallHError, check_h_moves, check_net
@@ -50,8 +52,7 @@ def _error(problem: Problem, strategy: str, dtype: str, h: float, entries: Param
     params = Params(*(p.astype(dtype) for p in problem.params))
     x = problem.x.astype(dtype)
     if strategy == "collocated":
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`collocated` needs")  # at a large step, where structured takes over
+        with _structured_may_take_over():
             gradient = GRADIENTS["collocated"](params, x, problem.t, h=h)
         return relative_error(at_entries(gradient, entries), derivative)
     try:
@@ -61,26 +62,40 @@ def _error(problem: Problem, strategy: str, dtype: str, h: float, entries: Param
     return relative_error(GRADIENTS["loop"](params, x, problem.t, h=h, entries=entries), derivative)
 
 
-def gradient_images(subjects: list[Subject], problem: Problem, units: int = 4) -> Pictures:
-    """Compute the gradient of W1 for the hidden units where it is largest, as square images.
+@contextmanager
+def _structured_may_take_over() -> Iterator[None]:
+    """Say nothing where the step is so large that `collocated` is computed by `structured`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`collocated` needs")
+        yield
+
+
+def gradient_images(
+    subjects: list[Subject], problem: Problem, *, h: float = H, memory: int = MEMORY, units: int = 4
+) -> Pictures:
+    """Compute the gradient of W1 by `collocated` for the hidden units where it is largest, as square images.
 
     Parameters
     ----------
     subjects : list of Subject
-        One for each backend.
+        One for each backend, whose gradients agree.
     problem : Problem
+    h : float
+    memory : int
+        As in `reference.numerical_gradient`.
     units : int
         The largest number of hidden units.
     """
     inputs, hidden = problem.params.W1.shape
     side = math.isqrt(inputs)
-    if side * side != inputs:
+    if side * side != inputs or not subjects:
         return Pictures([], {})
     gradients = {}
     for subject in subjects:
         params, x = on_device(subject, problem)
-        gradient = subject.port.to_numpy(subject.port.GRADIENTS["collocated"](params, x, problem.t).W1)
-        gradients[subject.name] = gradient.astype(float)
+        with _structured_may_take_over():
+            gradient = subject.port.GRADIENTS["collocated"](params, x, problem.t, h=h, memory=memory)
+        gradients[subject.name] = subject.port.to_numpy(gradient.W1).astype(float)
     first = next(iter(gradients.values()))
     shown = np.argsort(-np.abs(first).max(0))[: min(units, hidden)]
     images = {name: g[:, shown].T.reshape(-1, side, side) for name, g in gradients.items()}

@@ -1,12 +1,15 @@
 """Fixtures for the tests of more than one command."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from command_lines import FEW_NETS
+import compare
+from command_lines import FEW_NETS, SMALL
 from comparison.timing.load import Load
 from few_nets import leave_few_nets
+from reports import NET
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,3 +33,17 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
 def outside_github(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a report on a small net."""
+    out = tmp_path_factory.mktemp("report")
+    sweeps = []
+    for over in ("hidden", "batch"):
+        path = out / f"{over}.json"
+        timing = ("--budget", "0.1", "--dtype", "float64", "--quiet", "--json", str(path))
+        assert compare.main(["speed", *SMALL[1:], *timing, "--sweep", over, "--sizes", "2,5"]) == 0
+        sweeps.append(f"--{over}-file={path}")
+    assert compare.main(["report", *NET, "--out", str(out), "--quiet", *sweeps]) == 0
+    return out

@@ -161,6 +161,13 @@ def test_a_checkpoint_before_the_end_of_the_run_is_explained(
     assert "holds iteration" not in capsys.readouterr().out
 
 
+def test_of_several_runs_each_checkpoint_is_named_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(*SMALL, "--dtype", "float64,float32", "--checkpoint", tmp_path / "run.ckpt") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for dtype in ("float64", "float32"):
+        assert any(f"run-numpy-{dtype}.ckpt holds iteration 40" in line for line in lines)
+
+
 # --- full disks
 
 

@@ -117,6 +117,13 @@ def test_python_may_leave_out_docstrings() -> None:
     assert "Compare every backend" in done.stdout
 
 
+def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that a new option would make ambiguous would break whoever uses it."""
+    with pytest.raises(SystemExit):
+        compare.main(["train", "--overw"])
+    assert "unrecognized arguments: --overw" in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         compare.main(["--version"])

@@ -141,6 +141,12 @@ def test_failures_are_annotations_of_the_ports_file(folder: Path) -> None:
     assert run.stdout.splitlines()[-1] in summary.read_text()
 
 
+def test_a_comma_in_the_name_of_a_file_is_escaped(folder: Path) -> None:
+    (folder / "a,b.py").write_text(FLAWED)
+    run = conform(folder, "a,b.py", "-k", "no_term_is_to_spare", "-x", GITHUB_ACTIONS="true")
+    assert run.stderr.startswith("::error file=a%2Cb.py,line=1,title=fdnet conform::")
+
+
 @pytest.mark.parametrize(
     ("warning", "code"),
     [
@@ -260,6 +266,14 @@ def test_what_only_prints_is_no_success(folder: Path) -> None:
     assert (run.returncode, run.stdout.splitlines()[-1]) == (2, "right.py: no test was run.")
 
 
+def test_the_list_of_known_failures_is_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = folder / "known"
+    known.write_text(f"{ONE} a reason\n")
+    assert compare.main(["conform", "numpy", "--xfails", str(known), "--junitxml", str(known)]) == 2
+    expected = f"`--junitxml` must name a file of its own, got {str(known)!r}, which is --xfails's too."
+    assert capsys.readouterr().err == f"compare.py: {expected}\n"
+
+
 def test_known_failures_that_are_no_text_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "known").write_bytes(b"\xff a reason\n")
     assert compare.main(["conform", "numpy", "--xfails", str(folder / "known")]) == 2
@@ -312,21 +326,6 @@ def test_a_port_may_import_what_lies_beside_it(folder: Path) -> None:
     (folder / "of_two_files.py").write_text("from right import *\n")
     run = conform(folder, "of_two_files.py", ONE, "--allow-missing")
     assert (run.returncode, run.stdout.splitlines()[-1]) == (0, "of_two_files.py: 1 passed.")
-
-
-@pytest.mark.parametrize(
-    ("workers", "sentence"),
-    [
-        ("0", r"fatal\.py: pytest crashed, with exit code -6\."),
-        ("1", r"fatal\.py: the process crashed in test_agreement\.py::test_forward\[fatal-float\d\d\]\."),
-    ],
-)
-def test_a_port_that_kills_the_process_is_a_crash(folder: Path, workers: str, sentence: str) -> None:
-    source = "from ports.numpy_port import *\ndef predict(params, x):\n    import os\n    os.abort()\n"
-    (folder / "fatal.py").write_text(source)
-    run = conform(folder, "fatal.py", "test_agreement.py::test_forward", "-n", workers)
-    assert run.returncode == 3
-    assert re.fullmatch(sentence, run.stdout.splitlines()[-1])
 
 
 def test_an_unknown_option_of_another_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

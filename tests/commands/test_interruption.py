@@ -16,7 +16,7 @@ import compare
 from command_lines import COMPARE, FEW_NETS, ROOT, SMALL, outside_github, two_cores
 from comparison import commands
 from comparison.commands import interruption
-from comparison.commands.interruption import SIGNALS, stop_requests
+from comparison.commands.interruption import SIGNALS, delayed_signals, stop_requests
 from reference import checkpoints
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise")
@@ -210,3 +210,56 @@ def test_the_second_request_to_stop_stops_at_once(
         signal.signal(number, before)
     assert received == ([] if number == signal.SIGINT else [number, number])
     assert "finishing the step" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *SIGNALS])
+@pytest.mark.parametrize("times", [1, 2])
+def test_while_a_port_is_imported_the_first_signal_waits(
+    number: signal.Signals, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interruption, "_received", [])
+    before = signal.getsignal(number)
+    done: list[int] = []
+
+    def be_imported() -> None:
+        for n in range(times):
+            signal.raise_signal(number)
+            done.append(n)
+
+    if number != signal.SIGINT:
+        signal.signal(number, interruption._interrupt)
+    try:
+        handler = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt), delayed_signals():
+            be_imported()
+        assert done == [0]
+        assert signal.getsignal(number) == handler
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None])
+def test_a_signal_that_the_caller_handles_is_not_delayed(handler: signal.Handlers) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with delayed_signals():
+            assert signal.getsignal(signal.SIGINT) == handler
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@two_cores
+@pytest.mark.slow
+def test_a_closed_terminal_ends_all_without_a_traceback(start: Start, tmp_path: Path) -> None:
+    """SIGHUP goes to the whole process group, also to what tracks the resources of its processes."""
+    port, pid = tmp_path / "sleeping.py", tmp_path / "pid"
+    port.write_text(SLEEPING.format(path=str(pid), function="loss"))
+    backends = ("--backend", "numpy", "--dtype", "float64", "--port", str(port))
+    in_group = "import os, sys\nos.setsid()\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    process = start("-c", in_group, COMPARE, *SMALL, *backends)
+    wait_until(lambda: process.poll() is not None or (pid.exists() and pid.read_text()))
+    os.killpg(process.pid, signal.SIGHUP)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, stderr) == (-signal.SIGHUP, "compare.py: interrupted.\n")
+    wait_until(lambda: not is_running(int(pid.read_text())))

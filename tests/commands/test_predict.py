@@ -49,6 +49,7 @@ def test_predict_prints_a_confusion_matrix(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (("--params", ""), r"argument --params: must not be empty, got ''\."),
         (("--params", "none.npz"), r"none\.npz must be a file, got none\."),
         (("--params", "NET", "--data", "digits", "--device", "tpu"), r"got 'tpu'"),
         (("--params", "NARROW"), r"`--data` must have 3 inputs to fit .*, got 64\."),

@@ -1,7 +1,6 @@
 """compare.py report, as a user calls it."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -15,32 +14,16 @@ import pytest
 from matplotlib.text import Text
 
 import compare
-from command_lines import SMALL, WRONG
 from comparison import commands
 from comparison.commands import report_parts
 from comparison.commands.options import ProblemOptions, Selection
 from comparison.report import agreement_figures, figures, timing_figures
 from comparison.report.training_figure import Curves, training_figure
-from reference.datasets import load
+from reports import NET, reported
 
 pytestmark = pytest.mark.slow
 
 RUN_COMMAND = "comparison.commands.report_parts.run_command"
-NET = (*SMALL[1:], "--dtype", "float64", "--budget", "0.1", "--iterations", "5")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a report on a small net."""
-    out = tmp_path_factory.mktemp("report")
-    sweeps = []
-    for over in ("hidden", "batch"):
-        path = out / f"{over}.json"
-        timing = ("--budget", "0.1", "--dtype", "float64", "--quiet", "--json", str(path))
-        assert compare.main(["speed", *SMALL[1:], *timing, "--sweep", over, "--sizes", "2,5"]) == 0
-        sweeps.append(f"--{over}-file={path}")
-    assert compare.main(["report", *NET, "--out", str(out), "--quiet", *sweeps]) == 0
-    return out
 
 
 def test_it_writes_the_pages_and_all_that_they_show(folder: Path) -> None:
@@ -94,40 +77,12 @@ def test_the_files_of_the_commands_are_taken_as_they_are(
         assert "jax was not run: jax is not installed." in text
 
 
-def test_a_wrong_port_is_shown_and_fails_it(folder: Path, tmp_path: Path) -> None:
-    path = tmp_path / "their_port.py"
-    path.write_text(WRONG)
-    files = [f"--{part}-file={folder / part}.json" for part in ("hidden", "batch", "train")]
-    out = tmp_path / "out"
-    code = compare.main(["report", *NET, "--port", str(path), "--out", str(out), "--quiet", *files])
-    assert code == commands.DISAGREES
-    text = (out / "report.html").read_text()
-    assert "DISAGREES" in text
-    assert "their_port float64 structured was excluded" in text
-
-
-def test_bytes_that_are_not_utf_8_take_no_page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither in a name nor in what a port prints."""
-    monkeypatch.chdir(tmp_path)
-    name = os.fsdecode(b"\xff.py")
-    Path(name).write_text("import os\nfrom ports.numpy_port import *\n\nos.write(2, b'\\xff')\n")
-    assert reported(folder, tmp_path / "out", "--port", name) == 0
-    for page in ("report.html", "report.md"):
-        assert "\\udcff" in (tmp_path / "out" / page).read_text()
-
-
 def test_what_an_earlier_report_left_is_not_taken_for_new(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "agree.json").write_text((folder / "agree.json").read_text())
     files = [f"--{part}-file={folder / part}.json" for part in ("speed", "hidden", "batch", "train")]
     assert compare.main(["report", *NET, "--port", "no_such_port.py", "--out", str(tmp_path), *files]) == 2
     assert not (tmp_path / "agree.json").exists()
     assert not (tmp_path / "report.html").exists()
-
-
-def reported(folder: Path, out: Path, *more: str) -> int:
-    """Run a report that takes every part but agreement from the folder of another."""
-    files = [f"--{part}-file={folder / part}.json" for part in commands.report.PARTS if part != "agree"]
-    return compare.main(["report", *NET, "--out", str(out), "--quiet", *files, *more])
 
 
 def test_an_interrupted_report_keeps_its_parts_and_is_resumed(
@@ -263,17 +218,6 @@ def test_a_part_is_run_with_the_options_of_the_report(part: str) -> None:
         assert own.iterations == 5
 
 
-def test_three_hundred_samples_are_enough(folder: Path, tmp_path: Path) -> None:
-    data = load("digits")
-    rows = [f"{t},{','.join(str(round(16 * v)) for v in x)}\n" for x, t in zip(data.x_train, data.t_train, strict=True)]
-    (tmp_path / "train.csv").write_text("".join(rows[:300]))
-    small = ("--data", str(tmp_path), "--batch", "100", "--hidden", "3", "--backend", "numpy", "--dtype", "float64")
-    timing = ("--budget", "0.1", "--iterations", "5", "--quiet")
-    given = [f"--{part}-file={folder / part}.json" for part in ("speed", "hidden")]  # which would take the time
-    assert compare.main(["report", *small, *timing, *given, "--out", str(tmp_path / "out")]) == 0
-    assert "left out" in (tmp_path / "out/batch.json").read_text()
-
-
 def test_the_letters_of_figures_are_eleven_pixels_high_on_a_phone(folder: Path) -> None:
     """A phone of 390 pixels shows a figure 358 wide."""
     speed, agree, train = (json.loads((folder / f"{part}.json").read_text()) for part in ("speed", "agree", "train"))
@@ -297,48 +241,6 @@ def test_the_letters_of_figures_are_eleven_pixels_high_on_a_phone(folder: Path) 
         texts = [text for text in figure.findobj(Text) if text.get_text()]
         assert texts
         assert min(text.get_fontsize() for text in texts) * 358 / (72 * figure.get_figwidth()) >= 11
-
-
-def test_nothing_timed_is_still_a_report(folder: Path, tmp_path: Path) -> None:
-    speed = json.loads((folder / "speed.json").read_text())
-    (tmp_path / "speed.json").write_text(json.dumps(speed | {"speed": [], "advice": None}))
-    given = {part: folder / f"{part}.json" for part in commands.report.PARTS} | {"speed": tmp_path / "speed.json"}
-    files = [f"--{part}-file={path}" for part, path in given.items()]
-    assert compare.main(["report", *NET, "--out", str(tmp_path), "--quiet", *files]) == 0
-    assert "<h2>The ladder</h2>" in (tmp_path / "report.html").read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("--agree-file", "{speed}"), r"`--agree-file` must be what agree wrote, got '.*speed.json'\."),
-        (
-            ("--hidden-file", "{batch}"),
-            r"`--hidden-file` must be what speed --sweep hidden wrote, got .*\.",
-        ),
-        (("--train-file", "{speed}"), r"`--train-file` must be what train wrote, got '.*speed.json'\."),
-        (("--agree-file", "{half}"), r"`--agree-file` must be what agree wrote, got '.*half.json'\."),
-        (("--train-file", "{html}"), r"`--train-file` must be JSON, got '.*report.html': .*\."),
-        (("--agree-file", "/no/such/file"), r"No such file or directory: '/no/such/file'\."),
-        (("--out", "{html}/inside"), r"Not a directory: '.*'\."),
-        (("--batch", "0"), r"`--batch` must be from 1 to 1000, .*got 0\."),
-        (("--budget", "0"), r"`--budget` must be positive and finite, got 0.0\."),
-        (("--iterations", "0"), r"`--iterations` must be at least 1, got 0\."),
-    ],
-)
-def test_bad_input_is_one_sentence(
-    arguments: tuple[str, ...], sentence: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    paths = {name: folder / f"{name}.json" for name in ("speed", "batch")} | {"html": folder / "report.html"}
-    paths["half"] = tmp_path / "half.json"
-    paths["half"].write_text('{"agreement": []}')
-    given = [text.format(**paths) for text in arguments]
-    out = [] if "--out" in given else ["--out", str(tmp_path / "out")]
-    assert compare.main(["report", *NET, *out, *given]) == commands.BAD_INPUT
-    output = capsys.readouterr()
-    assert re.search(sentence, output.err), output.err
-    assert output.err.count("\n") == 1
-    assert output.out == ""
 
 
 def test_the_folder_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,3 +135,18 @@ def test_an_error_without_words_is_described_by_its_name_and_place(
     port = imported("a_port.py", RAISING.format("1 + [][0] if t else next(iter(()))"), "")
     error = error_of(lambda: port.loss(1, 2, 0))
     assert describe_error(error, str(tmp_path / "a_port.py")) == "StopIteration at a_port.py:5"
+
+
+WORDLESS = "class WordlessError(Exception):\n    def __str__(self):\n        raise RuntimeError('no words')\n\n\n"
+
+
+def test_an_error_that_fails_to_describe_itself_is_described_too(imported: Callable[..., Any], tmp_path: Path) -> None:
+    code = WORDLESS + RAISING.format("wordless()").replace(
+        "\n\n\n", "\n\n\ndef wordless():\n    raise WordlessError\n\n\n"
+    )
+    port: Any = imported("a_port.py", code, "")
+    error = error_of(lambda: port.loss(1, 2, 3))
+    assert describe_error(error, str(tmp_path / "a_port.py")) == "WordlessError at a_port.py:10"
+    (tmp_path / "no_port.py").write_text(WORDLESS + "raise WordlessError\n")
+    with pytest.raises(ports.PortError, match=r"must be importable, got WordlessError at no_port\.py:6\.$"):
+        ports.load(str(tmp_path / "no_port.py"))

@@ -89,6 +89,19 @@ def test_the_cache_is_poochs_own_by_default(tmp_path, monkeypatch):
     assert {call[2] for call in mirrors.calls} == {tmp_path / "os" / "fdnet" / "mnist"}
 
 
+def test_without_a_home_folder_the_cache_must_be_named(monkeypatch):
+    def no_home(*_):
+        raise RuntimeError("could not determine the home directory for '~/.cache'")
+
+    monkeypatch.setattr(pooch, "os_cache", no_home)
+    monkeypatch.delenv("FDNET_CACHE", raising=False)
+    with pytest.raises(DataError, match=r"^mnist must have a folder .* no home folder is known: set FDNET_CACHE"):
+        load("mnist")
+    monkeypatch.setenv("FDNET_CACHE", "~a-user-that-nobody-has/cache")
+    with pytest.raises(DataError, match=r"^mnist must have a folder"):
+        load("mnist")
+
+
 @pytest.mark.parametrize("broken", [{}, {"amazonaws": OSError(), "googleapis": OSError()}])
 def test_poochs_logger_is_quiet_only_meanwhile(broken, cache, monkeypatch):
     logger = pooch.get_logger()
