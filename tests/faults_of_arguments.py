@@ -144,6 +144,7 @@ SIZES: dict[str, Fault] = {
     "entries beyond 16 bits": changed_if(
         lambda c: c.options.get("entries") is not None, entries_in_16_bits, "loop", "batched"
     ),
+    "samples beyond 4,096": wrong_if(lambda c: c.sizes[0] > 4096, "gradient", "structured"),
     "two equal sizes": wrong_if(lambda c: len(set(c.sizes)) < 4, "accuracy"),
 }
 
@@ -237,6 +238,14 @@ def entries_sorted_in_place(c: Call) -> Call:
     return c
 
 
+def labels_in_7_bits(c: Call) -> Call:
+    return c._replace(t=np.asarray(c.t) % 64)
+
+
+def writeable(array: Any) -> bool:
+    return not isinstance(array, np.ndarray) or array.flags.writeable
+
+
 def shared(c: Call) -> bool:
     return c.params.b1 is c.params.b2
 
@@ -267,5 +276,16 @@ ARGUMENTS: dict[str, Fault] = {
     "more than 2 GiB of memory": wrong_if(lambda c: c.options.get("memory", 1) >= 2**31, "collocated", "structured"),
     "W1 in the order of memory": changed_if(lambda c: not contiguous(c.params.W1), in_memory_order),
     "inputs that are not contiguous": wrong_if(lambda c: not contiguous(c.x), "predict", "collocated"),
+    "uint64 labels": wrong_if(lambda c: dtype_of(c.t) == "uint64", "loss", "gradient"),
+    "float64 labels": wrong_if(lambda c: dtype_of(c.t) == "float64" and np.ndim(c.t) == 1, "structured"),
+    "labels in 7 bits": changed_if(lambda c: dtype_of(c.t) == "int8", labels_in_7_bits, "loss"),
+    "one-hot rows of one class": wrong_if(lambda c: np.shape(c.t) == (len(c.x), 1), "gradient"),
+    "one-hot rows of one sample": wrong_if(lambda c: np.ndim(c.t) == 2 and len(c.x) == 1, "loss"),
+    "labels of an object": wrong_if(lambda c: hasattr(c.t, "values") and callable(c.t.__array__), "accuracy"),
+    "read-only weights": wrong_if(lambda c: not writeable(c.params.W1), "predict"),
+    "x of stride 0": wrong_if(lambda c: 0 in getattr(c.x, "strides", ()), "loss"),
+    "h as an int": wrong_if(lambda c: isinstance(c.h, int), "structured"),
+    "the rate as an int": wrong_if(lambda c: isinstance(c.options["learning_rate"], int), "train_steps"),
+    "memory beyond 64 bits": wrong_if(lambda c: c.options.get("memory", 1) >= 2**63, "collocated", "structured"),
     "b1 that is a view": wrong_if(lambda c: not contiguous(c.params.b1), "loop"),
 }

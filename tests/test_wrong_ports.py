@@ -133,8 +133,26 @@ def test_agreement_catches_a_fault_around_a_port(name: str) -> None:
 
 UNSEEN_KINDS = {
     "training: more than 1,000 steps",
+    "sizes: samples beyond 4,096",
     "arguments: training of biases that are one array",
+    "arguments: uint64 labels",
+    "arguments: float64 labels",
+    "arguments: labels in 7 bits",
+    "arguments: one-hot rows of one class",
+    "arguments: one-hot rows of one sample",
+    "arguments: labels of an object",
+    "arguments: read-only weights",
+    "arguments: x of stride 0",
+    "arguments: h as an int",
+    "arguments: the rate as an int",
+    "arguments: memory beyond 64 bits",
     "state: the labels of another thread",
+    "state: the inputs of another thread",
+    "state: the first inputs of a training",
+    "state: the first rate of a closed form",
+    "state: the first h of batched",
+    "state: its arguments at a rate of 0",
+    "state: all predictions are kept",
 }
 """What `agree` leaves to the property tests, on a backend that it does not compile for."""
 
@@ -151,7 +169,7 @@ def test_each_kind_has_faults() -> None:
 
 
 EDITED = ("agreement", "symmetries", "descent", "ports", "sizes", "state")
-OF_A_KIND = ("sizes", "values", "arguments", "state", "steps")
+OF_A_KIND = ("sizes", "values", "arguments", "state", "steps", "memory")
 
 
 def property_tests(backend: str, fault: str, *, port: str = "", names: Collection[str] = EDITED) -> Any:

@@ -8,7 +8,7 @@ import pytest
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Arguments, Subject, check_forward, check_gradient, new_arguments
-from comparison.agreement.kinds import LABELS, LAYOUTS, draw, has_views, place
+from comparison.agreement.kinds import LABELS, LAYOUTS, Shape, draw, has_views, place
 from comparison.agreement.training import check_training
 from comparison.conformance.calls import BATCHES, UNUSUAL, everything, good_call, on_backend, own_integers, with_option
 from comparison.conformance.gradients import assert_agrees, assert_same
@@ -17,11 +17,55 @@ from reference.defaults import CLOSED_FORM, STRATEGIES
 from reference.two_layer_net import Params
 
 
-@pytest.mark.parametrize("kind", LABELS)
+class WithArray:
+    """An object that NumPy reads by its `__array__`, as it reads a column of pandas."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return its values."""
+        return np.asarray(self.values, dtype)
+
+
+FURTHER_LABELS: dict[str, Callable[[np.ndarray, int], Any]] = {
+    "int8": lambda t, classes: t.astype(np.int8),
+    "uint64": lambda t, classes: t.astype(np.uint64),
+    "whole float64": lambda t, classes: t.astype(np.float64),
+    "whole float16": lambda t, classes: t.astype(np.float16),
+    "NumPy's numbers": lambda t, classes: list(t),
+    "an object": lambda t, classes: WithArray(t),
+    "a buffer": lambda t, classes: memoryview(t),
+    "one-hot object": lambda t, classes: WithArray(np.eye(classes)[t]),
+}
+"""Kinds that `agree` does not try."""
+
+
+@pytest.mark.parametrize("kind", [*LABELS, *FURTHER_LABELS])
 @subjects()
 def test_labels_of_every_kind_are_the_same_labels(subject: Subject, kind: str) -> None:
     call = on_backend(subject, good_call())
-    assert_same(everything(subject, call._replace(t=LABELS[kind](call.t, 2))), everything(subject, call))
+    labels = (LABELS | FURTHER_LABELS)[kind](call.t, 2)
+    assert_same(everything(subject, call._replace(t=labels)), everything(subject, call))
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 4, 1), (1, 3, 2, 2), (1, 1, 1, 1)], ids=str)
+@subjects("float64")
+def test_one_hot_rows_of_one_class_or_sample(subject: Subject, shape: Shape) -> None:
+    problem = draw(shape, 0)
+    for kind in (kind for kind in LABELS if kind.startswith("one-hot")):
+        arguments = new_arguments(subject, problem)._replace(t=LABELS[kind](problem.t, shape[3]))
+        assert_agrees(check_forward(subject, problem, arguments=arguments))
+        assert_agrees(check_gradient(subject, problem, None, 7e-3, arguments=arguments))
+
+
+@pytest.mark.parametrize(("dtype", "classes"), [("int8", 100), ("uint8", 200), ("int16", 20_000)])
+@subjects("float64")
+def test_labels_in_few_bits_that_hold_all_classes(subject: Subject, dtype: str, classes: int) -> None:
+    """Where they are added up, or multiplied by the number of classes, these bits are not enough."""
+    problem = draw((3, 1, 1, classes), 0)._replace(t=np.array([classes - 1, classes - 30, classes // 2]))
+    arguments = new_arguments(subject, problem)._replace(t=problem.t.astype(dtype))
+    assert_agrees(check_forward(subject, problem, arguments=arguments))
 
 
 @subjects()
@@ -61,6 +105,29 @@ def test_arrays_may_lie_in_memory_as_they_like(subject: Subject, layout: str) ->
         assert_agrees(check_gradient(subject, problem, strategy, 7e-3, arguments=arguments))
 
 
+@pytest.mark.parametrize("kind", [*UNUSUAL, "W1 only in columns", "of stride 0"])
+@subjects("float64")
+def test_arrays_of_numpy_may_be_as_unusual_as_labels(subject: Subject, kind: str) -> None:
+    problem = draw((6, 5, 4, 3), 0)
+    if kind == "of stride 0":
+        problem = problem._replace(x=np.tile(problem.x[-1:], (6, 1)))
+    params, x, t = new_arguments(subject, problem)
+    if not isinstance(x, np.ndarray):
+        pytest.skip("its arrays are not NumPy's")
+    if kind == "W1 only in columns":
+        params = params._replace(W1=np.asfortranarray(params.W1))
+    elif kind == "of stride 0":
+        x = np.broadcast_to(x[0], x.shape)
+    else:
+        *own, x = (UNUSUAL[kind](array) for array in (*params, x))
+        params = Params(*own)
+    arguments = Arguments(params, x, t)
+    assert_agrees(check_forward(subject, problem, arguments=arguments))
+    for strategy in (None, *STRATEGIES):
+        assert_agrees(check_gradient(subject, problem, strategy, 7e-3, arguments=arguments))
+        assert_agrees(check_training(subject, problem, strategy, 7e-3, arguments=arguments))
+
+
 @subjects()
 def test_arrays_may_be_each_others(subject: Subject) -> None:
     """One array is both biases, and where arrays have views W2 is W1 transposed: as if each had its own numbers."""
@@ -76,20 +143,25 @@ def test_arrays_may_be_each_others(subject: Subject) -> None:
         assert_agrees(check_training(subject, tied, strategy, 7e-3, learning_rate=0.5, arguments=arguments))
 
 
-NUMBERS: dict[str, Callable[[float], Any]] = {"float32": np.float32, "float64": np.float64, "int64": np.int64}
+NUMBERS: dict[str, Callable[[float], Any]] = {
+    "float32": np.float32,
+    "float64": np.float64,
+    "int64": np.int64,
+    "int": int,
+}
 
 
 @pytest.mark.parametrize("kind", NUMBERS)
 @subjects()
-def test_numbers_may_be_numpys(subject: Subject, kind: str) -> None:
+def test_numbers_of_every_kind(subject: Subject, kind: str) -> None:
     """`h`, `memory` and the rate; as whole numbers h and the rate are 1."""
-    of_kind = NUMBERS[kind]
-    h, memory, rate = (of_kind(value) for value in ((0.017, 3000.5, 0.3) if kind != "int64" else (1, 3000, 1)))
+    of_kind, whole = NUMBERS[kind], "int" in kind
+    h, memory, rate = (of_kind(value) for value in ((1, 3000, 1) if whole else (0.017, 3000.5, 0.3)))
     call = on_backend(subject, good_call())
     params, x, t, _ = call
     plain, given = {"h": float(h), "memory": float(memory)}, {"h": h, "memory": memory}
     port = subject.port
-    for strategy in STRATEGIES if kind != "int64" else ("loop", "batched", "structured"):
+    for strategy in ("loop", "batched", "structured") if whole else STRATEGIES:
         function = port.GRADIENTS[strategy]
         got, expected = (map(port.to_numpy, function(params, x, t, **options)) for options in (given, plain))
         assert_same(got, expected)
@@ -99,6 +171,13 @@ def test_numbers_may_be_numpys(subject: Subject, kind: str) -> None:
             for r, options in ((rate, given), (float(rate), plain))
         ]
         assert_same(*([port.to_numpy(array) for array in (*trained, losses)] for trained, losses in results))
+
+
+@pytest.mark.parametrize("memory", [2**64, 1e30], ids=["2**64", "1e30"])
+@subjects("float64")
+def test_memory_may_be_more_than_any_machine_has(subject: Subject, memory: float) -> None:
+    for strategy in ("batched", "structured", "collocated"):
+        assert_agrees(check_gradient(subject, draw((7, 5, 3, 2), 0), strategy, 1e-2, memory=memory))
 
 
 ENTRIES: dict[str, Params] = {

@@ -36,6 +36,8 @@ NO_ENTRIES = Params(*(np.zeros(0, int) for _ in Params._fields))
 Case = tuple[tuple[str, ...], Callable[[Call], Call]]
 CASES: dict[str, Case] = {  # the functions that it concerns, and what makes the call bad
     "a weight is NaN": (FUNCTIONS, with_entry("W1", np.nan)),
+    "a hidden bias is NaN": (FUNCTIONS, with_entry("b1", np.nan)),
+    "a weight of the second layer is NaN": (FUNCTIONS, with_entry("W2", np.nan)),
     "a bias is infinite": (FUNCTIONS, with_entry("b2", np.inf)),
     "an input is NaN": (FUNCTIONS, with_entry("x", np.nan)),
     "b1 could be broadcast": (FUNCTIONS, with_array("b1", lambda a: a[:1])),
@@ -54,6 +56,11 @@ CASES: dict[str, Case] = {  # the functions that it concerns, and what makes the
     "rows of probabilities": (LABELLED, with_array("t", lambda t: np.full((7, 2), 0.5))),
     "a one-hot row is all 0": (LABELLED, with_array("t", lambda t: np.eye(2)[t] * (np.arange(7) > 0)[:, None])),
     "a one-hot row has two classes": (LABELLED, with_array("t", lambda t: np.ones((7, 2)))),
+    "a one-hot row adds up to 1 and is none": (
+        LABELLED,
+        with_array("t", lambda t: np.where(np.arange(2) == t[:, None], 2, -1)),
+    ),
+    "labels are masked": (LABELLED, with_array("t", lambda t: np.ma.masked_array(t, mask=t > 0))),
     "one-hot rows of too many classes": (LABELLED, with_array("t", lambda t: np.eye(3)[t])),
     "h is 0": (DIFFERENCES, with_option(h=0.0)),
     "h is negative": (DIFFERENCES, with_option(h=-1e-4)),
@@ -68,9 +75,15 @@ CASES: dict[str, Case] = {  # the functions that it concerns, and what makes the
     "a batch index is negative": (("train_steps",), with_option(batches=BATCHES - 1)),
     "batches are one": (("train_steps",), with_option(batches=BATCHES[0])),
     "batches are floats": (("train_steps",), with_option(batches=BATCHES / 1)),
+    "batches are bools": (("train_steps",), with_option(batches=BATCHES > 1)),
     "there are no batches": (("train_steps",), with_option(batches=BATCHES[:0])),
     "the learning rate is NaN": (("train_steps",), with_option(learning_rate=float("nan"))),
+    "the learning rate is infinite": (("train_steps",), with_option(learning_rate=float("inf"))),
+    "the learning rate is text": (("train_steps",), with_option(learning_rate="1")),
+    "h is text": (DIFFERENCES, with_option(h="1e-4")),
+    "memory is text": (DIFFERENCES, with_option(memory="1MiB")),
     "no strategy has this name": (("train_steps",), with_option(strategy="fast")),
+    "the strategy is None": (("train_steps",), with_option(strategy=None)),
     "training by differences that move no parameter": (("train_steps",), with_option(strategy="batched", h=1e-17)),
 }
 

@@ -1,8 +1,11 @@
 """A port leaves the process as it has found it: its settings, its generators of random numbers, its environment."""
 
+import gc
 import importlib
+import logging
 import os
 import random
+import signal
 import sys
 import warnings
 from typing import Any
@@ -41,6 +44,11 @@ def of_process() -> dict[str, str]:
         "NumPy's generator": [part if np.isscalar(part) else list(part) for part in np.random.get_state()],
         "Python's generator": random.getstate(),
         "filters of all warnings": [f for f in warnings.filters if is_general(*f)],
+        "garbage collector": (gc.isenabled(), gc.get_threshold()),
+        "logging": (logging.root.level, logging.root.disabled, logging.root.manager.disable),
+        "recursion limit": sys.getrecursionlimit(),
+        "NumPy's buffer": np.getbufsize(),
+        "handlers of signals": [repr(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
         "environment": dict(os.environ),
         "working directory": os.getcwd(),
     }

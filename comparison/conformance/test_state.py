@@ -11,17 +11,24 @@ import pytest
 
 from comparison.agreement.bounds import Problem
 from comparison.agreement.comparison import Subject, check_forward, check_gradient, on_device
-from comparison.agreement.kinds import draw, recording, spoil
-from comparison.conformance.calls import everything, good_call, on_backend
+from comparison.agreement.kinds import draw, has_views, recording, spoil, write
+from comparison.agreement.training import check_training
+from comparison.conformance.calls import BATCHES, Call, everything, good_call, on_backend
 from comparison.conformance.gradients import HANDS_OVER, assert_agrees, assert_same
 from comparison.conformance.problems import subjects
-from reference.defaults import DTYPES, STRATEGIES
+from reference.defaults import CLOSED_FORM, DTYPES, STRATEGIES
 from reference.two_layer_net import Params
 
 pytestmark = pytest.mark.filterwarnings(HANDS_OVER)
 
 SHAPE = (7, 5, 3, 2)
 FEW = Params(*(np.array(at) for at in ([14, 0], [1], [3], [0])))  # entries, where a call is made again and again
+
+
+def a_call(seed: int) -> Call:
+    """Return a call of the shapes of the good one, and of a net, inputs and labels of its own; all under one plan."""
+    problem = draw(SHAPE, seed)
+    return Call(problem.params, problem.x, problem.t, {})
 
 
 def compare_all(subject: Subject, problem: Problem) -> None:
@@ -78,6 +85,36 @@ def test_results_are_the_callers_own(subject: Subject) -> None:
 
 
 @subjects("float64")
+def test_a_training_that_changes_nothing_returns_arrays_of_its_own(subject: Subject) -> None:
+    (params, x, t, _), port = on_backend(subject, good_call()), subject.port
+    before = [port.to_numpy(array) for array in params]
+    for strategy in (CLOSED_FORM, *STRATEGIES):
+        trained, _ = port.train_steps(params, x, t, BATCHES, strategy=strategy, learning_rate=0.0)
+        spoil([*trained])
+        assert_same(map(port.to_numpy, params), before)
+
+
+@pytest.mark.parametrize("strategy", [None, *STRATEGIES], ids=str)
+@subjects("float64")
+def test_trainings_that_differ_in_numbers_only(subject: Subject, strategy: str | None) -> None:
+    """Nothing of the first is kept: neither the rate nor h, both under one plan of `collocated`."""
+    for rate, h in ((0.5, 1e-2), (-0.25, 1.1e-2), (0.5, 1e-2)):
+        assert_agrees(check_training(subject, draw(SHAPE, 0), strategy, h, learning_rate=rate))
+
+
+@subjects("float64")
+def test_arrays_changed_in_place_are_read_again(subject: Subject) -> None:
+    """By every function, training included; arrays that have no views can't be changed."""
+    call, other = (on_backend(subject, a_call(seed)) for seed in (0, 1))
+    if not has_views(call.x):
+        pytest.skip("its arrays can't be changed")
+    everything(subject, call, FEW)
+    for old, new in zip((*call.params, call.x), (*other.params, other.x), strict=True):
+        write(old, new)
+    assert_same(everything(subject, call._replace(t=other.t), FEW), everything(subject, other, FEW))
+
+
+@subjects("float64")
 def test_the_hundredth_call_is_as_the_first(subject: Subject) -> None:
     call = on_backend(subject, good_call())
     first = everything(subject, call, FEW)
@@ -99,7 +136,7 @@ def short_turns() -> Iterator[None]:
 @subjects()
 def test_threads_do_not_meet_in_what_a_port_keeps(subject: Subject) -> None:
     """Each computes another net's results again and again."""
-    calls = [on_backend(subject, good_call()._replace(t=t)) for t in (np.arange(7) % 2, 1 - np.arange(7) % 2)]
+    calls = [on_backend(subject, a_call(seed)) for seed in (0, 1)]
     alone = [everything(subject, call, FEW) for call in calls]
 
     def repeat(n: int) -> None:

@@ -101,6 +101,17 @@ def test_pixels_beside_images_in_0_to_1(subject: Subject, strategy: str | None, 
     assert_agrees(check_forward(subject, draw(SHAPE, 1, max_abs_x)))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@subjects()
+def test_overflow_raises_nothing(subject: Subject) -> None:
+    (params, x, t), port, large = draw(SHAPE, 0), subject.port, float(np.finfo(subject.dtype).max) / 4
+    params = params._replace(W1=params.W1 / np.abs(params.W1).max() * large)
+    *own, x = (port.from_numpy(a, dtype=subject.dtype, device=subject.device) for a in (*params, x * 1e10))
+    for function in (port.loss, port.accuracy, port.gradient):
+        function(Params(*own), x, t)
+    port.predict(Params(*own), x)
+
+
 H = (3e-8, 2.5e-6, 4e-5, 7e-4, 3e-3, 0.06, 0.3, 0.9)
 """None is a power of ten; at the smallest some strategies can't be compared in some dtypes."""
 
