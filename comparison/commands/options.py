@@ -274,4 +274,4 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     help = "write JSON to PATH, or to stdout instead of the table"
     add("--json", metavar="PATH", type=argument_types.name, nargs="?", const="-", help=help)
-    add("--quiet", action="store_true", help="print only errors")
+    add("--quiet", action="store_true", help="print only errors; the verdict is the exit code")

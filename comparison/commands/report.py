@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
     add("--resume", action="store_true", help="keep the parts that an interrupted report has left in the folder")
     add_budget(parser, 30.0, "time of each timing, without first calls")
     add("--iterations", metavar="K", type=int, help="steps of the training (default: those of train)")
-    add("--quiet", action="store_true", help="print only errors")
+    add("--quiet", action="store_true", help="print only errors; the verdict is the exit code")
     for part in PARTS:
         written = "history" if part == "train" else "json"
         help = f"take what {command_of(part)} wrote with --{written}, and don't run it"
