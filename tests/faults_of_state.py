@@ -168,34 +168,23 @@ def everything_kept(port: Any) -> Any:
     return replaced(port, ("predict",), make)
 
 
-def inputs_of_another_thread(port: Any) -> Any:
-    """Keep the inputs of a call where those of a call in another thread may take their place."""
-    kept: list[Any] = [None]
+def of_another_thread(argument: str, function: str) -> Fault:
+    """Return the change that keeps an argument of a call where that of a call in another thread may take its place."""
 
-    def make(_: str, right: Function) -> Function:
-        def run(call: Call) -> Any:
-            kept[0] = call.x
-            time.sleep(1e-3)
-            return right(call._replace(x=kept[0]))
+    def fault(port: Any) -> Any:
+        kept: list[Any] = [None]
 
-        return run
+        def make(_: str, right: Function) -> Function:
+            def run(call: Call) -> Any:
+                kept[0] = getattr(call, argument)
+                time.sleep(1e-3)
+                return right(call._replace(**{argument: kept[0]}))
 
-    return replaced(port, ("gradient",), make)
+            return run
 
+        return replaced(port, (function,), make)
 
-def labels_of_another_thread(port: Any) -> Any:
-    """Keep the labels of a call where those of a call in another thread may take their place."""
-    kept: list[Any] = [None]
-
-    def make(_: str, right: Function) -> Function:
-        def run(call: Call) -> Any:
-            kept[0] = call.t
-            time.sleep(1e-3)
-            return right(call._replace(t=kept[0]))
-
-        return run
-
-    return replaced(port, ("loss",), make)
+    return fault
 
 
 STATE: dict[str, Fault] = {
@@ -209,8 +198,8 @@ STATE: dict[str, Fault] = {
     "the same result again": cached(lambda c: of(c, "W1", "b1", "W2", "b2", "x"), "gradient", "collocated"),
     "a shared buffer": shared_buffers,
     "a constant of the first dtype": constant_of_the_first_dtype,
-    "the labels of another thread": labels_of_another_thread,
-    "the inputs of another thread": inputs_of_another_thread,
+    "the labels of another thread": of_another_thread("t", "loss"),
+    "the inputs of another thread": of_another_thread("x", "gradient"),
     "the first inputs of a training": first_inputs,
     "the first rate of a closed form": first_number("learning_rate", CLOSED_FORM),
     "the first h of batched": first_number("h", "batched"),

@@ -97,15 +97,16 @@ def run(options: ConformOptions) -> int:
         sys.stdout.flush()
         returncode = run_pytest(make_command(options, results), make_environment(options, folder))
         outcome = json.loads(results.read_text()) if results.exists() else None
-    if reason := (outcome or {}).get("not_run"):
+    told = outcome or {}
+    if reason := told.get("not_run"):
         if not options.allow_missing:
             raise ValueError(f"{options.port[0]} can't be run: {reason} (--allow-missing lets that pass.)")
         print(f"{options.port[0]} was not run: {reason}")
         return AGREES
     code, sentence = judge(returncode, outcome)
-    for failure in (outcome or {}).get("failures", []):
+    for failure in told.get("failures", []):
         print(f"FAILED {failure['test']}: {failure['message']}")
-    report_to_github(options, outcome or {}, sentence)
+    report_to_github(options, told, sentence)
     print(f"{options.port[0]}: {sentence}")
     return code
 

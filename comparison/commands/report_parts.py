@@ -79,7 +79,7 @@ def read_given(part: str, options: ReportOptions) -> Any:
     for name in (field.name for field in fields(ProblemOptions) if field.name != part):
         expected, got = getattr(options, name), used.get(name, getattr(options, name))
         if got != expected:
-            raise ValueError(f"`--{part}-file` must be of --{name} {expected}, as the report, got {got} in {path!r}.")
+            raise ValueError(f"`--{part}-file` must be of --{name} {expected}, like the report, got {got} in {path!r}.")
     return result
 
 

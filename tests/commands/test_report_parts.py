@@ -156,11 +156,11 @@ def test_six_samples_are_enough(folder: Path, tmp_path: Path) -> None:
         (("--speed-file", "{batch}"), r"`--speed-file` must be what speed --strategy all wrote, got .*\."),
         (
             ("--speed-file", "{speed}", "--hidden", "4"),
-            r"`--speed-file` must be of --hidden 4, as the report, got 3 in '.*speed.json'\.",
+            r"`--speed-file` must be of --hidden 4, like the report, got 3 in '.*speed.json'\.",
         ),
         (
             ("--batch-file", "{batch}", "--batch", "5", "--seed", "3"),
-            r"`--batch-file` must be of --seed 3, as the report, got 0 in '.*batch.json'\.",
+            r"`--batch-file` must be of --seed 3, like the report, got 0 in '.*batch.json'\.",
         ),
         (("--threads", "1000000"), r"`--threads` must be from 1 to \d+, the cores of this process, got 1000000\."),
         (("--iterations", "9999999999"), r"`--iterations` must be at most 1,000,000,000, got 9999999999\."),
